@@ -1,0 +1,388 @@
+//! The module's bytes out of a layer: raw, gzip, zstd, tar, or a tar in one of these. The bytes decide, not the type.
+//!
+//! One pass, a fixed amount of memory. In a tar the entry named `plugin.wasm` wins, then one of that base name in a
+//! folder, then the only `*.wasm`; two of the winning kind are a riddle and refused. The stream is read to its end so
+//! that checksums are checked before anything is believed.
+
+use super::Limits;
+use super::inspect::{self, HeaderError};
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read};
+use std::rc::Rc;
+
+/// Below so many unpacked bytes no ratio is too high: an honest module of zeros packs a thousandfold.
+const RATIO_FREE_BYTES: u64 = 64 << 20;
+/// Unpacked bytes that may surround a module in an image's layer, as a multiple of the largest module.
+const SURROUNDINGS: u64 = 4;
+/// Largest window of a zstd frame, as a power of two: what the zstd command line reads without being asked.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// Largest long name or PAX header of a tar entry, in bytes.
+const TAR_EXTENSION_BYTES: u64 = 64 << 10;
+const COPY_BYTES: usize = 128 << 10;
+
+/// Where a module is written to. Begun again when a better entry turns up.
+pub trait Sink {
+    /// Adds bytes.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Forgets all bytes.
+    fn restart(&mut self) -> io::Result<()>;
+}
+
+/// Why a layer yields no module.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The gzip stream is damaged.
+    #[error("the layer's gzip stream is damaged: {0}")]
+    Gzip(String),
+    /// The zstd stream is damaged, or needs too large a window.
+    #[error("the layer's zstd stream is damaged: {0}")]
+    Zstd(String),
+    /// The tar archive is damaged or lies about itself.
+    #[error("the layer's tar archive is damaged: {0}")]
+    Tar(String),
+    /// The module's entry is no regular file.
+    #[error("the entry '{0}' is no regular file")]
+    Entry(String),
+    /// Two entries with equal right to be the module.
+    #[error("the layer holds several modules ({0}); name one of them plugin.wasm")]
+    Ambiguous(String),
+    /// More entries than `limits.tar_entries`.
+    #[error("the layer's archive has more than {0} entries (limits.tar_entries)")]
+    TooManyEntries(u64),
+    /// An archive without a module.
+    #[error("the layer's archive holds no plugin.wasm and no other .wasm file; its files are {0}")]
+    NoModule(String),
+    /// Neither module nor archive, or another version of wasm.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The module exceeds `limits.module`.
+    #[error("the module has more than {0} bytes (limits.module)")]
+    TooLarge(u64),
+    /// Packed absurdly well, or surrounded by absurdly much.
+    #[error("the layer unpacks to more than {0} bytes (limits.ratio)")]
+    Bomb(u64),
+    /// Our own disk; nothing is said of the layer.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl ExtractError {
+    /// The stable word for this error in answers and logs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Gzip(_) => "bad_gzip",
+            Self::Zstd(_) => "bad_zstd",
+            Self::Tar(_) => "bad_tar",
+            Self::Entry(_) => "bad_entry",
+            Self::Ambiguous(_) => "ambiguous_entry",
+            Self::TooManyEntries(_) => "too_many_entries",
+            Self::NoModule(_) => "no_plugin_wasm",
+            Self::Header(e) => e.code(),
+            Self::TooLarge(_) => "too_large",
+            Self::Bomb(_) => "unpacked_too_large",
+            Self::Io(_) => "store",
+        }
+    }
+
+    /// True when another layer of the same manifest may still hold the module: this one simply is something else.
+    pub fn is_other_content(&self) -> bool {
+        matches!(self, Self::NoModule(_) | Self::Header(HeaderError::NotWasm(_)))
+    }
+}
+
+/// Reads a layer and writes its module to `out`.
+pub fn extract(layer: impl Read, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
+    let packed = Rc::new(Cell::new(0));
+    let mut source = Peeked::new(Source { inner: layer, read: packed.clone() });
+    let head = source.peek()?;
+    let cap = limits.module.as_u64().saturating_mul(SURROUNDINGS);
+    let meter = |inner| Metered { inner, packed, unpacked: 0, cap, ratio: limits.ratio, fault: Rc::default() };
+    if head.starts_with(&[0x1f, 0x8b]) {
+        let decoder = flate2::read::MultiGzDecoder::new(source);
+        let packing: fn(String) -> ExtractError = ExtractError::Gzip;
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let mut decoder = zstd::stream::read::Decoder::new(source)?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+        let packing: fn(String) -> ExtractError = ExtractError::Zstd;
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
+    } else {
+        let packing: fn(String) -> ExtractError = ExtractError::Tar;
+        unpacked(meter((Box::new(source) as Box<dyn Read + '_>, packing)), limits, out)
+    }
+}
+
+fn unpacked(metered: Metered<'_>, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
+    let fault = metered.fault.clone();
+    let told = |e: io::Error| fault.borrow_mut().take().unwrap_or_else(|| ExtractError::Tar(e.to_string()));
+    let mut stream = Peeked::new(metered);
+    let head = stream.peek().map_err(&told)?;
+    if is_tar(&head) {
+        from_tar(stream, limits, out, &told)
+    } else {
+        copy_module(&mut stream, limits, out, &told)?;
+        Ok(())
+    }
+}
+
+/// A POSIX or GNU archive says `ustar`; an old one is known by the checksum of its first header.
+fn is_tar(head: &[u8]) -> bool {
+    let Ok(block) = <&[u8; 512]>::try_from(head) else { return false };
+    let Ok(field) = std::str::from_utf8(&block[148..156]) else { return false };
+    let written = u32::from_str_radix(field.trim_matches([' ', '\0']), 8);
+    let sum: u32 = block.iter().enumerate().map(|(n, b)| if (148..156).contains(&n) { 32 } else { u32::from(*b) }).sum();
+    &block[257..262] == b"ustar" || written == Ok(sum)
+}
+
+/// How good a claim an entry has to be the module.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+enum Claim {
+    Some,
+    BaseName,
+    Exact,
+}
+
+fn from_tar(
+    stream: impl Read,
+    limits: &Limits,
+    out: &mut dyn Sink,
+    told: &dyn Fn(io::Error) -> ExtractError,
+) -> Result<(), ExtractError> {
+    let mut archive = tar::Archive::new(stream);
+    let mut best: Option<(Claim, Vec<String>)> = None;
+    let mut seen = Vec::new();
+    let mut extension = Extension::default();
+    let mut count = 0;
+    // Raw: long names and PAX headers come as entries, so that their size can be bounded before they are read.
+    for entry in archive.entries().map_err(told)?.raw(true) {
+        let mut entry = entry.map_err(told)?;
+        count += 1;
+        if count > limits.tar_entries {
+            return Err(ExtractError::TooManyEntries(limits.tar_entries));
+        }
+        let kind = entry.header().entry_type();
+        if extension.read(kind, &mut entry, told)? {
+            continue;
+        }
+        let size = entry.header().entry_size().map_err(told)?;
+        let Extension { name, size: pax_size } = std::mem::take(&mut extension);
+        if pax_size.is_some_and(|pax| pax != size) {
+            return Err(ExtractError::Tar("an entry's two headers disagree about its size".into()));
+        }
+        let path = name.unwrap_or_else(|| entry.path_bytes().into_owned());
+        let path = String::from_utf8_lossy(&path).into_owned();
+        if seen.len() < 8 && !kind.is_dir() {
+            seen.push(crate::oci::error_code::shown(&path));
+        }
+        if is_whiteout(&path) {
+            return Err(ExtractError::NoModule(format!("removed by the image's own layer ({path})")));
+        }
+        let Some(claim) = claim(&path) else { continue };
+        if best.as_ref().is_some_and(|(held, _)| *held > claim) {
+            continue;
+        }
+        if !(kind.is_file() || kind.is_contiguous()) {
+            return Err(ExtractError::Entry(crate::oci::error_code::shown(&path)));
+        }
+        match &mut best {
+            // Judged at the end: a better one may still come.
+            Some((held, paths)) if *held == claim => paths.push(path),
+            _ => {
+                best = Some((claim, vec![path]));
+                out.restart()?;
+                let copied = copy_module(&mut entry, limits, out, told)?;
+                if copied != size {
+                    return Err(ExtractError::Tar(format!("an entry of {size} bytes ends after {copied}")));
+                }
+            }
+        }
+    }
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(told)?;
+    match best {
+        None => Err(ExtractError::NoModule(if seen.is_empty() { "none".into() } else { seen.join(", ") })),
+        Some((_, paths)) if paths.len() > 1 => Err(ExtractError::Ambiguous(paths.join(", "))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What GNU and PAX say of the entry that follows.
+#[derive(Default)]
+struct Extension {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl Extension {
+    /// Takes in `entry` if it is such a header.
+    fn read(
+        &mut self,
+        kind: tar::EntryType,
+        entry: &mut impl Read,
+        told: &dyn Fn(io::Error) -> ExtractError,
+    ) -> Result<bool, ExtractError> {
+        if !(kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions() || kind.is_pax_global_extensions()) {
+            return Ok(false);
+        }
+        let mut bytes = Vec::new();
+        entry.take(TAR_EXTENSION_BYTES + 1).read_to_end(&mut bytes).map_err(told)?;
+        if bytes.len() as u64 > TAR_EXTENSION_BYTES {
+            return Err(ExtractError::Tar("an entry's name or extension is over 64 KiB".into()));
+        }
+        if kind.is_gnu_longname() {
+            while bytes.last() == Some(&0) {
+                bytes.pop();
+            }
+            self.name = Some(bytes);
+        } else if !kind.is_gnu_longlink() {
+            for item in tar::PaxExtensions::new(&bytes) {
+                let item = item.map_err(|e| ExtractError::Tar(e.to_string()))?;
+                match item.key_bytes() {
+                    b"path" | b"size" if kind.is_pax_global_extensions() => {
+                        return Err(ExtractError::Tar("a global header renames or resizes entries".into()));
+                    }
+                    b"path" => self.name = Some(item.value_bytes().to_vec()),
+                    b"size" => {
+                        let size = item.value().ok().and_then(|v| v.parse().ok());
+                        self.size = Some(size.ok_or_else(|| ExtractError::Tar("a PAX size is no number".into()))?);
+                    }
+                    key if key.starts_with(b"GNU.sparse") => {
+                        return Err(ExtractError::Entry("a sparse file".into()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn claim(path: &str) -> Option<Claim> {
+    let inner = path.strip_prefix("./").unwrap_or(path);
+    if inner.starts_with('/') || inner.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let base = inner.rsplit('/').next().unwrap_or_default();
+    match base {
+        _ if inner == "plugin.wasm" => Some(Claim::Exact),
+        "plugin.wasm" => Some(Claim::BaseName),
+        _ if base.ends_with(".wasm") && !base.starts_with('.') => Some(Claim::Some),
+        _ => None,
+    }
+}
+
+/// OCI image spec, "whiteouts": the layer says that lower ones' `plugin.wasm`, or all of theirs, is gone.
+fn is_whiteout(path: &str) -> bool {
+    let base = path.rsplit('/').next().unwrap_or_default();
+    base == ".wh.plugin.wasm" || path.trim_start_matches("./") == ".wh..wh..opq"
+}
+
+fn copy_module(
+    from: &mut dyn Read,
+    limits: &Limits,
+    out: &mut dyn Sink,
+    told: &dyn Fn(io::Error) -> ExtractError,
+) -> Result<u64, ExtractError> {
+    let limit = limits.module.as_u64();
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut filled = 0;
+    // The first eight bytes come first, so that a wrong file costs nothing.
+    while filled < inspect::HEADER_BYTES {
+        match from.read(&mut buffer[filled..inspect::HEADER_BYTES]).map_err(told)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    inspect::check_header(&buffer[..filled])?;
+    let mut total = 0;
+    loop {
+        total += filled as u64;
+        if total > limit {
+            return Err(ExtractError::TooLarge(limit));
+        }
+        out.write(&buffer[..filled])?;
+        filled = from.read(&mut buffer).map_err(told)?;
+        if filled == 0 {
+            return Ok(total);
+        }
+    }
+}
+
+/// Counts what is read of the layer.
+struct Source<R> {
+    inner: R,
+    read: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// Counts what comes out of a decoder, ends it at the limits, and keeps its error apart from what reads it.
+struct Metered<'a> {
+    inner: (Box<dyn Read + 'a>, fn(String) -> ExtractError),
+    packed: Rc<Cell<u64>>,
+    unpacked: u64,
+    cap: u64,
+    ratio: u64,
+    fault: Rc<RefCell<Option<ExtractError>>>,
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (decoder, packing) = &mut self.inner;
+        let n = decoder.read(buffer).inspect_err(|e| {
+            // An error number is our own disk's; a decoder has none.
+            let fault = match e.raw_os_error() {
+                Some(number) => ExtractError::Io(io::Error::from_raw_os_error(number)),
+                None => packing(e.to_string()),
+            };
+            *self.fault.borrow_mut() = Some(fault);
+        })?;
+        self.unpacked += n as u64;
+        let by_ratio = self.packed.get().max(1).saturating_mul(self.ratio).max(RATIO_FREE_BYTES);
+        let cap = self.cap.min(by_ratio);
+        if self.unpacked > cap {
+            *self.fault.borrow_mut() = Some(ExtractError::Bomb(cap));
+            return Err(io::Error::other("over the limit"));
+        }
+        Ok(n)
+    }
+}
+
+/// Shows the first bytes, at most 512, before they are read.
+struct Peeked<R> {
+    head: Vec<u8>,
+    at: usize,
+    inner: R,
+}
+
+impl<R: Read> Peeked<R> {
+    fn new(inner: R) -> Self {
+        Self { head: Vec::new(), at: 0, inner }
+    }
+
+    fn peek(&mut self) -> io::Result<Vec<u8>> {
+        (&mut self.inner).take(512).read_to_end(&mut self.head)?;
+        Ok(self.head.clone())
+    }
+}
+
+impl<R: Read> Read for Peeked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = &self.head[self.at..];
+        if left.is_empty() {
+            return self.inner.read(buffer);
+        }
+        let n = left.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&left[..n]);
+        self.at += n;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! `Cache-Status` (RFC 9211): how an answer came about, for the person who reads it with curl.
+
+use std::fmt;
+use std::time::Duration;
+
+/// One member of the header, ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// Served from what was kept and fresh.
+    Hit {
+        /// Remaining lifetime; `None` where there is none to speak of.
+        ttl: Option<Duration>,
+        /// From where: `memory`, `disk`, `overlay`.
+        detail: &'static str,
+    },
+    /// Served from what was kept and is past its lifetime.
+    Stale {
+        /// By how much.
+        by: Duration,
+        /// Why it is served all the same, such as `stale-connect` or `stale-while-revalidate`.
+        detail: String,
+    },
+    /// Fetched for this request.
+    Miss {
+        /// True when it waited for a fetch that another request began.
+        collapsed: bool,
+    },
+    /// Not served.
+    Failed {
+        /// The code of the error.
+        detail: &'static str,
+    },
+}
+
+impl CacheStatus {
+    /// The label for metrics and the access log.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Hit { .. } => "hit",
+            Self::Stale { .. } => "stale",
+            Self::Miss { collapsed: false } => "miss",
+            Self::Miss { collapsed: true } => "collapsed",
+            Self::Failed { .. } => "error",
+        }
+    }
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("larder; ")?;
+        match self {
+            Self::Hit { ttl: Some(ttl), detail } if *ttl < Duration::from_secs(u64::from(u32::MAX)) => {
+                write!(f, "hit; ttl={}; detail={detail}", ttl.as_secs())
+            }
+            Self::Hit { detail, .. } => write!(f, "hit; detail={detail}"),
+            Self::Stale { by, detail } => write!(f, "hit; ttl=-{}; detail={detail}", by.as_secs()),
+            Self::Miss { collapsed: false } => f.write_str("fwd=uri-miss; stored"),
+            Self::Miss { collapsed: true } => f.write_str("fwd=uri-miss; collapsed"),
+            Self::Failed { detail } => write!(f, "fwd=uri-miss; detail={detail}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_have_the_form_of_rfc_9211() {
+        let ttl = Some(Duration::from_secs(5));
+        for (status, text) in [
+            (CacheStatus::Hit { ttl, detail: "memory" }, "larder; hit; ttl=5; detail=memory"),
+            (CacheStatus::Hit { ttl: None, detail: "overlay" }, "larder; hit; detail=overlay"),
+            (CacheStatus::Hit { ttl: Some(Duration::MAX), detail: "disk" }, "larder; hit; detail=disk"),
+            (
+                CacheStatus::Stale { by: Duration::from_secs(9), detail: "stale-connect".into() },
+                "larder; hit; ttl=-9; detail=stale-connect",
+            ),
+            (CacheStatus::Miss { collapsed: false }, "larder; fwd=uri-miss; stored"),
+            (CacheStatus::Miss { collapsed: true }, "larder; fwd=uri-miss; collapsed"),
+            (CacheStatus::Failed { detail: "not_found" }, "larder; fwd=uri-miss; detail=not_found"),
+        ] {
+            assert_eq!(status.to_string(), text);
+        }
+    }
+}

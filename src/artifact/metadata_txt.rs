@@ -15,11 +15,16 @@ pub struct Metadata<'a> {
     #[serde(flatten)]
     pub module: &'a Module,
     /// When the reference began to point to it, or the file was written.
+    #[serde(serialize_with = "as_text")]
     pub modified: Timestamp,
     /// The reference or file that it came from.
     pub reference: &'a str,
     /// The manifest's digest, where it came from a registry.
     pub manifest: Option<Digest>,
+}
+
+fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
 }
 
 /// The text. The first five lines are those of the present server, byte for byte in form.

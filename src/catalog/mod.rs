@@ -233,6 +233,12 @@ impl Catalog {
         self.template.iter().map(|template| template.repository(name)).collect()
     }
 
+    /// The name whose versions lie in `repository`, if there is one.
+    pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
+        let listed = self.names().find(|name| self.repositories(name).contains(repository));
+        listed.cloned().or_else(|| self.template.as_ref()?.name_of(repository))
+    }
+
     /// Up to three listed names that look most like `name`, best first.
     pub fn nearest(&self, name: &str) -> Vec<&PluginName> {
         /// Chosen so that `ai-prxy` finds `ai-proxy` and `foo` finds nothing.

@@ -20,6 +20,12 @@ impl Template {
         text.parse().unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
     }
 
+    /// The name that this template would have made `repository` of.
+    pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
+        let (before, after) = self.repository.split_once("{name}")?;
+        repository.to_string().strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+    }
+
     /// The registry's host and port.
     pub fn registry(&self) -> &str {
         &self.registry
@@ -59,6 +65,9 @@ mod tests {
             let template: Template = text.parse().unwrap();
             assert_eq!(template.repository(&"ai-proxy".parse().unwrap()).to_string(), "h.example/plugins/ai-proxy");
             assert_eq!(template.registry(), "h.example");
+            let back = template.name_of(&"h.example/plugins/ai-proxy".parse().unwrap());
+            assert_eq!(back.unwrap().as_str(), "ai-proxy");
+            assert_eq!(template.name_of(&"h.example/other/ai-proxy".parse().unwrap()), None);
         }
     }
 

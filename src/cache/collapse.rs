@@ -1,0 +1,132 @@
+//! One piece of work for any number of those who want its result.
+//!
+//! The work runs as a task of its own, so that nobody's leaving ends it. Everybody gets the same result, errors too. A
+//! task that panics wakes its waiters with nothing, and the next one who asks begins anew.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+type Running<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>;
+
+/// Work in progress by key.
+pub struct Collapse<K, V> {
+    running: Running<K, V>,
+}
+
+impl<K, V> Default for Collapse<K, V> {
+    fn default() -> Self {
+        Self { running: Arc::default() }
+    }
+}
+
+/// A claim on a result.
+pub struct Waiting<V>(watch::Receiver<Option<V>>);
+
+impl<V: Clone> Waiting<V> {
+    /// The result, once it is there; `None` when the work was lost.
+    pub async fn done(mut self) -> Option<V> {
+        let value = self.0.wait_for(Option::is_some).await.ok()?;
+        value.clone()
+    }
+}
+
+/// Takes the key out when the task ends, however it ends.
+struct Leave<K: Eq + Hash, V> {
+    running: Running<K, V>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for Leave<K, V> {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl<K, V> Collapse<K, V>
+where
+    K: Eq + Hash + Clone + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Joins the work for `key`, or begins it with `work` on `runtime`. The flag tells whether it was joined.
+    pub fn join(&self, runtime: &Handle, key: K, work: impl Future<Output = V> + Send + 'static) -> (Waiting<V>, bool) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = running.get(&key) {
+            return (Waiting(waiting.clone()), true);
+        }
+        let (tell, waiting) = watch::channel(None);
+        running.insert(key.clone(), waiting.clone());
+        // Made before the task: it takes the key out even when the task is never run.
+        let leave = Leave { running: self.running.clone(), key };
+        runtime.spawn(async move {
+            let leave = leave;
+            let value = work.await;
+            // Told first: whoever comes in between finds the result, not an empty place.
+            tell.send_replace(Some(value));
+            drop(leave);
+        });
+        (Waiting(waiting), false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[tokio::test]
+    async fn a_thousand_waiters_share_one_run_and_its_error() {
+        let collapse: Collapse<u8, Result<u8, &str>> = Collapse::default();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = tokio::sync::oneshot::channel::<()>();
+        let mut gate = Some(gate);
+        let waiting: Vec<_> = (0..1000)
+            .map(|_| {
+                let (runs, gate) = (runs.clone(), gate.take());
+                let work = async move {
+                    runs.fetch_add(1, Ordering::SeqCst);
+                    if let Some(gate) = gate {
+                        let _ = gate.await;
+                    }
+                    Err("no")
+                };
+                collapse.join(&Handle::current(), 1, work)
+            })
+            .collect();
+        assert_eq!(waiting.iter().filter(|(_, joined)| *joined).count(), 999);
+        open.send(()).unwrap();
+        for (waiting, _) in waiting {
+            assert_eq!(waiting.done().await, Some(Err("no")));
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_when_the_first_who_asked_leaves() {
+        let collapse: Collapse<u8, u8> = Collapse::default();
+        let (open, gate) = tokio::sync::oneshot::channel::<()>();
+        let (first, _) = collapse.join(&Handle::current(), 1, async move {
+            let _ = gate.await;
+            7
+        });
+        let (second, joined) = collapse.join(&Handle::current(), 1, async { 8 });
+        assert!(joined);
+        drop(first);
+        open.send(()).unwrap();
+        assert_eq!(second.done().await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_strands_nobody_and_the_next_begins_anew() {
+        let collapse: Collapse<u8, u8> = Collapse::default();
+        let (lost, _) = collapse.join(&Handle::current(), 1, async { panic!("as the test wants") });
+        let (joined, _) = collapse.join(&Handle::current(), 1, async { 8 });
+        assert_eq!(lost.done().await, None);
+        assert_eq!(joined.done().await, None);
+        let (again, joined) = collapse.join(&Handle::current(), 1, async { 9 });
+        assert!(!joined);
+        assert_eq!(again.done().await, Some(9));
+    }
+}

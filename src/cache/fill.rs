@@ -1,0 +1,240 @@
+//! A fetch: from a reference to a module that is verified and kept.
+//!
+//! Manifest, layer, module, in that order and each checked before the next is begun: the manifest against the digest
+//! that was asked for, the layer against the manifest's digest and size, the module's first bytes, and only then is it
+//! admitted under its own digest. Until then all bytes are in drafts that nobody else can see.
+
+use super::error::CacheError;
+use super::{ErrorKind, Parts};
+use crate::artifact::extract::{self, Sink};
+use crate::artifact::select;
+use crate::oci::{Descriptor, Document, Manifest, Reference};
+use crate::record::Present;
+use crate::store::{Draft, Sealed};
+use futures_util::StreamExt;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Indexes within indexes that are followed.
+const MAX_DEPTH: usize = 3;
+/// Layers that are fetched in search of a module. Artifacts have one that could be it, images a few.
+const MAX_LAYERS: usize = 8;
+/// Received bytes are written in pieces of this size.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// How far a fetch is.
+#[derive(Default)]
+pub struct Counters {
+    received: AtomicU64,
+    expected: AtomicU64,
+}
+
+/// Fetches in progress.
+#[derive(Default)]
+pub struct Board(Arc<Mutex<HashMap<Reference, Arc<Counters>>>>);
+
+/// A fetch's place on the board.
+pub struct Progress {
+    board: Arc<Mutex<HashMap<Reference, Arc<Counters>>>>,
+    reference: Reference,
+    counters: Arc<Counters>,
+}
+
+impl Board {
+    /// Puts a fetch on the board until the result is dropped.
+    pub fn begin(&self, reference: &Reference) -> Progress {
+        let counters = Arc::<Counters>::default();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), counters.clone());
+        Progress { board: self.0.clone(), reference: reference.clone(), counters }
+    }
+
+    /// Reference, bytes received, bytes expected.
+    pub fn list(&self) -> Vec<(Reference, u64, u64)> {
+        let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        board.iter().map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected))).collect()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.reference);
+    }
+}
+
+/// Fetches `reference`. `usable` is what it resolved to before, where those bytes are still good: when the manifest is
+/// the same, nothing more is fetched.
+pub async fn fill(
+    parts: &Parts,
+    reference: &Reference,
+    usable: Option<&Present>,
+    progress: &Progress,
+) -> Result<Present, CacheError> {
+    let limit = parts.limits.manifest.as_u64();
+    let fetched = parts.registry.manifest(reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
+    let digest = fetched.digest;
+    if let Some(present) = usable.filter(|present| present.manifest == digest) {
+        return Ok(present.clone());
+    }
+    if let Some(present) = held_elsewhere(parts, &digest).await {
+        return Ok(present);
+    }
+    let manifest = resolve(parts, reference, fetched).await?;
+    let layers = select::layers(&manifest, &parts.limits).map_err(|e| CacheError::select(reference, &e))?;
+    let mut first_error = None;
+    for layer in layers.into_iter().take(MAX_LAYERS) {
+        match module(parts, reference, layer, progress).await {
+            Ok(sealed) => {
+                let module = sealed.module.clone();
+                parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
+                return Ok(Present {
+                    manifest: digest,
+                    layer: layer.digest,
+                    layer_media_type: crate::oci::error_code::shown(&layer.media_type),
+                    module,
+                    since: parts.clock.now(),
+                });
+            }
+            // Another layer may hold it; if none does, the likeliest one's error is the one to tell.
+            Err(Failed::OtherContent(error)) => drop(first_error.get_or_insert(error)),
+            Err(Failed::For(error)) => return Err(error),
+        }
+    }
+    Err(first_error.unwrap_or_else(|| CacheError::internal("a manifest without layers was selected")))
+}
+
+/// The module of another reference that points to the same manifest.
+async fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<Present> {
+    for record in parts.store.records() {
+        if let Some(present) = record.present().filter(|present| present.manifest == *manifest)
+            && let Ok(Some(_)) = parts.store.module(&present.module).await
+        {
+            return Some(Present { since: parts.clock.now(), ..present.clone() });
+        }
+    }
+    None
+}
+
+/// From an index to a manifest, if it is one.
+async fn resolve(
+    parts: &Parts,
+    reference: &Reference,
+    mut fetched: crate::registry::FetchedManifest,
+) -> Result<Manifest, CacheError> {
+    for _ in 0..=MAX_DEPTH {
+        let document = Document::parse(&fetched.bytes, fetched.media_type.as_deref());
+        match document.map_err(|e| CacheError::manifest(reference, &e))? {
+            Document::Manifest(manifest) => return Ok(manifest),
+            Document::Index(children) => {
+                let child = select::child(&children).map_err(|e| CacheError::select(reference, &e))?;
+                let child = Reference::digested(&reference.repository(), child.digest);
+                let limit = parts.limits.manifest.as_u64();
+                fetched = parts.registry.manifest(&child, limit).await.map_err(|e| {
+                    let mut error = CacheError::registry(reference, e);
+                    // The index is there and names it: the registry is incomplete, not empty.
+                    if error.kind == ErrorKind::NotFound {
+                        error.kind = ErrorKind::Unavailable;
+                        error.code = "upstream";
+                    }
+                    error
+                })?;
+            }
+        }
+    }
+    let detail = format!("{reference}: indexes are nested over {MAX_DEPTH} deep");
+    Err(CacheError::new(ErrorKind::Unsupported, "index_depth", detail).about(reference))
+}
+
+enum Failed {
+    /// This layer is good and something else.
+    OtherContent(CacheError),
+    /// There is no use in going on.
+    For(CacheError),
+}
+
+impl From<CacheError> for Failed {
+    fn from(error: CacheError) -> Self {
+        Self::For(error)
+    }
+}
+
+/// Fetches a layer, verifies it and takes the module out of it.
+async fn module(parts: &Parts, reference: &Reference, layer: &Descriptor, progress: &Progress) -> Result<Sealed, Failed> {
+    let draft = download(parts, reference, layer, progress).await?;
+    let out = parts.store.draft().await.map_err(CacheError::from)?;
+    let limits = parts.limits;
+    let expected = layer.digest;
+    let about = reference.clone();
+    blocking(move || {
+        let store = |e| CacheError::extract(&about, extract::ExtractError::Io(e));
+        let (found, bytes) = draft.into_reader().map_err(store)?;
+        if found != expected {
+            let detail = format!("{about}: the layer should be {expected} and is {found}");
+            return Err(CacheError::corrupt(&about, "digest_mismatch", detail).into());
+        }
+        let mut out = out;
+        match extract::extract(bytes, &limits, &mut out) {
+            Ok(()) => Ok(out.seal().map_err(store)?),
+            Err(e) if e.is_other_content() => Err(Failed::OtherContent(CacheError::extract(&about, e))),
+            Err(e) => Err(CacheError::extract(&about, e).into()),
+        }
+    })
+    .await
+}
+
+/// Receives a layer into a draft, which hashes it. Its size is compared here, its digest by the caller.
+async fn download(parts: &Parts, reference: &Reference, layer: &Descriptor, progress: &Progress) -> Result<Draft, CacheError> {
+    let wrong_size = |got: String| {
+        let detail = format!("{reference}: the layer {} should have {} bytes and has {got}", layer.digest, layer.size);
+        CacheError::corrupt(reference, "size_mismatch", detail)
+    };
+    let from_registry = |e| CacheError::registry(reference, e);
+    let mut draft = parts.store.draft().await?;
+    let mut blob = parts.registry.blob(reference, &layer.digest).await.map_err(from_registry)?;
+    if let Some(size) = blob.size.filter(|size| *size != layer.size) {
+        return Err(wrong_size(size.to_string()));
+    }
+    progress.counters.received.store(0, Ordering::Relaxed);
+    progress.counters.expected.store(layer.size, Ordering::Relaxed);
+    let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);
+    let mut waiting = Vec::with_capacity(WRITE_BYTES.min(layer.size as usize));
+    let mut received = 0;
+    while let Some(piece) = blob.stream.next().await {
+        let piece = piece.map_err(from_registry)?;
+        received += piece.len() as u64;
+        fetched.inc_by(piece.len() as u64);
+        progress.counters.received.store(received, Ordering::Relaxed);
+        if received > layer.size {
+            return Err(wrong_size("more".into()));
+        }
+        waiting.extend_from_slice(&piece);
+        if waiting.len() >= WRITE_BYTES {
+            draft = write(draft, std::mem::take(&mut waiting)).await?;
+        }
+    }
+    if received != layer.size {
+        return Err(wrong_size(received.to_string()));
+    }
+    write(draft, waiting).await
+}
+
+async fn write(mut draft: Draft, bytes: Vec<u8>) -> Result<Draft, CacheError> {
+    blocking(move || {
+        let written = draft.write(&bytes).map(|()| draft);
+        written.map_err(|e| {
+            let path = std::path::Path::new("a draft");
+            CacheError::from(crate::store::StoreError::io("writing", path, e))
+        })
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static, E: From<CacheError> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(CacheError::internal("a worker ended early").into()),
+    }
+}

@@ -1,0 +1,286 @@
+//! Settings: one default file, and what a file, the environment and flags say instead.
+//!
+//! `conf/larder.yaml` is the only place of a default; it is built in and printed by `larder config`. Each thing that is
+//! set is one [`Setting`]: a key, a value, and the place where it was written. Settings are tried one by one against
+//! the default, so that all faults are told at once, each with its place.
+
+pub mod env;
+pub mod file;
+
+use crate::{artifact, cache, catalog, freshness, registry, server, store};
+use serde::Deserialize;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The default file.
+pub const DEFAULT: &str = include_str!("../../conf/larder.yaml");
+
+/// Keys whose value is a map with keys of the user's own.
+const OPEN_MAPS: [&str; 3] = ["catalog.aliases", "catalog.plugins", "registry.hosts"];
+
+/// All settings. Each part has its own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Ports.
+    pub listen: server::ListenConfig,
+    /// Connections.
+    pub server: server::Config,
+    /// Logs.
+    pub log: LogConfig,
+    /// Names.
+    pub catalog: catalog::Config,
+    /// URLs.
+    pub routes: server::RoutesConfig,
+    /// Local folders.
+    pub overlay: store::overlay::Config,
+    /// Disk and memory.
+    pub cache: store::Config,
+    /// Fetching.
+    pub fill: cache::Config,
+    /// Ages.
+    pub lifetimes: freshness::Lifetimes,
+    /// Sizes.
+    pub limits: artifact::Limits,
+    /// Registries.
+    pub registry: registry::Config,
+}
+
+/// Settings of logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// What is written.
+    pub level: LogLevel,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// `Human` on a terminal, else `Json`.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important line that is written.
+#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    /// The level's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// One thing that is set.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The key, parts joined by dots.
+    pub key: String,
+    /// The value.
+    pub value: Value,
+    /// Where it was written: `file:line:column`, a variable, a flag.
+    pub place: String,
+    /// True for a flag that adds to a list.
+    pub append: bool,
+}
+
+/// Something that is wrong: where, and what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where.
+    pub place: String,
+    /// What is wrong and what is expected.
+    pub problem: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.place, self.problem)
+    }
+}
+
+/// Where settings come from, the weakest first.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The file and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// Environment variables.
+    pub variables: Vec<(String, String)>,
+    /// Flags.
+    pub flags: Vec<Setting>,
+}
+
+/// The settings, and what is doubtful about them.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// What works and is probably not meant.
+    pub warnings: Vec<Fault>,
+    places: Vec<(String, String)>,
+}
+
+impl Loaded {
+    /// Where `key`, or the nearest key above it, was set.
+    pub fn place(&self, key: &str) -> String {
+        let mut at = key;
+        loop {
+            if let Some((_, place)) = self.places.iter().rev().find(|(set, _)| set == at) {
+                return place.clone();
+            }
+            match at.rsplit_once('.') {
+                Some((above, _)) => at = above,
+                None => return "default".into(),
+            }
+        }
+    }
+}
+
+/// The default settings as a tree.
+pub fn defaults() -> Value {
+    serde_saphyr::from_str(DEFAULT).unwrap_or_else(|e| unreachable!("the default file is tested: {e}"))
+}
+
+/// Reads all sources.
+///
+/// # Errors
+/// All faults.
+pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
+    let mut tree = defaults();
+    let mut faults = Vec::new();
+    let mut warnings = Vec::new();
+    let mut settings = Vec::new();
+    if let Some((path, text)) = &sources.file {
+        settings.extend(file::settings(&path.display().to_string(), text, &tree, &mut faults));
+    }
+    settings.extend(env::settings(&sources.variables, &tree, &mut faults, &mut warnings));
+    settings.extend(sources.flags.iter().cloned());
+    let mut places = Vec::new();
+    for setting in settings {
+        match apply(&tree, &setting) {
+            Ok(changed) => {
+                tree = changed;
+                places.push((setting.key, setting.place));
+            }
+            Err(problem) => faults.push(Fault { place: setting.place, problem: format!("{}: {problem}", setting.key) }),
+        }
+    }
+    let config: Config = match serde_json::from_value(tree) {
+        Ok(config) => config,
+        Err(e) => {
+            faults.push(Fault { place: "configuration".into(), problem: e.to_string() });
+            return Err(faults);
+        }
+    };
+    let mut loaded = Loaded { config, warnings, places };
+    judge(&mut loaded, &mut faults);
+    if faults.is_empty() { Ok(loaded) } else { Err(faults) }
+}
+
+/// The tree with the setting in it, if the whole is valid then.
+fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
+    let mut changed = tree.clone();
+    let slot = changed.pointer_mut(&format!("/{}", setting.key.replace('.', "/")));
+    let slot = slot.ok_or("is no key")?;
+    match (slot.as_array_mut(), setting.append) {
+        (Some(list), true) => list.push(setting.value.clone()),
+        (None, true) => *slot = Value::Array(vec![setting.value.clone()]),
+        (_, false) => *slot = setting.value.clone(),
+    }
+    Config::deserialize(&changed).map(|_| changed).map_err(|e| e.to_string())
+}
+
+/// Whether `key` holds keys of the user's own.
+fn is_open(key: &str) -> bool {
+    OPEN_MAPS.contains(&key)
+}
+
+/// `key` and what it looks most like among `known`.
+fn unknown(key: &str, known: impl Iterator<Item = String>) -> String {
+    let best = known.map(|k| (strsim::jaro_winkler(key, &k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match best.filter(|(score, _)| *score > 0.7) {
+        Some((_, near)) => format!("unknown key '{key}'; did you mean '{near}'?"),
+        None => format!("unknown key '{key}'"),
+    }
+}
+
+/// What is valid by itself and makes no sense together.
+fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
+    let config = &loaded.config;
+    let mut wrong = |key: &str, problem: &str| {
+        faults.push(Fault { place: loaded.place(key), problem: format!("{key}: {problem}") });
+    };
+    if config.listen.data == config.listen.admin && config.listen.data.port() != 0 {
+        wrong("listen.admin", "is the same address as listen.data; expected another port");
+    }
+    for (key, time) in [
+        ("fill.timeout", config.fill.timeout),
+        ("fill.hold", config.fill.hold),
+        ("registry.connect_timeout", config.registry.connect_timeout),
+        ("registry.read_timeout", config.registry.read_timeout),
+        ("server.header_timeout", config.server.header_timeout),
+        ("server.idle_timeout", config.server.idle_timeout),
+        ("overlay.poll", config.overlay.poll),
+    ] {
+        if time.is_zero() {
+            wrong(key, "is zero; expected a time such as 10s");
+        }
+    }
+    for (key, number) in [
+        ("fill.at_once", config.fill.at_once as u64),
+        ("server.connections", config.server.connections as u64),
+        ("server.send_rate", config.server.send_rate.as_u64()),
+        ("limits.manifest", config.limits.manifest.as_u64()),
+        ("limits.module", config.limits.module.as_u64()),
+        ("limits.ratio", config.limits.ratio),
+        ("limits.tar_entries", config.limits.tar_entries),
+    ] {
+        if number == 0 {
+            wrong(key, "is zero");
+        }
+    }
+    if config.limits.module > config.cache.disk {
+        wrong("cache.disk", "is less than limits.module: a plugin of that size could not be kept; raise it or lower the limit");
+    }
+    let mut doubt = Vec::new();
+    if config.fill.hold >= Duration::from_secs(15) {
+        doubt.push(("fill.hold", "gateways give up after 15s, so that a request that waits longer is lost to them"));
+    }
+    if config.server.drain + config.server.finish > Duration::from_secs(25) {
+        doubt.push(("server.finish", "drain and finish together are over 25s; Kubernetes kills after 30s"));
+    }
+    if config.catalog.template.is_none() && !config.catalog.builtin && config.catalog.files.is_empty() && config.catalog.plugins.is_empty() {
+        doubt.push(("catalog", "no name is allowed: nothing but local files will be served"));
+    }
+    let doubt: Vec<_> = doubt
+        .into_iter()
+        .map(|(key, problem)| Fault { place: loaded.place(key), problem: format!("{key}: {problem}") })
+        .collect();
+    loaded.warnings.extend(doubt);
+}
+
+#[cfg(test)]
+mod tests;

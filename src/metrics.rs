@@ -1,0 +1,174 @@
+//! Every metric, in one place: name, labels, unit, meaning.
+//!
+//! No label takes a value that a client can invent: routes, statuses and results are closed sets, and a registry is one
+//! that the catalog names.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
+};
+
+/// All metrics and the registry that they are in.
+pub struct Metrics {
+    registry: Registry,
+    /// `larder_requests_total{route,status,cache}`: answered requests. `route` is plugin, metadata, listing, inventory,
+    /// health or none; `cache` is hit, stale, miss, collapsed, error or none.
+    pub requests: IntCounterVec,
+    /// `larder_request_duration_seconds{route}`: from the request's header to the answer's last byte.
+    pub request_duration: HistogramVec,
+    /// `larder_response_bytes_total{route}`: bytes of bodies sent.
+    pub response_bytes: IntCounterVec,
+    /// `larder_module_lookups_total{tier}`: where modules were found: memory, disk, overlay, or upstream for a miss.
+    pub lookups: IntCounterVec,
+    /// `larder_stale_served_total{reason}`: answers from past their lifetime, by the reason in `Cache-Status`.
+    pub stale_served: IntCounterVec,
+    /// `larder_fills_total{registry,result}`: fetches of a reference; `result` is ok, unchanged or an error's code.
+    pub fills: IntCounterVec,
+    /// `larder_fill_duration_seconds`: a fetch from its first request to the last sync.
+    pub fill_duration: Histogram,
+    /// `larder_fills_in_flight`: fetches running now.
+    pub fills_in_flight: IntGauge,
+    /// `larder_fills_collapsed_total`: requests that waited for a fetch another one had begun.
+    pub fills_collapsed: IntCounter,
+    /// `larder_fetched_bytes_total{registry}`: bytes of layers received.
+    pub fetched_bytes: IntCounterVec,
+    /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
+    pub tags_moved: IntCounterVec,
+    /// `larder_cache_bytes{tier}`: bytes of modules held in memory and on disk.
+    pub cache_bytes: IntGaugeVec,
+    /// `larder_cache_entries{tier}`: modules held in memory and on disk.
+    pub cache_entries: IntGaugeVec,
+    /// `larder_evictions_total`: modules removed from disk to make room.
+    pub evictions: IntCounter,
+    /// `larder_quarantined_total`: files put aside because they were not what they should be.
+    pub quarantined: IntCounter,
+    /// `larder_store_errors_total`: operations on the cache directory that failed.
+    pub store_errors: IntCounter,
+    /// `larder_connections{listener}`: open connections.
+    pub connections: IntGaugeVec,
+    /// `larder_connections_refused_total{listener}`: connections closed at once because there were too many.
+    pub connections_refused: IntCounterVec,
+}
+
+impl Metrics {
+    /// All at zero, with the process's own beside them.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let made = Made(&registry);
+        let metrics = Self {
+            requests: made.counters("larder_requests_total", "Requests answered.", &["route", "status", "cache"]),
+            request_duration: made.histograms(
+                "larder_request_duration_seconds",
+                "Time from a request's header to its answer's last byte.",
+                &["route"],
+            ),
+            response_bytes: made.counters("larder_response_bytes_total", "Bytes of bodies sent.", &["route"]),
+            lookups: made.counters(
+                "larder_module_lookups_total",
+                "Module lookups by where the bytes were found; upstream is a miss.",
+                &["tier"],
+            ),
+            stale_served: made.counters(
+                "larder_stale_served_total",
+                "Answers past their lifetime, by reason.",
+                &["reason"],
+            ),
+            fills: made.counters("larder_fills_total", "Fetches from a registry.", &["registry", "result"]),
+            fill_duration: made.histograms("larder_fill_duration_seconds", "Time of a fetch.", &[]).with_label_values::<&str>(&[]),
+            fills_in_flight: made.gauge("larder_fills_in_flight", "Fetches running now."),
+            fills_collapsed: made.counter(
+                "larder_fills_collapsed_total",
+                "Requests that waited for a fetch that another one had begun.",
+            ),
+            fetched_bytes: made.counters("larder_fetched_bytes_total", "Bytes of layers received.", &["registry"]),
+            tags_moved: made.counters(
+                "larder_tags_moved_total",
+                "Revalidations that found a tag pointing to another manifest.",
+                &["registry"],
+            ),
+            cache_bytes: made.gauges("larder_cache_bytes", "Bytes of modules held.", &["tier"]),
+            cache_entries: made.gauges("larder_cache_entries", "Modules held.", &["tier"]),
+            evictions: made.counter("larder_evictions_total", "Modules removed from disk to make room."),
+            quarantined: made.counter("larder_quarantined_total", "Files put aside because they were damaged."),
+            store_errors: made.counter("larder_store_errors_total", "Failed operations on the cache directory."),
+            connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
+            connections_refused: made.counters(
+                "larder_connections_refused_total",
+                "Connections closed at once because there were too many.",
+                &["listener"],
+            ),
+            registry: registry.clone(),
+        };
+        made.gauges("larder_build_info", "Always 1; the label is what is running.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        // So that a ratio can be computed before the first request.
+        for tier in ["memory", "disk", "overlay", "upstream"] {
+            metrics.lookups.with_label_values(&[tier]);
+        }
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
+        metrics
+    }
+
+    /// The text format of Prometheus.
+    pub fn render(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out).unwrap_or_else(|e| unreachable!("{e}"));
+        out
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes a metric and registers it; both fail only for names that a test would have shown to be wrong.
+struct Made<'r>(&'r Registry);
+
+impl Made<'_> {
+    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let made = made.unwrap_or_else(|e| unreachable!("{e}"));
+        self.0.register(Box::new(made.clone())).unwrap_or_else(|e| unreachable!("{e}"));
+        made
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    /// From 1 ms to half a minute, in which a gateway gives up.
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let buckets = exponential_buckets(0.001, 2.0, 16).unwrap_or_else(|e| unreachable!("{e}"));
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_can_be_made_and_printed() {
+        let metrics = Metrics::new();
+        metrics.requests.with_label_values(&["plugin", "200", "hit"]).inc();
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains("larder_requests_total{cache=\"hit\",route=\"plugin\",status=\"200\"} 1"));
+        assert!(text.contains("larder_module_lookups_total{tier=\"memory\"} 0"));
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}

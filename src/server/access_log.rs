@@ -1,0 +1,48 @@
+//! One line a request.
+
+use super::respond::Note;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What a line says.
+pub struct Line<'a> {
+    /// Who asked.
+    pub peer: SocketAddr,
+    /// Method as sent.
+    pub method: &'a str,
+    /// Target as sent, query included.
+    pub target: &'a str,
+    /// HTTP status.
+    pub status: u16,
+    /// Bytes of body sent.
+    pub bytes: u64,
+    /// From the request's header to the answer's last byte.
+    pub took: Duration,
+    /// False when the client left or was too slow before the end.
+    pub complete: bool,
+    /// `User-Agent`.
+    pub agent: &'a str,
+    /// What the answer was about.
+    pub note: &'a Note,
+}
+
+/// Writes the line. What a client chose is written with controls escaped, in either format.
+pub fn write(line: &Line<'_>) {
+    let Line { peer, method, target, status, bytes, took, complete, agent, note } = line;
+    let method = crate::oci::error_code::shown(method);
+    let target = crate::oci::error_code::shown(target);
+    let agent = crate::oci::error_code::shown(agent);
+    let millis = took.as_secs_f64() * 1000.0;
+    let cache = note.cache.unwrap_or("none");
+    let reference = note.reference.as_deref();
+    let matched = note.matched;
+    match &note.detail {
+        None => tracing::info!(
+            target: "access", %peer, method, target, status, bytes, millis, complete, cache, reference, matched, agent
+        ),
+        Some(detail) => tracing::warn!(
+            target: "access", %peer, method, target, status, bytes, millis, complete, cache, reference, matched, agent,
+            code = note.code.as_deref(), detail, hint = note.hint.as_deref()
+        ),
+    }
+}

@@ -1,0 +1,259 @@
+//! Malformed and hostile requests end here, before they mean anything.
+//!
+//! pingora answers some of these itself and accepts others (both lengths at once, bare line feeds, bytes beyond ASCII,
+//! any size up to 1 MiB); here is the one list of what we take.
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Version};
+
+/// Longest request target, in bytes.
+const TARGET_BYTES: usize = 8 << 10;
+/// Longest header section, in bytes. Gateways send 150, browsers 2 000.
+const HEADER_BYTES: usize = 16 << 10;
+/// Most header fields.
+const HEADER_FIELDS: usize = 100;
+
+/// A request's head as it came.
+pub struct Head<'r> {
+    /// Method.
+    pub method: &'r Method,
+    /// Request target, raw.
+    pub target: &'r [u8],
+    /// Protocol version.
+    pub version: Version,
+    /// Fields.
+    pub headers: &'r HeaderMap,
+    /// The whole head, raw; empty for HTTP/2.
+    pub raw: &'r [u8],
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable word.
+    pub code: &'static str,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// A request that is well-formed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The path: absolute, ASCII, without query, empty segments, dots or escapes.
+    pub path: String,
+    /// False when the connection must end with the answer, because a body came with the request.
+    pub reusable: bool,
+}
+
+/// Checks a head.
+pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
+    let reject = |status, code, detail: &str| Err(Rejected { status, code, detail: detail.into(), hint: "" });
+    if head.raw.len() > HEADER_BYTES || head.headers.len() > HEADER_FIELDS {
+        if head.target.len() > TARGET_BYTES {
+            return reject(414, "target_too_long", "the request target is over 8 KiB");
+        }
+        return reject(431, "headers_too_large", "the request's header is over 16 KiB or 100 fields");
+    }
+    if head.target.len() > TARGET_BYTES {
+        return reject(414, "target_too_long", "the request target is over 8 KiB");
+    }
+    if has_bare_line_feed(head.raw) {
+        return reject(400, "bad_framing", "a header line ends without a carriage return");
+    }
+    if head.headers.contains_key(TRANSFER_ENCODING) && names_content_length(head) {
+        return reject(400, "bad_framing", "both Content-Length and Transfer-Encoding are given");
+    }
+    check_host(head)?;
+    if *head.method != Method::GET && *head.method != Method::HEAD {
+        return reject(405, "method_not_allowed", "only GET and HEAD are answered here");
+    }
+    let has_body = head.headers.contains_key(TRANSFER_ENCODING)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    Ok(Accepted { path: check_path(head.target)?, reusable: !has_body })
+}
+
+fn has_bare_line_feed(raw: &[u8]) -> bool {
+    raw.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'))
+}
+
+/// The parser drops `Content-Length` beside `Transfer-Encoding`, so the raw head is asked.
+fn names_content_length(head: &Head<'_>) -> bool {
+    head.raw.split(|byte| *byte == b'\n').any(|line| {
+        line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"))
+    })
+}
+
+fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
+    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_host", detail: detail.into(), hint: "" });
+    let mut hosts = head.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if head.version == Version::HTTP_11 => bad("HTTP/1.1 asks for a Host field"),
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => bad("there is more than one Host field"),
+        (Some(host), None) => {
+            let ok = host.to_str().is_ok_and(crate::oci::reference::is_registry);
+            if ok { Ok(()) } else { bad("the Host field is no host: expected name, name:port or [IPv6]:port") }
+        }
+    }
+}
+
+fn check_path(target: &[u8]) -> Result<String, Rejected> {
+    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_path", detail: detail.into(), hint: "" });
+    let path = target.split(|byte| *byte == b'?' || *byte == b'#').next().unwrap_or_default();
+    if path.iter().any(|byte| !byte.is_ascii_graphic()) {
+        return bad("the path has a byte that is not printable ASCII");
+    }
+    let path = String::from_utf8_lossy(path);
+    // An absolute form (RFC 9112, section 3.2.2) means its path.
+    let path = match path.strip_prefix("http://").or_else(|| path.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => &path,
+    };
+    if !path.starts_with('/') {
+        return bad("the path does not begin with '/'");
+    }
+    if is_unexpanded(path) {
+        return Err(Rejected {
+            status: 400,
+            code: "unexpanded_template",
+            detail: "the path holds a template such as ${name} that was never expanded".into(),
+            hint: "HIGRESS_ADMIN_WASM_PLUGIN_CUSTOM_IMAGE_URL_PATTERN is expanded by Higress Console and nowhere else; \
+                   elsewhere write the plugin's name and version",
+        });
+    }
+    if path.contains(['%', '\\']) {
+        return bad("the path has an escape (%) or a backslash; names and versions need neither");
+    }
+    let mut clean = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        if segment == "." || segment == ".." {
+            return bad("the path has a '.' or '..' segment");
+        }
+        clean.push('/');
+        clean.push_str(segment);
+    }
+    if path.ends_with('/') {
+        clean.push('/');
+    }
+    Ok(clean)
+}
+
+/// `${name}`, `{version}` and the like, plain or escaped.
+fn is_unexpanded(path: &str) -> bool {
+    let plain = path.to_ascii_lowercase().replace("%24", "$").replace("%7b", "{").replace("%7d", "}");
+    plain.contains("${") || plain.contains("{name}") || plain.contains("{version}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(method: &str, target: &[u8], lines: &[&str]) -> Result<Accepted, (u16, &'static str)> {
+        let mut headers = HeaderMap::new();
+        let mut raw = [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"].concat();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+            raw.extend_from_slice(format!("{line}\r\n").as_bytes());
+        }
+        let head = Head { method: &method.parse().unwrap(), target, version: Version::HTTP_11, headers: &headers, raw: &raw };
+        check(&head).map_err(|r| (r.status, r.code))
+    }
+
+    fn path(target: &str) -> Result<String, &'static str> {
+        checked("GET", target.as_bytes(), &["Host: l"]).map(|a| a.path).map_err(|(_, code)| code)
+    }
+
+    #[test]
+    fn paths_lose_their_query_and_empty_segments() {
+        for (target, expected) in [
+            ("/plugins/a/1/plugin.wasm", "/plugins/a/1/plugin.wasm"),
+            ("/plugins/a/1/plugin.wasm?v=2&x=/../", "/plugins/a/1/plugin.wasm"),
+            ("//plugins///a/1/plugin.wasm", "/plugins/a/1/plugin.wasm"),
+            ("/plugins//", "/plugins/"),
+            ("/", "/"),
+            ("http://l:8080/a.wasm", "/a.wasm"),
+            ("http://l", "/"),
+        ] {
+            assert_eq!(path(target).as_deref(), Ok(expected), "{target}");
+        }
+    }
+
+    #[test]
+    fn paths_that_mean_mischief_are_refused_and_not_normalised() {
+        for target in [
+            "/plugins/../../etc/passwd/plugin.wasm", "/plugins/a/../b/plugin.wasm", "/./a.wasm", "/%2e%2e/a.wasm",
+            "/%2E%2e%2fa.wasm", "/..%2f", "/..%5c", "/%252e%252e", "/a\\b", "/plugin.wasm%00.txt", "*", "l:443", "a.wasm", "",
+            "/a\u{7f}", "/é.wasm", "/a b", "/a\tb",
+        ] {
+            assert_eq!(path(target), Err("bad_path"), "{target}");
+        }
+        assert_eq!(checked("GET", b"/a\0b", &["Host: l"]), Err((400, "bad_path")));
+        assert_eq!(checked("GET", b"/a\xffb", &["Host: l"]), Err((400, "bad_path")));
+    }
+
+    #[test]
+    fn an_unexpanded_template_is_told_as_such() {
+        for target in ["/plugins/${name}/${version}/plugin.wasm", "/%24%7Bname%7D.wasm", "/{name}.wasm", "/a/%7bversion%7d.wasm"] {
+            assert_eq!(path(target), Err("unexpanded_template"), "{target}");
+        }
+    }
+
+    #[test]
+    fn only_get_and_head_are_taken() {
+        assert!(checked("HEAD", b"/", &["Host: l"]).is_ok());
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "get", "FOO"] {
+            assert_eq!(checked(method, b"/", &["Host: l"]), Err((405, "method_not_allowed")), "{method}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        for host in ["l", "larder.svc:8080", "[::1]:80", "10.0.0.1"] {
+            assert!(checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(), "{host}");
+        }
+        for host in ["", "a b", "evil/x", "a:99999", "u@h", "a,b"] {
+            assert_eq!(checked("GET", b"/", &[&format!("Host: {host}")]), Err((400, "bad_host")), "{host}");
+        }
+        assert_eq!(checked("GET", b"/", &[]), Err((400, "bad_host")));
+        assert_eq!(checked("GET", b"/", &["Host: a", "Host: b"]), Err((400, "bad_host")));
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused_and_a_body_ends_the_connection() {
+        let both = ["Host: l", "Content-Length: 5", "Transfer-Encoding: chunked"];
+        assert_eq!(checked("GET", b"/", &both), Err((400, "bad_framing")));
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.reusable), Ok(false));
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable), Ok(true));
+        let raw = b"GET / HTTP/1.1\nHost: l\r\n\r\n";
+        let headers = [(HOST, "l".parse().unwrap())].into_iter().collect();
+        let head = Head { method: &Method::GET, target: b"/", version: Version::HTTP_11, headers: &headers, raw };
+        assert_eq!(check(&head).unwrap_err().code, "bad_framing");
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let long = format!("/{}", "a".repeat(9000));
+        assert_eq!(checked("GET", long.as_bytes(), &["Host: l"]), Err((414, "target_too_long")));
+        let huge = format!("/{}", "a".repeat(100_000));
+        assert_eq!(checked("GET", huge.as_bytes(), &["Host: l"]), Err((414, "target_too_long")));
+        let line = format!("X: {}", "a".repeat(17_000));
+        assert_eq!(checked("GET", b"/", &["Host: l", &line]), Err((431, "headers_too_large")));
+        let many: Vec<_> = std::iter::once("Host: l").chain(std::iter::repeat_n("X: y", 100)).collect();
+        assert_eq!(checked("GET", b"/", &many), Err((431, "headers_too_large")));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_target_makes_it_panic_and_what_passes_is_clean(target in "[/a-z.%{}$\\\\?#é\u{0}]{0,40}") {
+            if let Ok(path) = path(&target) {
+                proptest::prop_assert!(path.starts_with('/') && !path.contains("//") && !path.contains(['%', '?', '#', '\\']));
+                proptest::prop_assert!(!path.split('/').any(|s| s == ".." || s == "."));
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Accepting connections, and leaving without letting anybody down.
+//!
+//! SIGTERM begins a drain: readiness says no at once, but connections are accepted for a while longer, because those
+//! who send them here learn of it late; each answer now asks its client to come back on another connection. Then the
+//! listener closes, answers in flight are finished, and the process ends.
+
+use super::Config;
+use crate::metrics::Metrics;
+use pingora::apps::ServerApp;
+use pingora::protocols::l4::stream::Stream;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections that the kernel keeps for us until they are accepted.
+const BACKLOG: u32 = 4096;
+/// After a failed accept, mostly for want of descriptors: others must finish first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How far the leaving is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    Draining,
+    Closing,
+}
+
+/// The leaving, as everybody sees it.
+#[derive(Clone)]
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+    in_flight: Arc<AtomicUsize>,
+    /// For pingora, which wants a channel of its own.
+    stop: watch::Sender<bool>,
+}
+
+/// A request that is being answered.
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drain {
+    /// Nothing is leaving.
+    pub fn new() -> Self {
+        Self { phase: watch::Sender::new(Phase::Serving), in_flight: Arc::default(), stop: watch::Sender::new(false) }
+    }
+
+    /// True from the signal on.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Counts a request until the result is dropped.
+    pub fn begin(&self) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Goes through with it; returns when nothing is in flight or the time is over.
+    pub async fn run(&self, config: &Config) {
+        self.phase.send_replace(Phase::Draining);
+        tokio::time::sleep(config.drain).await;
+        self.phase.send_replace(Phase::Closing);
+        self.stop.send_replace(true);
+        let all_done = async {
+            // Twice in a row: a connection accepted a moment ago has not begun its request yet.
+            let mut quiet = 0;
+            while quiet < 2 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                quiet = if self.in_flight.load(Ordering::SeqCst) == 0 { quiet + 1 } else { 0 };
+            }
+        };
+        if tokio::time::timeout(config.finish, all_done).await.is_err() {
+            let left = self.in_flight.load(Ordering::SeqCst);
+            tracing::warn!(left, "answers in flight are cut off; server.finish is over");
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open port.
+pub struct Port {
+    tcp: TcpListener,
+    name: &'static str,
+}
+
+impl Port {
+    /// Opens `address`. Must run within the runtime that will accept.
+    ///
+    /// # Errors
+    /// The operating system's, as it is.
+    pub fn open(address: SocketAddr, name: &'static str) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { tcp: socket.listen(BACKLOG)?, name })
+    }
+
+    /// The address with the port that was given.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Accepts until the drain closes it. `app` makes what answers a connection from a peer.
+    pub async fn accept<A>(self, limit: usize, drain: Drain, metrics: Arc<Metrics>, app: impl Fn(SocketAddr) -> Arc<A>)
+    where
+        A: ServerApp + Send + Sync + 'static,
+    {
+        let slots = Arc::new(Semaphore::new(limit));
+        let open = metrics.connections.with_label_values(&[self.name]);
+        let refused = metrics.connections_refused.with_label_values(&[self.name]);
+        let mut phase = drain.phase.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.tcp.accept() => accepted,
+                _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(listener = self.name, %error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = slots.clone().try_acquire_owned() else {
+                refused.inc();
+                continue;
+            };
+            let _ = stream.set_nodelay(true);
+            let app = app(peer);
+            let shutdown = drain.stop.subscribe();
+            let open = open.clone();
+            tokio::spawn(async move {
+                open.inc();
+                let counted = Counted(open, slot);
+                app.process_new(Box::new(Stream::from(stream)), &shutdown).await;
+                drop(counted);
+            });
+        }
+    }
+}
+
+/// An open connection: counted, and holding its slot, until it is dropped, by a panic too.
+struct Counted(prometheus::IntGauge, #[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedSemaphorePermit);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,157 @@
+//! The one table from errors to statuses, and the text that goes with them.
+//!
+//! The status is all that the gateway's log shows, and it decides whether it tries again: every 4xx ends it at once, a
+//! 502, 503 or 504 is retried. So 4xx is for what another try cannot change, and for nothing else.
+
+use super::guard::Rejected;
+use super::respond::{self, Answer, Content, Note};
+use crate::cache::{CacheError, ErrorKind};
+use crate::http::problem::Problem;
+use crate::plugin::{PluginError, Request};
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderValue};
+
+/// The status for a kind of error.
+pub fn status(kind: ErrorKind) -> u16 {
+    match kind {
+        ErrorKind::NotFound => 404,
+        ErrorKind::Forbidden => 403,
+        ErrorKind::Unsupported | ErrorKind::TooLarge => 422,
+        ErrorKind::Corrupt | ErrorKind::Unavailable => 502,
+        ErrorKind::Pending | ErrorKind::RateLimited | ErrorKind::Overloaded => 503,
+        ErrorKind::TimedOut => 504,
+        ErrorKind::Internal => 500,
+    }
+}
+
+fn title(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+}
+
+/// An error of the cache, with what is known of the plugin.
+pub fn cache_error(headers: &HeaderMap, request: &Request, error: &CacheError, versions: Vec<String>) -> Answer {
+    let status = status(error.kind);
+    let hint = match status {
+        404 if error.hint.is_empty() && !versions.is_empty() => "ask for one of the versions known".into(),
+        _ => error.hint.clone(),
+    };
+    let problem = Problem {
+        status,
+        code: error.code.into(),
+        title: title(status).into(),
+        detail: error.detail.clone(),
+        hint,
+        plugin: Some(request.name.to_string()),
+        version: request.version.as_ref().map(ToString::to_string),
+        reference: error.reference.as_ref().map(ToString::to_string),
+        versions: if matches!(status, 403 | 404) { versions } else { Vec::new() },
+        nearest: Vec::new(),
+    };
+    let mut answer = problem_answer(headers, &problem);
+    answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
+    answer.note.reference = problem.reference;
+    if let Some(wait) = error.retry_after {
+        answer.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    }
+    answer
+}
+
+/// A name or version that no rule lets us ask for.
+pub fn unknown(headers: &HeaderMap, request: &Request, listed: bool, versions: Vec<String>, nearest: Vec<String>) -> Answer {
+    let (code, detail, hint) = if request.version.is_none() && (listed || versions.is_empty()) {
+        let detail = format!("the URL has no version, and the catalog names none for '{}'", request.name);
+        ("version_needed", detail, "use /plugins/<name>/<version>/plugin.wasm, or add a line to a catalog file")
+    } else {
+        let detail = format!("'{}' is not in the catalog, and no rule allows other names", request.name);
+        ("unknown_name", detail, "check the spelling, or add a line to a catalog file (--catalog)")
+    };
+    let problem = Problem {
+        status: 404,
+        code: code.into(),
+        title: title(404).into(),
+        detail,
+        hint: hint.into(),
+        plugin: Some(request.name.to_string()),
+        version: request.version.as_ref().map(ToString::to_string),
+        versions,
+        nearest,
+        ..Problem::default()
+    };
+    problem_answer(headers, &problem)
+}
+
+/// A malformed request.
+pub fn rejected(headers: &HeaderMap, rejected: &Rejected) -> Answer {
+    let mut answer = simple(headers, rejected.status, rejected.code, &rejected.detail, rejected.hint);
+    if rejected.status == 405 {
+        answer.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    answer
+}
+
+/// A name or version that cannot be one.
+pub fn bad_name(headers: &HeaderMap, error: &PluginError) -> Answer {
+    simple(headers, 400, error.code(), &error.to_string(), "")
+}
+
+/// A path that means nothing here.
+pub fn no_route(headers: &HeaderMap, path: &str) -> Answer {
+    let detail = format!("'{}' is no path of larder", crate::oci::error_code::shown(path));
+    simple(headers, 404, "no_route", &detail, "modules are at /plugins/<name>/<version>/plugin.wasm; /plugins/ lists them")
+}
+
+fn simple(headers: &HeaderMap, status: u16, code: &str, detail: &str, hint: &str) -> Answer {
+    let problem = Problem {
+        status,
+        code: code.into(),
+        title: title(status).into(),
+        detail: detail.into(),
+        hint: hint.into(),
+        ..Problem::default()
+    };
+    problem_answer(headers, &problem)
+}
+
+fn problem_answer(headers: &HeaderMap, problem: &Problem) -> Answer {
+    let (content_type, text) = if wants_text(headers) {
+        ("text/plain; charset=utf-8", problem.to_text())
+    } else {
+        ("application/problem+json", problem.to_json())
+    };
+    let mut out = HeaderMap::new();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    out.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    out.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    out.insert(VARY, HeaderValue::from_static("accept"));
+    let note = Note {
+        code: Some(problem.code.clone()),
+        detail: Some(problem.detail.clone()),
+        hint: Some(problem.hint.clone()).filter(|hint| !hint.is_empty()),
+        ..Note::default()
+    };
+    Answer { status: problem.status, headers: out, content: Content::Bytes(Bytes::from(text)), note }
+}
+
+/// True when the client names text and not JSON.
+fn wants_text(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    accept.contains("text/") && !accept.contains("json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_told_to_come_back_only_for_what_may_pass() {
+        use ErrorKind as K;
+        let retried = [K::Corrupt, K::Unavailable, K::Pending, K::RateLimited, K::Overloaded, K::TimedOut, K::Internal];
+        for kind in retried {
+            assert!(matches!(status(kind), 500 | 502 | 503 | 504), "{kind:?}");
+        }
+        for kind in [K::NotFound, K::Forbidden, K::Unsupported, K::TooLarge] {
+            assert!(matches!(status(kind), 403 | 404 | 422), "{kind:?}");
+        }
+    }
+}

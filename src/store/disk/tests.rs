@@ -1,0 +1,202 @@
+use super::*;
+use crate::artifact::extract::Sink;
+use crate::clock::ManualClock;
+use crate::record::{Present, State};
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+struct Fixture {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    metrics: Arc<Metrics>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let clock = ManualClock::at(Timestamp::from_millis(1_700_000_000_000));
+        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(clock), metrics: Arc::default() }
+    }
+
+    fn open(&self, limit: u64) -> Disk {
+        Disk::open(self.dir.path(), limit, self.clock.clone(), self.metrics.clone()).unwrap()
+    }
+
+    fn files(&self, folder: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut open = vec![self.dir.path().join("v1").join(folder)];
+        while let Some(folder) = open.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() { open.push(path) } else { found.push(path) }
+            }
+        }
+        found
+    }
+}
+
+fn reference(name: &str) -> Reference {
+    format!("h.example/p/{name}:1").parse().unwrap()
+}
+
+fn bytes(name: &str, size: usize) -> Vec<u8> {
+    let mut bytes = b"\0asm\x01\0\0\0".to_vec();
+    bytes.extend(name.bytes().cycle().take(size - 8));
+    bytes
+}
+
+/// Admits a module of `size` bytes under `name`, with its record.
+fn put(disk: &Disk, name: &str, size: usize) -> Module {
+    let mut draft = disk.draft().unwrap();
+    draft.write(&bytes(name, size)).unwrap();
+    let sealed = draft.seal().unwrap();
+    let module = sealed.module.clone();
+    disk.admit(sealed).unwrap();
+    let present = Present {
+        manifest: module.digest,
+        layer: module.digest,
+        layer_media_type: "application/wasm".into(),
+        module: module.clone(),
+        since: Timestamp::from_millis(0),
+    };
+    let record = Record { reference: reference(name), checked_at: Timestamp::from_millis(0), state: State::Present(present) };
+    disk.put_record(record).unwrap();
+    module
+}
+
+#[test]
+fn a_restart_finds_everything_again() {
+    let fixture = Fixture::new();
+    let module = put(&fixture.open(1000), "a", 100);
+    let disk = fixture.open(1000);
+    assert_eq!(disk.usage(), (1, 100));
+    let record = disk.record(&reference("a")).unwrap();
+    assert_eq!(record.present().unwrap().module, module);
+    assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100));
+    assert!(fixture.files("tmp").is_empty());
+}
+
+#[test]
+fn a_changed_truncated_or_replaced_module_is_quarantined_and_not_returned() {
+    for damage in ["flip", "truncate", "extend", "link", "folder"] {
+        let fixture = Fixture::new();
+        let disk = fixture.open(1000);
+        let module = put(&disk, "a", 100);
+        drop(disk);
+        let disk = fixture.open(1000);
+        let path = disk.layout.module(&module.digest);
+        let mut content = fs::read(&path).unwrap();
+        match damage {
+            "flip" => content[50] ^= 1,
+            "truncate" => content.truncate(50),
+            "extend" => content.push(0),
+            _ => {}
+        }
+        fs::remove_file(&path).unwrap();
+        match damage {
+            "link" => std::os::unix::fs::symlink("/etc/passwd", &path).unwrap(),
+            "folder" => fs::create_dir(&path).unwrap(),
+            _ => fs::write(&path, content).unwrap(),
+        }
+        assert!(disk.open_module(&module).is_none(), "{damage}");
+        assert!(fs::symlink_metadata(&path).is_err(), "{damage}: out of the way");
+        assert_eq!(fixture.metrics.quarantined.get(), 1, "{damage}");
+        put(&disk, "a", 100);
+        assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100), "{damage}: admitted again");
+    }
+}
+
+#[test]
+fn a_module_changed_after_it_was_verified_is_not_returned_either() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    let module = put(&disk, "a", 100);
+    let path = disk.layout.module(&module.digest);
+    let mut content = fs::read(&path).unwrap();
+    content[50] ^= 1;
+    fs::write(&path, content).unwrap();
+    assert_eq!(disk.open_module(&module).unwrap().read().unwrap_err().kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn the_least_recently_used_modules_leave_with_their_records_also_after_a_restart() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(300);
+    let (a, b) = (put(&disk, "a", 100), put(&disk, "b", 100));
+    fixture.clock.advance(Duration::from_secs(60));
+    disk.touch(&a.digest);
+    disk.write_last_uses();
+    drop(disk);
+    fixture.clock.advance(Duration::from_secs(60));
+    let disk = fixture.open(300);
+    put(&disk, "c", 150);
+    assert!(disk.open_module(&b).is_none());
+    assert!(disk.record(&reference("b")).is_none());
+    assert!(disk.open_module(&a).is_some());
+    assert_eq!(fixture.files("records").len(), 2);
+    assert_eq!(fixture.files("modules").len(), 2);
+    assert_eq!(disk.usage(), (2, 250));
+}
+
+#[test]
+fn an_open_module_is_read_to_its_end_though_it_is_evicted() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(150);
+    let module = put(&disk, "a", 100);
+    let open = disk.open_module(&module).unwrap();
+    put(&disk, "b", 100);
+    assert!(disk.open_module(&module).is_none());
+    assert_eq!(open.read().unwrap(), bytes("a", 100));
+}
+
+#[test]
+fn what_does_not_belong_there_is_put_aside_and_drafts_are_removed() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    let module = put(&disk, "a", 100);
+    let root = fixture.dir.path().join("v1");
+    let modules = root.join("modules/sha256");
+    fs::write(root.join("tmp/half"), b"x").unwrap();
+    fs::write(modules.join("stray"), b"x").unwrap();
+    fs::write(modules.join(&module.digest.hex()[..2]).join("README"), b"x").unwrap();
+    fs::write(root.join("records/torn.json"), b"larder-record 1 sha256:").unwrap();
+    let elsewhere = root.join("records").join(format!("{}.json", "0".repeat(64)));
+    fs::copy(disk.layout.record(&reference("a")), elsewhere).unwrap();
+    drop(disk);
+    let disk = fixture.open(1000);
+    assert_eq!(fixture.metrics.quarantined.get(), 4);
+    assert!(fixture.files("tmp").is_empty());
+    assert!(disk.open_module(&module).is_some());
+}
+
+#[test]
+fn a_record_without_its_module_is_not_visible_after_a_restart() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    let module = put(&disk, "a", 100);
+    fs::remove_file(disk.layout.module(&module.digest)).unwrap();
+    drop(disk);
+    assert!(fixture.open(1000).record(&reference("a")).is_none());
+}
+
+#[test]
+fn a_record_of_a_format_to_come_is_left_alone() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    put(&disk, "a", 100);
+    let path = disk.layout.record(&reference("a"));
+    let next = String::from_utf8(fs::read(&path).unwrap()).unwrap().replacen("record 1", "record 2", 1);
+    fs::write(&path, &next).unwrap();
+    drop(disk);
+    assert!(fixture.open(1000).record(&reference("a")).is_none());
+    assert_eq!(fs::read_to_string(path).unwrap(), next);
+}
+
+#[test]
+fn a_directory_belongs_to_one_process() {
+    let fixture = Fixture::new();
+    let _disk = fixture.open(1000);
+    let second = Disk::open(fixture.dir.path(), 1000, fixture.clock.clone(), fixture.metrics.clone());
+    let told = second.err().unwrap().to_string();
+    assert!(told.contains(&std::process::id().to_string()), "{told}");
+}

@@ -1,0 +1,56 @@
+//! Which modules leave when there are too many bytes: those not used for longest.
+
+use crate::clock::Timestamp;
+use crate::oci::Digest;
+
+/// After an eviction so much of the limit is in use, in percent, so that not every admission evicts.
+const AFTER_PERCENT: u64 = 90;
+
+/// A module that could leave.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Which.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// When it was last asked for.
+    pub last_used: Timestamp,
+}
+
+/// The modules to remove so that what is held fits `limit` bytes, without `keep`. None while it fits.
+pub fn choose(mut held: Vec<Held>, limit: u64, keep: &Digest) -> Vec<Digest> {
+    let mut total: u64 = held.iter().map(|h| h.size).sum();
+    if total <= limit {
+        return Vec::new();
+    }
+    let target = limit / 100 * AFTER_PERCENT;
+    held.sort_by_key(|h| (h.last_used, h.digest));
+    let mut leaving = Vec::new();
+    for candidate in held.into_iter().filter(|h| h.digest != *keep) {
+        if total <= target {
+            break;
+        }
+        total -= candidate.size;
+        leaving.push(candidate.digest);
+    }
+    leaving
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(name: &str, size: u64, at: u64) -> Held {
+        Held { digest: Digest::of(name.as_bytes()), size, last_used: Timestamp::from_millis(at) }
+    }
+
+    #[test]
+    fn the_least_recently_used_leave_until_there_is_room() {
+        let all = vec![held("new", 400, 30), held("old", 400, 10), held("mid", 400, 20)];
+        let none = Digest::of(b"");
+        assert_eq!(choose(all.clone(), 1200, &none), []);
+        assert_eq!(choose(all.clone(), 1000, &none), [Digest::of(b"old")]);
+        assert_eq!(choose(all.clone(), 500, &none), [Digest::of(b"old"), Digest::of(b"mid")]);
+        assert_eq!(choose(all, 500, &Digest::of(b"old")), [Digest::of(b"mid"), Digest::of(b"new")]);
+    }
+}

@@ -1,0 +1,141 @@
+//! Modules in memory, within a budget that holds for those too that have left and are still being sent.
+
+use crate::oci::Digest;
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Modules by digest. Least recently used leave first: with the library's default a large module among small ones is
+/// never let in (measured, 200 tries).
+pub struct Memory {
+    cache: Cache<Digest, Bytes>,
+    live: Arc<AtomicU64>,
+    limit: u64,
+}
+
+/// Bytes that count as live until the last reference to them is gone.
+struct Counted {
+    bytes: Vec<u8>,
+    live: Arc<AtomicU64>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.live.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Memory {
+    /// At most `limit` bytes; three quarters of them are kept for coming requests.
+    pub fn new(limit: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(limit / 4 * 3)
+            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { cache, live: Arc::default(), limit }
+    }
+
+    /// The largest module that is kept here: one of four times that size still fits beside it.
+    fn largest(&self) -> u64 {
+        self.limit / 2
+    }
+
+    /// A module's bytes.
+    pub fn get(&self, digest: &Digest) -> Option<Bytes> {
+        self.cache.get(digest)
+    }
+
+    /// Takes `size` of the budget, and reads the bytes only then. `None` when there is no room for them now or ever.
+    pub fn load<E>(&self, digest: Digest, size: u64, read: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Option<Bytes>, E> {
+        if size > self.largest() {
+            return Ok(None);
+        }
+        if self.live.fetch_add(size, Ordering::Relaxed) + size > self.limit {
+            self.live.fetch_sub(size, Ordering::Relaxed);
+            // What was evicted may still be held by the cache's own housekeeping.
+            self.cache.run_pending_tasks();
+            return Ok(None);
+        }
+        let bytes = match read() {
+            Ok(bytes) if bytes.len() as u64 == size => bytes,
+            Ok(_) => {
+                self.live.fetch_sub(size, Ordering::Relaxed);
+                return Ok(None);
+            }
+            Err(e) => {
+                self.live.fetch_sub(size, Ordering::Relaxed);
+                return Err(e);
+            }
+        };
+        let bytes = Bytes::from_owner(Counted { bytes, live: self.live.clone() });
+        self.cache.insert(digest, bytes.clone());
+        self.cache.run_pending_tasks();
+        Ok(Some(bytes))
+    }
+
+    /// Forgets a module.
+    pub fn remove(&self, digest: &Digest) {
+        self.cache.invalidate(digest);
+    }
+
+    /// Entries and bytes kept.
+    pub fn usage(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks();
+        (self.cache.entry_count(), self.cache.weighted_size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(memory: &Memory, name: &str, size: usize) -> Option<Bytes> {
+        memory.load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size])).unwrap()
+    }
+
+    #[test]
+    fn a_large_module_is_let_in_among_hot_small_ones() {
+        let memory = Memory::new(400);
+        for name in ["a", "b", "c"] {
+            load(&memory, name, 50);
+        }
+        assert!(load(&memory, "large", 150).is_some());
+        assert!(memory.get(&Digest::of(b"large")).is_some());
+    }
+
+    #[test]
+    fn one_that_would_push_everything_out_is_not_kept() {
+        let memory = Memory::new(400);
+        assert!(load(&memory, "huge", 201).is_none());
+    }
+
+    #[test]
+    fn bytes_count_until_the_last_reader_is_done() {
+        let memory = Memory::new(400);
+        let readers: Vec<_> = (0..4).filter_map(|n| load(&memory, &n.to_string(), 100)).collect();
+        assert_eq!(readers.len(), 4);
+        assert!(load(&memory, "fifth", 100).is_none(), "the budget is used up, kept or not");
+        drop(readers);
+        memory.cache.run_pending_tasks();
+        assert!(load(&memory, "fifth", 100).is_some());
+        assert!(memory.live.load(Ordering::Relaxed) <= 400);
+    }
+
+    #[test]
+    fn a_failed_read_gives_its_room_back() {
+        let memory = Memory::new(100);
+        for _ in 0..10 {
+            assert_eq!(memory.load(Digest::of(b"x"), 50, || Err("disk")), Err("disk"));
+        }
+        assert!(load(&memory, "x", 50).is_some());
+    }
+}

@@ -1,0 +1,110 @@
+//! What a start finds: names and sizes of modules, and the records. Hashes are computed when a module is first used.
+
+use super::error::StoreError;
+use super::layout::Layout;
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Reference};
+use crate::record::{Record, RecordError};
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Records are a kilobyte; what is larger was not written by us.
+const RECORD_BYTES: u64 = 64 << 10;
+
+/// What was found.
+#[derive(Default)]
+pub struct Found {
+    /// Modules: size, and last use as far as the file's time tells.
+    pub modules: HashMap<Digest, (u64, Timestamp)>,
+    /// Records whose module is there.
+    pub records: HashMap<Reference, Arc<Record>>,
+    /// Drafts of an earlier process that were removed.
+    pub removed_drafts: u64,
+    /// Files that were moved to quarantine.
+    pub quarantined: u64,
+}
+
+/// Reads the directory and puts aside what does not belong there. Files of a format to come are left alone.
+pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    for path in listed(&layout.tmp())? {
+        let gone = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        gone.map_err(|e| StoreError::io("removing", &path, e))?;
+        found.removed_drafts += 1;
+    }
+    for folder in listed(&layout.modules())? {
+        if !folder.is_dir() || folder.is_symlink() {
+            put_aside(layout, &folder, "no folder of modules", &mut found);
+            continue;
+        }
+        for path in listed(&folder)? {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            let in_place = super::is_digest_name(name).filter(|digest| layout.module(digest) == path);
+            match (in_place, fs::symlink_metadata(&path)) {
+                (Some(digest), Ok(metadata)) if metadata.is_file() => {
+                    let used = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
+                    found.modules.insert(digest, (metadata.len(), used));
+                }
+                _ => put_aside(layout, &path, "no module", &mut found),
+            }
+        }
+    }
+    for path in listed(&layout.records())? {
+        match read_record(&path) {
+            Ok(record) if layout.record(&record.reference) != path => {
+                put_aside(layout, &path, "a record under another's name", &mut found);
+            }
+            Ok(record) => {
+                let module = record.present().map(|present| &present.module);
+                if module.is_some_and(|m| found.modules.get(&m.digest).is_none_or(|(size, _)| *size != m.size)) {
+                    put_aside(layout, &path, "a record whose module is gone", &mut found);
+                } else {
+                    found.records.insert(record.reference.clone(), Arc::new(record));
+                }
+            }
+            Err(RecordError::Version(version)) => {
+                tracing::warn!(path = %path.display(), version, "a record of another format is left alone");
+            }
+            Err(problem) => put_aside(layout, &path, &problem.to_string(), &mut found),
+        }
+    }
+    Ok(found)
+}
+
+fn read_record(path: &Path) -> Result<Record, RecordError> {
+    let metadata = fs::symlink_metadata(path).map_err(|e| RecordError::Malformed(e.to_string()))?;
+    if !metadata.is_file() || metadata.len() > RECORD_BYTES {
+        return Err(RecordError::Malformed("no file of a record's size".into()));
+    }
+    let bytes = fs::read(path).map_err(|e| RecordError::Malformed(e.to_string()))?;
+    Record::decode(&bytes)
+}
+
+fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
+    let wrong = |e: io::Error| StoreError::io("listing", folder, e);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(wrong)? {
+        paths.push(entry.map_err(wrong)?.path());
+    }
+    Ok(paths)
+}
+
+fn put_aside(layout: &Layout, path: &Path, why: &str, found: &mut Found) {
+    found.quarantined += 1;
+    quarantine(layout, path, why);
+}
+
+/// Moves a file to the quarantine folder. What cannot be moved stays and is not used.
+pub fn quarantine(layout: &Layout, path: &Path, why: &str) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = layout.quarantine();
+    let free = (0..).map(|n| folder.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }));
+    let Some(to) = free.take(1000).find(|to| fs::symlink_metadata(to).is_err()) else { return };
+    match fs::rename(path, &to) {
+        Ok(()) => tracing::warn!(from = %path.display(), to = %to.display(), why, "quarantined"),
+        Err(error) => tracing::warn!(from = %path.display(), why, %error, "could not be quarantined; it is not used"),
+    }
+}

@@ -1,0 +1,136 @@
+//! Memory over disk: the store that the cache sees.
+
+use super::disk::Disk;
+use super::entry::{Body, Damage, Draft, ModuleFile, Sealed};
+use super::memory::Memory;
+use super::overlay::{self, Overlay};
+use super::{Config, Store, StoreError, Usage};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::oci::{Digest, Reference};
+use crate::record::{Module, Record};
+use async_trait::async_trait;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Loads into memory that run at once for different modules; one module is loaded once.
+const STRIPES: usize = 64;
+
+/// See the module's text.
+pub struct Tiered {
+    disk: Arc<Disk>,
+    memory: Arc<Memory>,
+    overlay: Arc<Overlay>,
+    loading: [tokio::sync::Mutex<()>; STRIPES],
+}
+
+impl Tiered {
+    /// Opens the directory. Blocks.
+    pub fn open(
+        dir: &Path,
+        config: &Config,
+        overlay: Arc<Overlay>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let disk = Disk::open(dir, config.disk.as_u64(), clock, metrics)?;
+        Ok(Self {
+            disk: Arc::new(disk),
+            memory: Arc::new(Memory::new(config.memory.as_u64())),
+            overlay,
+            loading: std::array::from_fn(|_| tokio::sync::Mutex::default()),
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T, StoreError> {
+        let disk = self.disk.clone();
+        tokio::task::spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Lost)
+    }
+
+    /// Bytes of a file that `open` finds, by way of memory where they fit. `lost` is told when they cannot be read.
+    async fn through_memory(
+        &self,
+        digest: Digest,
+        open: impl FnOnce(&Disk) -> Option<ModuleFile> + Send + 'static,
+        lost: impl FnOnce(&Disk, std::io::Error) + Send + 'static,
+    ) -> Result<Option<Body>, StoreError> {
+        if let Some(bytes) = self.memory.get(&digest) {
+            return Ok(Some(Body::Memory(bytes)));
+        }
+        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await;
+        if let Some(bytes) = self.memory.get(&digest) {
+            return Ok(Some(Body::Memory(bytes)));
+        }
+        let memory = self.memory.clone();
+        self.blocking(move |disk| {
+            let file = open(disk)?;
+            match memory.load(digest, file.size, || file.read()) {
+                Ok(Some(bytes)) => Some(Body::Memory(bytes)),
+                Ok(None) => Some(Body::File(file)),
+                Err(error) => {
+                    lost(disk, error);
+                    None
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Store for Tiered {
+    fn record(&self, reference: &Reference) -> Option<Arc<Record>> {
+        self.disk.record(reference)
+    }
+
+    fn records(&self) -> Vec<Arc<Record>> {
+        self.disk.records()
+    }
+
+    async fn put_record(&self, record: Record) -> Result<(), StoreError> {
+        self.blocking(move |disk| disk.put_record(record)).await?
+    }
+
+    async fn draft(&self) -> Result<Draft, StoreError> {
+        self.blocking(Disk::draft).await?
+    }
+
+    async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
+        self.blocking(move |disk| disk.admit(sealed)).await?
+    }
+
+    async fn module(&self, module: &Module) -> Result<Option<Body>, StoreError> {
+        let digest = module.digest;
+        self.disk.touch(&digest);
+        let module = module.clone();
+        let lost = move |disk: &Disk, error| disk.lose(&digest, &Damage::Unreadable(error));
+        self.through_memory(digest, move |disk| disk.open_module(&module), lost).await
+    }
+
+    async fn damaged(&self, digest: &Digest, problem: std::io::Error) {
+        let digest = *digest;
+        self.memory.remove(&digest);
+        let _ = self.blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem))).await;
+    }
+
+    fn overlay(&self) -> Arc<overlay::Index> {
+        self.overlay.index()
+    }
+
+    async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
+        let Ok(module) = &entry.module else { return Ok(None) };
+        let lost = |_: &Disk, error| tracing::warn!(%error, "a local plugin cannot be read");
+        self.through_memory(module.digest, move |_| entry.open(), lost).await
+    }
+
+    async fn maintain(&self) {
+        // A lost worker costs a worse choice at the next eviction, no more.
+        let _ = self.blocking(Disk::write_last_uses).await;
+    }
+
+    fn usage(&self) -> Usage {
+        let (disk_entries, disk_bytes) = self.disk.usage();
+        let (memory_entries, memory_bytes) = self.memory.usage();
+        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes }
+    }
+}

@@ -38,7 +38,9 @@ pub enum PluginError {
     #[error("'{0}' is no plugin name: 1 to 64 of a-z 0-9 . _ -, beginning and ending with a letter or digit")]
     Name(String),
     /// Breaks the rule of tags.
-    #[error("'{0}' is no version: at most 128 of letters, digits and . _ -, beginning with a letter, digit or _")]
+    #[error(
+        "'{0}' is no version: at most 128 of letters, digits and . _ -, beginning with a letter, digit or _"
+    )]
     Version(String),
     /// Begins like a digest and is none.
     #[error("'{0}' is no digest: expected sha256: and 64 lower-case hexadecimal digits")]
@@ -72,9 +74,15 @@ impl FromStr for PluginName {
         let ok = bytes.len() <= 64
             && edge(bytes.first())
             && edge(bytes.last())
-            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b))
+            && bytes
+                .iter()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b))
             && !text.contains("..");
-        if ok { Ok(Self(text.into())) } else { Err(PluginError::Name(quoted(text))) }
+        if ok {
+            Ok(Self(text.into()))
+        } else {
+            Err(PluginError::Name(quoted(text)))
+        }
     }
 }
 
@@ -83,9 +91,16 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, PluginError> {
         if text.contains(':') {
-            return text.parse().map(Self::Digest).map_err(|_| PluginError::Digest(quoted(text)));
+            return text
+                .parse()
+                .map(Self::Digest)
+                .map_err(|_| PluginError::Digest(quoted(text)));
         }
-        if is_tag(text) { Ok(Self::Tag(text.into())) } else { Err(PluginError::Version(quoted(text))) }
+        if is_tag(text) {
+            Ok(Self::Tag(text.into()))
+        } else {
+            Err(PluginError::Version(quoted(text)))
+        }
     }
 }
 
@@ -128,18 +143,54 @@ mod tests {
             assert!(good.parse::<PluginName>().is_ok(), "{good}");
         }
         for bad in [
-            "", ".", "..", "-a", "a-", "a..b", "a..", "A", "é", "е", "a\u{202e}b", "a b", "a\tb", "a/b", "a\\b", "a:b",
-            "a@b", "a;b", "a$b", "a%2e", "${name}", &"a".repeat(65), "😀",
+            "",
+            ".",
+            "..",
+            "-a",
+            "a-",
+            "a..b",
+            "a..",
+            "A",
+            "é",
+            "е",
+            "a\u{202e}b",
+            "a b",
+            "a\tb",
+            "a/b",
+            "a\\b",
+            "a:b",
+            "a@b",
+            "a;b",
+            "a$b",
+            "a%2e",
+            "${name}",
+            &"a".repeat(65),
+            "😀",
         ] {
-            assert_eq!(bad.parse::<PluginName>().unwrap_err().code(), "bad_name", "{bad:?}");
+            assert_eq!(
+                bad.parse::<PluginName>().unwrap_err().code(),
+                "bad_name",
+                "{bad:?}"
+            );
         }
     }
 
     #[test]
     fn versions_are_tags_or_digests() {
         let digest = Digest::of(b"").to_string();
-        for good in ["1.0.0", "v1", "latest", "_x", "1.0.0-rc.1", &"1".repeat(128), &digest] {
-            assert_eq!(good.parse::<Version>().map(|v| v.to_string()).as_deref(), Ok(good));
+        for good in [
+            "1.0.0",
+            "v1",
+            "latest",
+            "_x",
+            "1.0.0-rc.1",
+            &"1".repeat(128),
+            &digest,
+        ] {
+            assert_eq!(
+                good.parse::<Version>().map(|v| v.to_string()).as_deref(),
+                Ok(good)
+            );
         }
         for (bad, code) in [
             ("", "bad_version"),

@@ -98,7 +98,8 @@ impl Record {
 
     /// The bytes to keep.
     pub fn encode(&self) -> Vec<u8> {
-        let body = serde_json::to_vec_pretty(self).unwrap_or_else(|_| unreachable!("a record has only plain fields"));
+        let body = serde_json::to_vec_pretty(self)
+            .unwrap_or_else(|_| unreachable!("a record has only plain fields"));
         let mut out = format!("{MAGIC} {VERSION} {}\n", Digest::of(&body)).into_bytes();
         out.extend_from_slice(&body);
         out
@@ -106,7 +107,11 @@ impl Record {
 
     /// Reads what [`Record::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let end = bytes.iter().take(256).position(|b| *b == b'\n').ok_or(RecordError::Magic)?;
+        let end = bytes
+            .iter()
+            .take(256)
+            .position(|b| *b == b'\n')
+            .ok_or(RecordError::Magic)?;
         let header = std::str::from_utf8(&bytes[..end]).map_err(|_| RecordError::Magic)?;
         let mut words = header.split(' ');
         if words.next() != Some(MAGIC) {
@@ -137,7 +142,12 @@ mod tests {
                 manifest: digest,
                 layer: digest,
                 layer_media_type: "application/wasm".into(),
-                module: Module { digest, size: 1, md5: "9dd4e461268c8034f5c8564e155c67a6".into(), abi: Some("0.2.1".into()) },
+                module: Module {
+                    digest,
+                    size: 1,
+                    md5: "9dd4e461268c8034f5c8564e155c67a6".into(),
+                    abi: Some("0.2.1".into()),
+                },
                 since: Timestamp::from_millis(1_600_000_000_000),
             }),
         }
@@ -171,7 +181,12 @@ mod tests {
             edited[at] ^= 1;
             assert!(Record::decode(&edited).is_err(), "edited at {at}");
         }
-        let next = String::from_utf8(whole).unwrap().replacen("larder-record 1", "larder-record 2", 1);
-        assert_eq!(Record::decode(next.as_bytes()), Err(RecordError::Version("2".into())));
+        let next = String::from_utf8(whole)
+            .unwrap()
+            .replacen("larder-record 1", "larder-record 2", 1);
+        assert_eq!(
+            Record::decode(next.as_bytes()),
+            Err(RecordError::Version("2".into()))
+        );
     }
 }

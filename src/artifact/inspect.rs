@@ -19,7 +19,9 @@ pub enum HeaderError {
     #[error("this is no wasm module: it begins with {0}")]
     NotWasm(String),
     /// A component, or a version to come.
-    #[error("this is wasm, but no core module of version 1: its version word is {0} (a component is not loadable)")]
+    #[error(
+        "this is wasm, but no core module of version 1: its version word is {0} (a component is not loadable)"
+    )]
     Version(String),
 }
 
@@ -39,7 +41,12 @@ pub fn check_header(head: &[u8]) -> Result<(), HeaderError> {
         if bytes.is_empty() {
             return "nothing".to_owned();
         }
-        bytes.iter().take(HEADER_BYTES).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
+        bytes
+            .iter()
+            .take(HEADER_BYTES)
+            .map(|b| format!("{b:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     if head.len() < HEADER_BYTES || &head[..4] != MAGIC {
         return Err(HeaderError::NotWasm(hex(head)));
@@ -63,8 +70,10 @@ pub fn abi(module: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
         let mut header = Vec::with_capacity(6);
         module.by_ref().take(6).read_to_end(&mut header)?;
         let mut reader = BinaryReader::new(&header, 0);
-        let (Ok(kind), Ok(size)) = (reader.read_u8(), reader.read_var_u32()) else { return Ok(None) };
-        let body = at + reader.original_position() as u64;
+        let (Ok(kind), Ok(size)) = (reader.read_u8(), reader.read_var_u32()) else {
+            return Ok(None);
+        };
+        let body = at + reader.original_position();
         at = body + u64::from(size);
         if kind == EXPORT_SECTION {
             if at > end || u64::from(size) > EXPORT_SECTION_BYTES {
@@ -81,8 +90,13 @@ pub fn abi(module: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
 
 fn exported_abi(section: &[u8]) -> Option<String> {
     let exports = ExportSectionReader::new(BinaryReader::new(section, 0)).ok()?;
-    let version = exports.into_iter().flatten().find_map(|export| export.name.strip_prefix("proxy_abi_version_"))?;
-    let plain = !version.is_empty() && version.len() <= 16 && version.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let version = exports
+        .into_iter()
+        .flatten()
+        .find_map(|export| export.name.strip_prefix("proxy_abi_version_"))?;
+    let plain = !version.is_empty()
+        && version.len() <= 16
+        && version.bytes().all(|b| b.is_ascii_digit() || b == b'_');
     plain.then(|| version.replace('_', "."))
 }
 
@@ -107,12 +121,18 @@ mod tests {
         ] {
             assert_eq!(check_header(head).unwrap_err().code(), code);
         }
-        assert!(check_header(b"\x7fELF\x02\x01\x01\0").unwrap_err().to_string().contains("7f 45 4c 46"));
+        assert!(
+            check_header(b"\x7fELF\x02\x01\x01\0")
+                .unwrap_err()
+                .to_string()
+                .contains("7f 45 4c 46")
+        );
     }
 
     #[test]
     fn the_abi_is_read_from_the_exports() {
-        let module = wat::parse_str(r#"(module (func $f) (export "proxy_abi_version_0_2_1" (func $f)))"#).unwrap();
+        let module =
+            wat::parse_str(r#"(module (func $f) (export "proxy_abi_version_0_2_1" (func $f)))"#).unwrap();
         assert_eq!(abi_of(&module).as_deref(), Some("0.2.1"));
         let without = wat::parse_str(r#"(module (func $f) (export "main" (func $f)))"#).unwrap();
         assert_eq!(abi_of(&without), None);
@@ -120,7 +140,8 @@ mod tests {
 
     #[test]
     fn damage_behind_the_header_is_no_error() {
-        let module = wat::parse_str(r#"(module (func $f) (export "proxy_abi_version_0_2_1" (func $f)))"#).unwrap();
+        let module =
+            wat::parse_str(r#"(module (func $f) (export "proxy_abi_version_0_2_1" (func $f)))"#).unwrap();
         for cut in 8..module.len() {
             abi_of(&module[..cut]);
         }

@@ -18,7 +18,9 @@ pub struct Collapse<K, V> {
 
 impl<K, V> Default for Collapse<K, V> {
     fn default() -> Self {
-        Self { running: Arc::default() }
+        Self {
+            running: Arc::default(),
+        }
     }
 }
 
@@ -41,7 +43,10 @@ struct Leave<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Leave<K, V> {
     fn drop(&mut self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.key);
     }
 }
 
@@ -51,7 +56,12 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// Joins the work for `key`, or begins it with `work` on `runtime`. The flag tells whether it was joined.
-    pub fn join(&self, runtime: &Handle, key: K, work: impl Future<Output = V> + Send + 'static) -> (Waiting<V>, bool) {
+    pub fn join(
+        &self,
+        runtime: &Handle,
+        key: K,
+        work: impl Future<Output = V> + Send + 'static,
+    ) -> (Waiting<V>, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = running.get(&key) {
             return (Waiting(waiting.clone()), true);
@@ -59,7 +69,10 @@ where
         let (tell, waiting) = watch::channel(None);
         running.insert(key.clone(), waiting.clone());
         // Made before the task: it takes the key out even when the task is never run.
-        let leave = Leave { running: self.running.clone(), key };
+        let leave = Leave {
+            running: self.running.clone(),
+            key,
+        };
         runtime.spawn(async move {
             let leave = leave;
             let value = work.await;

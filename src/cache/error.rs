@@ -58,7 +58,14 @@ pub struct CacheError {
 impl CacheError {
     /// An error without hint and reference.
     pub fn new(kind: ErrorKind, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, code, detail: detail.into(), hint: String::new(), reference: None, retry_after: None }
+        Self {
+            kind,
+            code,
+            detail: detail.into(),
+            hint: String::new(),
+            reference: None,
+            retry_after: None,
+        }
     }
 
     /// With what to do next.
@@ -82,11 +89,19 @@ impl CacheError {
             Kind::TimedOut => ErrorKind::TimedOut,
             Kind::Corrupt => ErrorKind::Corrupt,
             Kind::TooLarge => ErrorKind::TooLarge,
-            Kind::Dns | Kind::Connect | Kind::Tls | Kind::Proxy | Kind::Upstream | Kind::RealmRefused | Kind::RedirectRefused => {
-                ErrorKind::Unavailable
-            }
+            Kind::Dns
+            | Kind::Connect
+            | Kind::Tls
+            | Kind::Proxy
+            | Kind::Upstream
+            | Kind::RealmRefused
+            | Kind::RedirectRefused => ErrorKind::Unavailable,
         };
-        Self { retry_after: error.retry_after, ..Self::new(kind, error.kind.code(), error.detail).hint(error.hint) }.about(reference)
+        Self {
+            retry_after: error.retry_after,
+            ..Self::new(kind, error.kind.code(), error.detail).hint(error.hint)
+        }
+        .about(reference)
     }
 
     /// All candidates are absent.
@@ -101,9 +116,17 @@ impl CacheError {
         let denied = absences.iter().find(|(_, absence)| *absence == Absence::Denied);
         let (kind, code, about) = match denied {
             Some((reference, _)) => (ErrorKind::Forbidden, "denied", Some(reference)),
-            None => (ErrorKind::NotFound, "not_found", absences.first().map(|(reference, _)| reference)),
+            None => (
+                ErrorKind::NotFound,
+                "not_found",
+                absences.first().map(|(reference, _)| reference),
+            ),
         };
-        let error = Self::new(kind, code, format!("the registry was asked: {}", tried.join("; ")));
+        let error = Self::new(
+            kind,
+            code,
+            format!("the registry was asked: {}", tried.join("; ")),
+        );
         let error = match denied {
             Some((reference, _)) => {
                 let host = reference.registry();
@@ -111,35 +134,60 @@ impl CacheError {
             }
             None => error,
         };
-        Self { reference: about.cloned(), ..error }
+        Self {
+            reference: about.cloned(),
+            ..error
+        }
     }
 
     /// A request waited as long as it may.
     pub fn pending(hold: Duration, reference: Option<Reference>) -> Self {
-        let detail = format!("it is still being fetched after {}; the fetch goes on", humantime::format_duration(hold));
+        let detail = format!(
+            "it is still being fetched after {}; the fetch goes on",
+            humantime::format_duration(hold)
+        );
         let error = Self::new(ErrorKind::Pending, "pending", detail).hint("ask again in a few seconds");
-        Self { reference, retry_after: Some(Duration::from_secs(2)), ..error }
+        Self {
+            reference,
+            retry_after: Some(Duration::from_secs(2)),
+            ..error
+        }
     }
 
     /// A fetch took longer than it may.
     pub fn timed_out(reference: &Reference, limit: Duration) -> Self {
-        let detail = format!("fetching {reference} took over {}", humantime::format_duration(limit));
-        Self::new(ErrorKind::TimedOut, "timeout", detail).hint("raise fill.timeout for a slow line").about(reference)
+        let detail = format!(
+            "fetching {reference} took over {}",
+            humantime::format_duration(limit)
+        );
+        Self::new(ErrorKind::TimedOut, "timeout", detail)
+            .hint("raise fill.timeout for a slow line")
+            .about(reference)
     }
 
     /// A defect of ours.
     pub fn internal(detail: &str) -> Self {
-        Self::new(ErrorKind::Internal, "internal", detail).hint("this is a defect of larder; its log says more")
+        Self::new(ErrorKind::Internal, "internal", detail)
+            .hint("this is a defect of larder; its log says more")
     }
 
     /// A manifest that cannot be used.
     pub fn manifest(reference: &Reference, error: &ManifestError) -> Self {
-        Self::new(ErrorKind::Unsupported, error.code(), format!("{reference}: {error}")).about(reference)
+        Self::new(
+            ErrorKind::Unsupported,
+            error.code(),
+            format!("{reference}: {error}"),
+        )
+        .about(reference)
     }
 
     /// A manifest without a layer to use.
     pub fn select(reference: &Reference, error: &SelectError) -> Self {
-        let kind = if matches!(error, SelectError::TooLarge { .. }) { ErrorKind::TooLarge } else { ErrorKind::Unsupported };
+        let kind = if matches!(error, SelectError::TooLarge { .. }) {
+            ErrorKind::TooLarge
+        } else {
+            ErrorKind::Unsupported
+        };
         Self::new(kind, error.code(), format!("{reference}: {error}")).about(reference)
     }
 
@@ -155,8 +203,11 @@ impl CacheError {
 
     /// Bytes that are not what the manifest says.
     pub fn corrupt(reference: &Reference, code: &'static str, detail: String) -> Self {
-        let hint = "something between here and the registry changes what passes; it is asked again in a minute";
-        Self::new(ErrorKind::Corrupt, code, detail).hint(hint).about(reference)
+        let hint =
+            "something between here and the registry changes what passes; it is asked again in a minute";
+        Self::new(ErrorKind::Corrupt, code, detail)
+            .hint(hint)
+            .about(reference)
     }
 
     /// The absence that a registry's refusal amounts to.
@@ -174,7 +225,10 @@ impl CacheError {
         match self.kind {
             ErrorKind::NotFound | ErrorKind::Forbidden => lifetimes.absent,
             ErrorKind::Unsupported | ErrorKind::TooLarge | ErrorKind::Corrupt => lifetimes.unusable,
-            ErrorKind::RateLimited => self.retry_after.unwrap_or(lifetimes.transient).max(lifetimes.transient),
+            ErrorKind::RateLimited => self
+                .retry_after
+                .unwrap_or(lifetimes.transient)
+                .max(lifetimes.transient),
             ErrorKind::TimedOut
             | ErrorKind::Pending
             | ErrorKind::Unavailable

@@ -45,21 +45,34 @@ impl Board {
     /// Puts a fetch on the board until the result is dropped.
     pub fn begin(&self, reference: &Reference) -> Progress {
         let counters = Arc::<Counters>::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), counters.clone());
-        Progress { board: self.0.clone(), reference: reference.clone(), counters }
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(reference.clone(), counters.clone());
+        Progress {
+            board: self.0.clone(),
+            reference: reference.clone(),
+            counters,
+        }
     }
 
     /// Reference, bytes received, bytes expected.
     pub fn list(&self) -> Vec<(Reference, u64, u64)> {
         let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        board.iter().map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected))).collect()
+        board
+            .iter()
+            .map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected)))
+            .collect()
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.reference);
+        self.board
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.reference);
     }
 }
 
@@ -72,7 +85,11 @@ pub async fn fill(
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     let limit = parts.limits.manifest.as_u64();
-    let fetched = parts.registry.manifest(reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
+    let fetched = parts
+        .registry
+        .manifest(reference, limit)
+        .await
+        .map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
     if let Some(present) = usable.filter(|present| present.manifest == digest) {
         return Ok(present.clone());
@@ -87,7 +104,11 @@ pub async fn fill(
         match module(parts, reference, layer, progress).await {
             Ok(sealed) => {
                 let module = sealed.module.clone();
-                parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
+                parts
+                    .store
+                    .admit(sealed)
+                    .await
+                    .inspect_err(|_| parts.metrics.store_errors.inc())?;
                 return Ok(Present {
                     manifest: digest,
                     layer: layer.digest,
@@ -110,7 +131,10 @@ async fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<
         if let Some(present) = record.present().filter(|present| present.manifest == *manifest)
             && let Ok(Some(_)) = parts.store.module(&present.module).await
         {
-            return Some(Present { since: parts.clock.now(), ..present.clone() });
+            return Some(Present {
+                since: parts.clock.now(),
+                ..present.clone()
+            });
         }
     }
     None
@@ -160,7 +184,12 @@ impl From<CacheError> for Failed {
 }
 
 /// Fetches a layer, verifies it and takes the module out of it.
-async fn module(parts: &Parts, reference: &Reference, layer: &Descriptor, progress: &Progress) -> Result<Sealed, Failed> {
+async fn module(
+    parts: &Parts,
+    reference: &Reference,
+    layer: &Descriptor,
+    progress: &Progress,
+) -> Result<Sealed, Failed> {
     let draft = download(parts, reference, layer, progress).await?;
     let out = parts.store.draft().await.map_err(CacheError::from)?;
     let limits = parts.limits;
@@ -184,20 +213,35 @@ async fn module(parts: &Parts, reference: &Reference, layer: &Descriptor, progre
 }
 
 /// Receives a layer into a draft, which hashes it. Its size is compared here, its digest by the caller.
-async fn download(parts: &Parts, reference: &Reference, layer: &Descriptor, progress: &Progress) -> Result<Draft, CacheError> {
+async fn download(
+    parts: &Parts,
+    reference: &Reference,
+    layer: &Descriptor,
+    progress: &Progress,
+) -> Result<Draft, CacheError> {
     let wrong_size = |got: String| {
-        let detail = format!("{reference}: the layer {} should have {} bytes and has {got}", layer.digest, layer.size);
+        let detail = format!(
+            "{reference}: the layer {} should have {} bytes and has {got}",
+            layer.digest, layer.size
+        );
         CacheError::corrupt(reference, "size_mismatch", detail)
     };
     let from_registry = |e| CacheError::registry(reference, e);
     let mut draft = parts.store.draft().await?;
-    let mut blob = parts.registry.blob(reference, &layer.digest).await.map_err(from_registry)?;
+    let mut blob = parts
+        .registry
+        .blob(reference, &layer.digest)
+        .await
+        .map_err(from_registry)?;
     if let Some(size) = blob.size.filter(|size| *size != layer.size) {
         return Err(wrong_size(size.to_string()));
     }
     progress.counters.received.store(0, Ordering::Relaxed);
     progress.counters.expected.store(layer.size, Ordering::Relaxed);
-    let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);
+    let fetched = parts
+        .metrics
+        .fetched_bytes
+        .with_label_values(&[reference.registry()]);
     let mut waiting = Vec::with_capacity(WRITE_BYTES.min(layer.size as usize));
     let mut received = 0;
     while let Some(piece) = blob.stream.next().await {

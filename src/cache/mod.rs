@@ -136,7 +136,11 @@ pub enum Origin {
 
 /// What the records say of a plan.
 enum Known {
-    Held { reference: Reference, record: Arc<Record>, why: Why },
+    Held {
+        reference: Reference,
+        record: Arc<Record>,
+        why: Why,
+    },
     Failed(Arc<CacheError>),
     Unknown,
 }
@@ -175,7 +179,11 @@ impl Cache {
             return Ok(local);
         }
         match self.known(plan) {
-            Known::Held { reference, record, why } => {
+            Known::Held {
+                reference,
+                record,
+                why,
+            } => {
                 if let Some(local) = self.local(name, plan, Some(why)).await? {
                     return Ok(local);
                 }
@@ -193,7 +201,12 @@ impl Cache {
 
     /// A local file for the plan: for the asked version, or, once the registry has led the plan to step `reached`, for
     /// the version of that step.
-    async fn local(&self, name: &PluginName, plan: &Plan, reached: Option<Why>) -> Result<Option<Served>, Arc<CacheError>> {
+    async fn local(
+        &self,
+        name: &PluginName,
+        plan: &Plan,
+        reached: Option<Why>,
+    ) -> Result<Option<Served>, Arc<CacheError>> {
         let index = self.parts.store.overlay();
         if index.is_empty() {
             return Ok(None);
@@ -203,17 +216,31 @@ impl Cache {
             Some(reached) => *why <= reached,
         });
         for (version, why) in fitting {
-            let Some(entry) = index.get(&(name.clone(), version.clone())) else { continue };
+            let Some(entry) = index.get(&(name.clone(), version.clone())) else {
+                continue;
+            };
             let broken = |problem: String| {
-                let detail = format!("the local file {} cannot be served: {problem}", entry.path.display());
+                let detail = format!(
+                    "the local file {} cannot be served: {problem}",
+                    entry.path.display()
+                );
                 let hint = "replace or remove the file; it wins over every registry as long as it is there";
                 Arc::new(CacheError::new(ErrorKind::Unsupported, "bad_local_file", detail).hint(hint))
             };
             let module = entry.module.as_ref().map_err(|problem| broken(problem.clone()))?;
-            let body = self.parts.store.overlay_module(entry.clone()).await.map_err(|e| Arc::new(e.into()))?;
+            let body = self
+                .parts
+                .store
+                .overlay_module(entry.clone())
+                .await
+                .map_err(|e| Arc::new(e.into()))?;
             let Some(body) = body else {
                 let detail = format!("the local file {} is being changed", entry.path.display());
-                return Err(Arc::new(CacheError::new(ErrorKind::Overloaded, "local_file_changing", detail)));
+                return Err(Arc::new(CacheError::new(
+                    ErrorKind::Overloaded,
+                    "local_file_changing",
+                    detail,
+                )));
             };
             self.parts.metrics.lookups.with_label_values(&["overlay"]).inc();
             return Ok(Some(Served {
@@ -222,7 +249,10 @@ impl Cache {
                 modified: entry.modified,
                 origin: Origin::Overlay(entry.path.clone()),
                 why: *why,
-                status: CacheStatus::Hit { ttl: None, detail: "overlay" },
+                status: CacheStatus::Hit {
+                    ttl: None,
+                    detail: "overlay",
+                },
             }));
         }
         Ok(None)
@@ -243,7 +273,11 @@ impl Cache {
             match self.parts.store.record(&candidate.reference) {
                 Some(record) => match record.state {
                     State::Present(_) => {
-                        return Known::Held { reference: candidate.reference.clone(), record, why: candidate.why };
+                        return Known::Held {
+                            reference: candidate.reference.clone(),
+                            record,
+                            why: candidate.why,
+                        };
                     }
                     State::Absent(absence) => {
                         doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
@@ -264,23 +298,48 @@ impl Cache {
     }
 
     fn remembered(&self, reference: &Reference, now: Timestamp) -> Option<Arc<CacheError>> {
-        self.failures.get(reference).filter(|failure| failure.until > now).map(|failure| failure.error)
+        self.failures
+            .get(reference)
+            .filter(|failure| failure.until > now)
+            .map(|failure| failure.error)
     }
 
     /// Serves what is held. `None` when the bytes were lost.
-    async fn held(&self, reference: &Reference, record: &Record, why: Why) -> Result<Option<Served>, Arc<CacheError>> {
-        let Some(present) = record.present() else { return Ok(None) };
-        let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
+    async fn held(
+        &self,
+        reference: &Reference,
+        record: &Record,
+        why: Why,
+    ) -> Result<Option<Served>, Arc<CacheError>> {
+        let Some(present) = record.present() else {
+            return Ok(None);
+        };
+        let body = self
+            .parts
+            .store
+            .module(&present.module)
+            .await
+            .map_err(|e| Arc::new(e.into()))?;
         let Some(body) = body else { return Ok(None) };
-        let tier = if matches!(body, Body::Memory(_)) { "memory" } else { "disk" };
+        let tier = if matches!(body, Body::Memory(_)) {
+            "memory"
+        } else {
+            "disk"
+        };
         self.parts.metrics.lookups.with_label_values(&[tier]).inc();
         let status = match self.parts.lifetimes.judge(record, self.parts.clock.now()) {
-            Freshness::Fresh(ttl) => CacheStatus::Hit { ttl: Some(ttl), detail: tier },
+            Freshness::Fresh(ttl) => CacheStatus::Hit {
+                ttl: Some(ttl),
+                detail: tier,
+            },
             Freshness::Stale(by) => {
                 let failure = self.failures.get(reference);
                 let reason = failure.map_or("while-revalidate", |failure| failure.error.code);
                 self.parts.metrics.stale_served.with_label_values(&[reason]).inc();
-                CacheStatus::Stale { by, detail: format!("stale-{reason}") }
+                CacheStatus::Stale {
+                    by,
+                    detail: format!("stale-{reason}"),
+                }
             }
         };
         Ok(Some(served(reference, present, body, why, status)))
@@ -288,28 +347,53 @@ impl Cache {
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
     async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Served, Arc<CacheError>> {
-        let key = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
+        let key = plan
+            .candidates
+            .iter()
+            .map(|candidate| candidate.reference.clone())
+            .collect();
         let cache = self.clone();
         let work = plan.clone();
-        let (waiting, collapsed) = self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work).await });
+        let (waiting, collapsed) = self
+            .walks
+            .join(&self.parts.runtime, key, async move { cache.walk(&work).await });
         if collapsed {
             self.parts.metrics.fills_collapsed.inc();
         }
-        let first = plan.candidates.first().map(|candidate| candidate.reference.clone());
+        let first = plan
+            .candidates
+            .first()
+            .map(|candidate| candidate.reference.clone());
         let reference = match tokio::time::timeout(self.parts.config.hold, waiting.done()).await {
             Ok(Some(result)) => result?,
             Ok(None) => return Err(Arc::new(CacheError::internal("the fetch ended early"))),
             Err(_) => return Err(Arc::new(CacheError::pending(self.parts.config.hold, first))),
         };
-        let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
+        let why = plan
+            .candidates
+            .iter()
+            .find(|c| c.reference == reference)
+            .map_or(Why::Exact, |c| c.why);
         if let Some(local) = self.local(name, plan, Some(why)).await? {
             return Ok(local);
         }
         let lost = || Arc::new(CacheError::internal("what was just fetched is gone again"));
         let record = self.parts.store.record(&reference).ok_or_else(lost)?;
         let present = record.present().ok_or_else(lost)?;
-        let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?.ok_or_else(lost)?;
-        Ok(served(&reference, present, body, why, CacheStatus::Miss { collapsed }))
+        let body = self
+            .parts
+            .store
+            .module(&present.module)
+            .await
+            .map_err(|e| Arc::new(e.into()))?
+            .ok_or_else(lost)?;
+        Ok(served(
+            &reference,
+            present,
+            body,
+            why,
+            CacheStatus::Miss { collapsed },
+        ))
     }
 
     /// Asks candidate after candidate; the reference that resolved.
@@ -329,7 +413,9 @@ impl Cache {
                             return Ok(reference.clone());
                         }
                     }
-                    State::Absent(absence) if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) => {
+                    State::Absent(absence)
+                        if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) =>
+                    {
                         absences.push((reference.clone(), *absence));
                         continue;
                     }
@@ -375,7 +461,11 @@ impl Cache {
     fn fetch(self: &Arc<Self>, reference: Reference) -> collapse::Waiting<Result<Outcome, Arc<CacheError>>> {
         let cache = self.clone();
         let key = reference.clone();
-        self.fills.join(&self.parts.runtime, key, async move { cache.fetch_now(&reference).await }).0
+        self.fills
+            .join(&self.parts.runtime, key, async move {
+                cache.fetch_now(&reference).await
+            })
+            .0
     }
 
     async fn fetch_now(self: &Arc<Self>, reference: &Reference) -> Result<Outcome, Arc<CacheError>> {
@@ -385,7 +475,12 @@ impl Cache {
         parts.metrics.fills_in_flight.inc();
         let begun = parts.clock.now();
         let progress = self.progress.begin(reference);
-        let result = match tokio::time::timeout(parts.config.timeout, self.update(reference, known.as_deref(), &progress)).await {
+        let result = match tokio::time::timeout(
+            parts.config.timeout,
+            self.update(reference, known.as_deref(), &progress),
+        )
+        .await
+        {
             Ok(result) => result,
             Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
         };
@@ -396,11 +491,15 @@ impl Cache {
             Ok((_, label)) => label,
             Err(error) => error.code,
         };
-        parts.metrics.fills.with_label_values(&[reference.registry(), label]).inc();
+        parts
+            .metrics
+            .fills
+            .with_label_values(&[reference.registry(), label])
+            .inc();
         match result {
             Ok((outcome, result)) => {
                 self.failures.invalidate(reference);
-                tracing::info!(%reference, result, millis = took.as_millis() as u64, "fetched");
+                tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
                 Ok(outcome)
             }
             Err(error) => {
@@ -408,7 +507,13 @@ impl Cache {
                 let lifetime = error.remembered_for(&parts.lifetimes);
                 let error = Arc::new(error);
                 let until = parts.clock.now().plus(lifetime);
-                self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
+                self.failures.insert(
+                    reference.clone(),
+                    Failure {
+                        error: error.clone(),
+                        until,
+                    },
+                );
                 Err(error)
             }
         }
@@ -426,7 +531,14 @@ impl Cache {
         let mut usable = false;
         if let Some(present) = present {
             usable = matches!(parts.store.module(&present.module).await, Ok(Some(_)));
-            if usable && parts.registry.confirm(reference, &present.manifest).await.map_err(|e| CacheError::registry(reference, e))? == Confirmation::Same {
+            if usable
+                && parts
+                    .registry
+                    .confirm(reference, &present.manifest)
+                    .await
+                    .map_err(|e| CacheError::registry(reference, e))?
+                    == Confirmation::Same
+            {
                 self.write(reference, State::Present(present.clone())).await;
                 return Ok((Outcome::Present, "unchanged"));
             }
@@ -436,7 +548,11 @@ impl Cache {
             Ok(mut new) => {
                 if let Some(old) = present {
                     if old.manifest != new.manifest {
-                        parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();
+                        parts
+                            .metrics
+                            .tags_moved
+                            .with_label_values(&[reference.registry()])
+                            .inc();
                         tracing::warn!(%reference, from = %old.manifest, to = %new.manifest, "the tag has moved");
                     }
                     if old.module.digest == new.module.digest {
@@ -460,7 +576,11 @@ impl Cache {
 
     /// Keeps a record. When that fails it holds as long as this process does.
     async fn write(&self, reference: &Reference, state: State) {
-        let record = Record { reference: reference.clone(), checked_at: self.parts.clock.now(), state };
+        let record = Record {
+            reference: reference.clone(),
+            checked_at: self.parts.clock.now(),
+            state,
+        };
         if let Err(error) = self.parts.store.put_record(record).await {
             self.parts.metrics.store_errors.inc();
             tracing::warn!(%reference, %error, hint = error.hint(), "a record is kept in memory only");
@@ -469,6 +589,16 @@ impl Cache {
 }
 
 fn served(reference: &Reference, present: &Present, body: Body, why: Why, status: CacheStatus) -> Served {
-    let origin = Origin::Registry { reference: reference.clone(), manifest: present.manifest };
-    Served { body, module: present.module.clone(), modified: present.since, origin, why, status }
+    let origin = Origin::Registry {
+        reference: reference.clone(),
+        manifest: present.manifest,
+    };
+    Served {
+        body,
+        module: present.module.clone(),
+        modified: present.since,
+        origin,
+        why,
+        status,
+    }
 }

@@ -60,16 +60,24 @@ fn fit<'p>(
     name: &mut Option<&'p str>,
     version: &mut Option<&'p str>,
 ) -> bool {
-    let Some((first, rest)) = segments.split_first() else { return parts.is_empty() };
+    let Some((first, rest)) = segments.split_first() else {
+        return parts.is_empty();
+    };
     if *first == Segment::Any {
         return (0..=parts.len()).any(|skip| fit(rest, &parts[skip..], listed, name, version));
     }
-    let Some((part, tail)) = parts.split_first() else { return false };
+    let Some((part, tail)) = parts.split_first() else {
+        return false;
+    };
     let fits = match first {
         Segment::Any => unreachable!("handled above"),
         Segment::Literal(text) => part == text,
-        Segment::Name(before, after) => between(part, before, after).map(|found| *name = Some(found)).is_some(),
-        Segment::Version(before, after) => between(part, before, after).map(|found| *version = Some(found)).is_some(),
+        Segment::Name(before, after) => between(part, before, after)
+            .map(|found| *name = Some(found))
+            .is_some(),
+        Segment::Version(before, after) => between(part, before, after)
+            .map(|found| *version = Some(found))
+            .is_some(),
         Segment::Both(before, separator, after) => {
             match between(part, before, after).and_then(|inner| split(inner, separator, listed)) {
                 Some((found_name, found_version)) => {
@@ -85,19 +93,25 @@ fn fit<'p>(
 }
 
 fn between<'p>(part: &'p str, before: &str, after: &str) -> Option<&'p str> {
-    part.strip_prefix(before)?.strip_suffix(after).filter(|found| !found.is_empty())
+    part.strip_prefix(before)?
+        .strip_suffix(after)
+        .filter(|found| !found.is_empty())
 }
 
 fn split<'p>(inner: &'p str, separator: &str, listed: &dyn Fn(&str) -> bool) -> Option<(&'p str, &'p str)> {
     let cuts = || {
-        inner.match_indices(separator).map(|(at, found)| (&inner[..at], &inner[at + found.len()..]))
+        inner
+            .match_indices(separator)
+            .map(|(at, found)| (&inner[..at], &inner[at + found.len()..]))
             .filter(|(name, version)| !name.is_empty() && !version.is_empty())
     };
     let numbered = |version: &str| {
         let digits = version.strip_prefix('v').unwrap_or(version);
         digits.starts_with(|c: char| c.is_ascii_digit())
     };
-    cuts().filter(|(name, version)| listed(name) && numbered(version)).last()
+    cuts()
+        .filter(|(name, version)| listed(name) && numbered(version))
+        .last()
         .or_else(|| cuts().find(|(_, version)| numbered(version)))
 }
 
@@ -108,17 +122,31 @@ impl FromStr for Pattern {
         let wrong = |why: &str| format!("pattern '{text}' {why}");
         // `${name}`, as the Console writes it, means the same.
         let plain = text.replace("${", "{");
-        let path = plain.strip_prefix('/').ok_or_else(|| wrong("does not begin with '/'"))?;
-        let (names, versions) = (plain.matches("{name}").count(), plain.matches("{version}").count());
+        let path = plain
+            .strip_prefix('/')
+            .ok_or_else(|| wrong("does not begin with '/'"))?;
+        let (names, versions) = (
+            plain.matches("{name}").count(),
+            plain.matches("{version}").count(),
+        );
         if names != 1 || versions > 1 {
             return Err(wrong("needs {name} exactly once and {version} at most once"));
         }
         let rest = plain.replace("{name}", "").replace("{version}", "");
-        if rest.contains(['{', '}', '?', '#', '%', '\\', ' ']) || rest.contains(|c: char| !c.is_ascii_graphic()) {
-            return Err(wrong("has a character that no path has; only {name} and {version} are placeholders"));
+        if rest.contains(['{', '}', '?', '#', '%', '\\', ' '])
+            || rest.contains(|c: char| !c.is_ascii_graphic())
+        {
+            return Err(wrong(
+                "has a character that no path has; only {name} and {version} are placeholders",
+            ));
         }
-        let segments = path.split('/').map(|part| segment(part).ok_or_else(|| wrong("has an empty or unclear segment")));
-        Ok(Self { text: text.into(), segments: segments.collect::<Result<_, _>>()? })
+        let segments = path
+            .split('/')
+            .map(|part| segment(part).ok_or_else(|| wrong("has an empty or unclear segment")));
+        Ok(Self {
+            text: text.into(),
+            segments: segments.collect::<Result<_, _>>()?,
+        })
     }
 }
 
@@ -151,16 +179,36 @@ mod tests {
     #[test]
     fn every_pattern_of_the_contract_finds_name_and_version() {
         for (pattern, path, found) in [
-            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/2.0.1/plugin.wasm", "ai-proxy 2.0.1"),
-            ("/plugins/${name}/${version}.wasm", "/plugins/ai-proxy/2.0.1.wasm", "ai-proxy 2.0.1"),
+            (
+                "/plugins/{name}/{version}/plugin.wasm",
+                "/plugins/ai-proxy/2.0.1/plugin.wasm",
+                "ai-proxy 2.0.1",
+            ),
+            (
+                "/plugins/${name}/${version}.wasm",
+                "/plugins/ai-proxy/2.0.1.wasm",
+                "ai-proxy 2.0.1",
+            ),
             ("/plugins/{name}.wasm", "/plugins/ai-proxy.wasm", "ai-proxy -"),
             ("/{name}.wasm", "/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/wasm-plugins/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/a/b/c/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/ai-proxy.wasm", "ai-proxy -"),
-            ("/software/{name}-{version}.wasm", "/software/ai-proxy-2.0.1.wasm", "ai-proxy 2.0.1"),
-            ("/software/{name}-{version}.wasm", "/software/other-one-1.0.0-rc.1.wasm", "other-one 1.0.0-rc.1"),
-            ("/software/{name}-{version}.wasm", "/software/key-2-auth-3.0.wasm", "key-2-auth 3.0"),
+            (
+                "/software/{name}-{version}.wasm",
+                "/software/ai-proxy-2.0.1.wasm",
+                "ai-proxy 2.0.1",
+            ),
+            (
+                "/software/{name}-{version}.wasm",
+                "/software/other-one-1.0.0-rc.1.wasm",
+                "other-one 1.0.0-rc.1",
+            ),
+            (
+                "/software/{name}-{version}.wasm",
+                "/software/key-2-auth-3.0.wasm",
+                "key-2-auth 3.0",
+            ),
             ("/software/{name}-{version}.wasm", "/software/x-v1.wasm", "x v1"),
         ] {
             assert_eq!(matched(pattern, path).as_deref(), Some(found), "{pattern} {path}");
@@ -170,9 +218,18 @@ mod tests {
     #[test]
     fn other_paths_do_not_fit() {
         for (pattern, path) in [
-            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/2.0.1/plugin.WASM"),
-            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/2.0.1/plugin.wasm/"),
-            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/plugin.wasm"),
+            (
+                "/plugins/{name}/{version}/plugin.wasm",
+                "/plugins/ai-proxy/2.0.1/plugin.WASM",
+            ),
+            (
+                "/plugins/{name}/{version}/plugin.wasm",
+                "/plugins/ai-proxy/2.0.1/plugin.wasm/",
+            ),
+            (
+                "/plugins/{name}/{version}/plugin.wasm",
+                "/plugins/ai-proxy/plugin.wasm",
+            ),
             ("/{name}.wasm", "/.wasm"),
             ("/{name}.wasm", "/a/b.wasm"),
             ("/software/{name}-{version}.wasm", "/software/ai-proxy.wasm"),
@@ -185,8 +242,17 @@ mod tests {
     #[test]
     fn what_is_no_pattern_is_refused() {
         for bad in [
-            "", "plugins/{name}", "/plugins/x", "/{name}/{name}", "/{name}/{version}/{version}", "/{nome}.wasm",
-            "/{name}{version}.wasm", "/{name}//x", "/*/{name}", "/{name}?x", "/%7B{name}",
+            "",
+            "plugins/{name}",
+            "/plugins/x",
+            "/{name}/{name}",
+            "/{name}/{version}/{version}",
+            "/{nome}.wasm",
+            "/{name}{version}.wasm",
+            "/{name}//x",
+            "/*/{name}",
+            "/{name}?x",
+            "/%7B{name}",
         ] {
             assert!(bad.parse::<Pattern>().is_err(), "{bad}");
         }

@@ -17,13 +17,19 @@ impl Template {
     /// The repository for `name`.
     pub fn repository(&self, name: &PluginName) -> Repository {
         let text = self.repository.replace("{name}", name.as_str());
-        text.parse().unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
+        text.parse()
+            .unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
     }
 
     /// The name that this template would have made `repository` of.
     pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
         let (before, after) = self.repository.split_once("{name}")?;
-        repository.to_string().strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+        repository
+            .to_string()
+            .strip_prefix(before)?
+            .strip_suffix(after)?
+            .parse()
+            .ok()
     }
 
     /// The registry's host and port.
@@ -38,20 +44,29 @@ impl FromStr for Template {
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = text.trim().replace("${", "{");
         let plain = plain.strip_prefix("oci://").unwrap_or(&plain);
-        let repository = plain
-            .strip_suffix(":{version}")
-            .ok_or_else(|| format!("'{text}' does not end in ':{{version}}'; expected oci://host/path/{{name}}:{{version}}"))?;
+        let repository = plain.strip_suffix(":{version}").ok_or_else(|| {
+            format!("'{text}' does not end in ':{{version}}'; expected oci://host/path/{{name}}:{{version}}")
+        })?;
         if repository.matches("{name}").count() != 1 {
-            return Err(format!("'{text}' needs {{name}} exactly once; expected oci://host/path/{{name}}:{{version}}"));
+            return Err(format!(
+                "'{text}' needs {{name}} exactly once; expected oci://host/path/{{name}}:{{version}}"
+            ));
         }
         // Tried with the strangest name there can be: what this accepts, every name fits.
         let sample = repository.replace("{name}", "0.a_b-c");
-        let sample = format!("{sample}:1").parse::<Reference>().map_err(|e| format!("'{text}' makes no reference: {e}"))?;
+        let sample = format!("{sample}:1")
+            .parse::<Reference>()
+            .map_err(|e| format!("'{text}' makes no reference: {e}"))?;
         let (host, _) = repository.split_once('/').unwrap_or_default();
         if host.contains('{') {
-            return Err(format!("'{text}' has {{name}} in the host; a URL must not choose the registry"));
+            return Err(format!(
+                "'{text}' has {{name}} in the host; a URL must not choose the registry"
+            ));
         }
-        Ok(Self { repository: repository.into(), registry: sample.registry().into() })
+        Ok(Self {
+            repository: repository.into(),
+            registry: sample.registry().into(),
+        })
     }
 }
 
@@ -61,22 +76,37 @@ mod tests {
 
     #[test]
     fn a_template_makes_a_repository_of_a_name() {
-        for text in ["oci://h.example/plugins/{name}:{version}", "h.example/plugins/${name}:${version}"] {
+        for text in [
+            "oci://h.example/plugins/{name}:{version}",
+            "h.example/plugins/${name}:${version}",
+        ] {
             let template: Template = text.parse().unwrap();
-            assert_eq!(template.repository(&"ai-proxy".parse().unwrap()).to_string(), "h.example/plugins/ai-proxy");
+            assert_eq!(
+                template.repository(&"ai-proxy".parse().unwrap()).to_string(),
+                "h.example/plugins/ai-proxy"
+            );
             assert_eq!(template.registry(), "h.example");
             let back = template.name_of(&"h.example/plugins/ai-proxy".parse().unwrap());
             assert_eq!(back.unwrap().as_str(), "ai-proxy");
-            assert_eq!(template.name_of(&"h.example/other/ai-proxy".parse().unwrap()), None);
+            assert_eq!(
+                template.name_of(&"h.example/other/ai-proxy".parse().unwrap()),
+                None
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_a_template_is_refused() {
         for bad in [
-            "", "h.example/plugins/{name}", "h.example/plugins/x:{version}", "{name}/plugins/x:{version}",
-            "h.example/{name}/{name}:{version}", "h.example/{nome}:{version}", "h.example/../{name}:{version}",
-            "https://h.example/{name}:{version}", "h.example/{name}/{version}:{version}",
+            "",
+            "h.example/plugins/{name}",
+            "h.example/plugins/x:{version}",
+            "{name}/plugins/x:{version}",
+            "h.example/{name}/{name}:{version}",
+            "h.example/{nome}:{version}",
+            "h.example/../{name}:{version}",
+            "https://h.example/{name}:{version}",
+            "h.example/{name}/{version}:{version}",
         ] {
             assert!(bad.parse::<Template>().is_err(), "{bad}");
         }

@@ -2,12 +2,23 @@ use super::*;
 
 fn from_file(text: &str) -> Result<Loaded, Vec<String>> {
     let file = Some(("larder.yaml".into(), text.into()));
-    load(&Sources { file, ..Sources::default() }).map_err(|f| f.iter().map(ToString::to_string).collect())
+    load(&Sources {
+        file,
+        ..Sources::default()
+    })
+    .map_err(|f| f.iter().map(ToString::to_string).collect())
 }
 
 fn from_variables(pairs: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
-    let variables = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    load(&Sources { variables, ..Sources::default() }).map_err(|f| f.iter().map(ToString::to_string).collect())
+    let variables = pairs
+        .iter()
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .collect();
+    load(&Sources {
+        variables,
+        ..Sources::default()
+    })
+    .map_err(|f| f.iter().map(ToString::to_string).collect())
 }
 
 #[test]
@@ -20,14 +31,22 @@ fn the_default_file_is_complete_and_valid() {
 
 #[test]
 fn a_file_changes_what_it_names_and_nothing_else() {
-    let loaded = from_file("fill:\n  hold: 3s\ncatalog:\n  plugins:\n    waf: {aliases: {1.0.0: 2.0.0}}\n").unwrap();
+    let loaded =
+        from_file("fill:\n  hold: 3s\ncatalog:\n  plugins:\n    waf: {aliases: {1.0.0: 2.0.0}}\n").unwrap();
     assert_eq!(loaded.config.fill.hold, Duration::from_secs(3));
     assert_eq!(loaded.config.fill.at_once, 16);
     assert_eq!(loaded.config.catalog.plugins["waf"].aliases["1.0.0"], "2.0.0");
     assert!(from_file("").is_ok());
     assert!(from_file("# only a comment\n").is_ok());
     assert!(from_file("listen:\n").is_ok());
-    assert_eq!(from_file("catalog: {template: null}").unwrap().config.catalog.template, None);
+    assert_eq!(
+        from_file("catalog: {template: null}")
+            .unwrap()
+            .config
+            .catalog
+            .template,
+        None
+    );
 }
 
 #[test]
@@ -35,18 +54,45 @@ fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
     let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {cert: x}\n";
     let faults = from_file(text).unwrap_err();
     assert_eq!(faults.len(), 5, "{faults:#?}");
-    assert_eq!(faults[0], "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?");
-    assert_eq!(faults[1], "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?");
-    assert!(faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"), "{}", faults[2]);
-    assert!(faults[3].starts_with("larder.yaml:6:3: cache.memory: "), "{}", faults[3]);
-    assert!(faults[4].starts_with("larder.yaml:8:3: registry.hosts: unknown field `cert`"), "{}", faults[4]);
+    assert_eq!(
+        faults[0],
+        "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?"
+    );
+    assert_eq!(
+        faults[1],
+        "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?"
+    );
+    assert!(
+        faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"),
+        "{}",
+        faults[2]
+    );
+    assert!(
+        faults[3].starts_with("larder.yaml:6:3: cache.memory: "),
+        "{}",
+        faults[3]
+    );
+    assert!(
+        faults[4].starts_with("larder.yaml:8:3: registry.hosts: unknown field `cert`"),
+        "{}",
+        faults[4]
+    );
 }
 
 #[test]
 fn what_is_no_yaml_is_told_with_its_line() {
-    for (text, line) in [("a: [1\n", 1), ("fill:\n\thold: 1s\n", 2), ("fill: {}\nfill: {}\n", 2), ("- a\n", 0)] {
+    for (text, line) in [
+        ("a: [1\n", 1),
+        ("fill:\n\thold: 1s\n", 2),
+        ("fill: {}\nfill: {}\n", 2),
+        ("- a\n", 0),
+    ] {
         let faults = from_file(text).unwrap_err();
-        let place = if line == 0 { "larder.yaml: ".to_owned() } else { "larder.yaml:".to_owned() };
+        let place = if line == 0 {
+            "larder.yaml: ".to_owned()
+        } else {
+            "larder.yaml:".to_owned()
+        };
         assert!(faults[0].starts_with(&place), "{text:?}: {faults:?}");
     }
 }
@@ -78,18 +124,39 @@ fn every_key_is_a_variable_too() {
 
 #[test]
 fn a_bad_variable_is_an_error_and_an_unknown_one_a_warning() {
-    assert!(from_variables(&[("LARDER_FILL_HOLD", "soon")]).unwrap_err()[0].starts_with("LARDER_FILL_HOLD: fill.hold: "));
+    assert!(
+        from_variables(&[("LARDER_FILL_HOLD", "soon")]).unwrap_err()[0]
+            .starts_with("LARDER_FILL_HOLD: fill.hold: ")
+    );
     let loaded = from_variables(&[("LARDER_FILL_HOLT", "3s")]).unwrap();
-    assert_eq!(loaded.warnings[0].problem, "unknown key 'LARDER_FILL_HOLT'; did you mean 'LARDER_FILL_HOLD'?");
+    assert_eq!(
+        loaded.warnings[0].problem,
+        "unknown key 'LARDER_FILL_HOLT'; did you mean 'LARDER_FILL_HOLD'?"
+    );
 }
 
 #[test]
 fn flags_win_over_variables_and_variables_over_the_file() {
-    let flag = |key: &str, value: &str, append| Setting { key: key.into(), value: value.into(), place: "--flag".into(), append };
+    let flag = |key: &str, value: &str, append| Setting {
+        key: key.into(),
+        value: value.into(),
+        place: "--flag".into(),
+        append,
+    };
     let loaded = load(&Sources {
-        file: Some(("f".into(), "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into())),
-        variables: vec![("LARDER_FILL_HOLD".into(), "2s".into()), ("LARDER_CACHE_DIR".into(), "/variable".into())],
-        flags: vec![flag("cache.dir", "/flag", false), flag("registry.ca", "/b", true), flag("overlay.dirs", "/o", true)],
+        file: Some((
+            "f".into(),
+            "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into(),
+        )),
+        variables: vec![
+            ("LARDER_FILL_HOLD".into(), "2s".into()),
+            ("LARDER_CACHE_DIR".into(), "/variable".into()),
+        ],
+        flags: vec![
+            flag("cache.dir", "/flag", false),
+            flag("registry.ca", "/b", true),
+            flag("overlay.dirs", "/o", true),
+        ],
     })
     .unwrap();
     assert_eq!(loaded.config.fill.hold, Duration::from_secs(2));
@@ -101,10 +168,30 @@ fn flags_win_over_variables_and_variables_over_the_file() {
 
 #[test]
 fn settings_that_make_no_sense_together_are_told() {
-    let faults = from_file("listen: {data: 127.0.0.1:1, admin: 127.0.0.1:1}\nfill: {timeout: 0s}\ncache:\n  disk: 1MiB\n").unwrap_err();
-    assert!(faults[0].starts_with("f") || faults[0].contains("listen.admin"), "{faults:?}");
-    assert!(faults.iter().any(|f| f.starts_with("larder.yaml:2:8: fill.timeout: is zero")), "{faults:?}");
-    assert!(faults.iter().any(|f| f.starts_with("larder.yaml:4:3: cache.disk: ")), "{faults:?}");
+    let faults = from_file(
+        "listen: {data: 127.0.0.1:1, admin: 127.0.0.1:1}\nfill: {timeout: 0s}\ncache:\n  disk: 1MiB\n",
+    )
+    .unwrap_err();
+    assert!(
+        faults[0].starts_with("f") || faults[0].contains("listen.admin"),
+        "{faults:?}"
+    );
+    assert!(
+        faults
+            .iter()
+            .any(|f| f.starts_with("larder.yaml:2:8: fill.timeout: is zero")),
+        "{faults:?}"
+    );
+    assert!(
+        faults
+            .iter()
+            .any(|f| f.starts_with("larder.yaml:4:3: cache.disk: ")),
+        "{faults:?}"
+    );
     let doubtful = from_file("fill: {hold: 20s}").unwrap();
-    assert!(doubtful.warnings[0].problem.contains("gateways give up after 15s"));
+    assert!(
+        doubtful.warnings[0]
+            .problem
+            .contains("gateways give up after 15s")
+    );
 }

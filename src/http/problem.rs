@@ -39,14 +39,18 @@ pub struct Problem {
 impl Problem {
     /// `application/problem+json`.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_else(|_| unreachable!("only plain fields"));
+        let mut text =
+            serde_json::to_string_pretty(self).unwrap_or_else(|_| unreachable!("only plain fields"));
         text.push('\n');
         text
     }
 
     /// `text/plain`: the same, a line a member.
     pub fn to_text(&self) -> String {
-        let mut out = format!("{} {} ({})\n{}\n", self.status, self.title, self.code, self.detail);
+        let mut out = format!(
+            "{} {} ({})\n{}\n",
+            self.status, self.title, self.code, self.detail
+        );
         let mut line = |name: &str, value: &str| {
             if !value.is_empty() {
                 out.push_str(&format!("{name}: {value}\n"));

@@ -21,27 +21,41 @@ pub enum Wanted {
 /// A malformed value is ignored (section 14.2). Several ranges get the whole: nobody who loads a module wants parts
 /// of it, and a list of ranges is a way to make a server work.
 pub fn judge(value: &str, size: u64) -> Wanted {
-    let Some((unit, set)) = value.split_once('=') else { return Wanted::Whole };
+    let Some((unit, set)) = value.split_once('=') else {
+        return Wanted::Whole;
+    };
     if !unit.trim().eq_ignore_ascii_case("bytes") || set.contains(',') {
         return Wanted::Whole;
     }
-    let Some((first, last)) = set.trim().split_once('-') else { return Wanted::Whole };
+    let Some((first, last)) = set.trim().split_once('-') else {
+        return Wanted::Whole;
+    };
     match (number(first), number(last)) {
         (Number::None, Number::Is(suffix)) => {
             if suffix == 0 || size == 0 {
                 return Wanted::Unsatisfiable;
             }
-            Wanted::Part { first: size - suffix.min(size), last: size - 1 }
+            Wanted::Part {
+                first: size - suffix.min(size),
+                last: size - 1,
+            }
         }
         (Number::Is(first), last @ (Number::None | Number::Is(_))) => {
-            let last = if let Number::Is(last) = last { last } else { u64::MAX };
+            let last = if let Number::Is(last) = last {
+                last
+            } else {
+                u64::MAX
+            };
             if last < first {
                 return Wanted::Whole;
             }
             if first >= size {
                 return Wanted::Unsatisfiable;
             }
-            Wanted::Part { first, last: last.min(size - 1) }
+            Wanted::Part {
+                first,
+                last: last.min(size - 1),
+            }
         }
         _ => Wanted::Whole,
     }

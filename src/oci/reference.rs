@@ -23,10 +23,14 @@ pub enum ReferenceError {
     #[error("'{0}' names no registry: expected [oci://]host[:port]/repository[:tag][@digest]")]
     NoRegistry(String),
     /// The host or its port is malformed, or credentials stand before it.
-    #[error("'{0}' is no registry host: expected name, name:port or [IPv6]:port, without scheme or credentials")]
+    #[error(
+        "'{0}' is no registry host: expected name, name:port or [IPv6]:port, without scheme or credentials"
+    )]
     BadRegistry(String),
     /// The repository breaks the distribution spec's rule for `<name>`.
-    #[error("'{0}' is no repository: lower-case letters, digits and . _ - between single slashes are allowed")]
+    #[error(
+        "'{0}' is no repository: lower-case letters, digits and . _ - between single slashes are allowed"
+    )]
     BadRepository(String),
     /// The tag breaks the distribution spec's rule for `<reference>` as a tag.
     #[error("'{0}' is no tag: at most 128 of letters, digits and . _ -, beginning with a letter, digit or _")]
@@ -75,7 +79,10 @@ impl Reference {
 
     /// The repository with its registry.
     pub fn repository(&self) -> Repository {
-        Repository { registry: self.registry.clone(), path: self.repository.clone() }
+        Repository {
+            registry: self.registry.clone(),
+            path: self.repository.clone(),
+        }
     }
 
     /// The tag, if one is written.
@@ -128,7 +135,12 @@ impl FromStr for Reference {
         if tag.is_none() && digest.is_none() {
             return Err(ReferenceError::NoVersion(text.into()));
         }
-        Ok(Self { registry: repository.registry, repository: repository.path, tag: tag.map(Into::into), digest })
+        Ok(Self {
+            registry: repository.registry,
+            repository: repository.path,
+            tag: tag.map(Into::into),
+            digest,
+        })
     }
 }
 
@@ -159,7 +171,9 @@ impl serde::Serialize for Reference {
 
 impl<'de> serde::Deserialize<'de> for Reference {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -182,7 +196,9 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let bare = text.strip_prefix("oci://").unwrap_or(text);
-        let (registry, path) = bare.split_once('/').ok_or_else(|| ReferenceError::NoRegistry(text.into()))?;
+        let (registry, path) = bare
+            .split_once('/')
+            .ok_or_else(|| ReferenceError::NoRegistry(text.into()))?;
         if !is_registry(registry) {
             let shown = registry.rsplit('@').next().unwrap_or_default();
             return Err(ReferenceError::BadRegistry(shown.into()));
@@ -190,7 +206,10 @@ impl FromStr for Repository {
         if !is_repository(path) {
             return Err(ReferenceError::BadRepository(path.into()));
         }
-        Ok(Self { registry: registry.to_ascii_lowercase(), path: path.into() })
+        Ok(Self {
+            registry: registry.to_ascii_lowercase(),
+            path: path.into(),
+        })
     }
 }
 
@@ -233,9 +252,12 @@ pub fn is_registry(text: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         });
-    let port_ok = port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0));
+    let port_ok =
+        port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0));
     host_ok && port_ok
 }
 
@@ -296,14 +318,38 @@ mod tests {
     #[test]
     fn malformed_references_are_refused_and_never_echo_a_password() {
         for bad in [
-            "", "foo", "foo:1", "/foo:1", "host/:1", "host/foo", "host/foo:", "host/Foo:1", "host/a//b:1",
-            "host/a/:1", "host/../b:1", "host/a..b:1", "host/a:b:c", "host/a:-1", "ho st/a:1", "host:0/a:1",
-            "host:99999/a:1", "host:x/a:1", "https://host/a:1", "[::1/a:1", "[nope]/a:1", "host/a@sha256:12",
-            "-host/a:1", "host/a@md5:00", "host/a:1\n",
+            "",
+            "foo",
+            "foo:1",
+            "/foo:1",
+            "host/:1",
+            "host/foo",
+            "host/foo:",
+            "host/Foo:1",
+            "host/a//b:1",
+            "host/a/:1",
+            "host/../b:1",
+            "host/a..b:1",
+            "host/a:b:c",
+            "host/a:-1",
+            "ho st/a:1",
+            "host:0/a:1",
+            "host:99999/a:1",
+            "host:x/a:1",
+            "https://host/a:1",
+            "[::1/a:1",
+            "[nope]/a:1",
+            "host/a@sha256:12",
+            "-host/a:1",
+            "host/a@md5:00",
+            "host/a:1\n",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
         }
-        let told = "robot:s3cret@harbor.corp/a:1".parse::<Reference>().unwrap_err().to_string();
+        let told = "robot:s3cret@harbor.corp/a:1"
+            .parse::<Reference>()
+            .unwrap_err()
+            .to_string();
         assert!(!told.contains("s3cret"), "{told}");
     }
 }

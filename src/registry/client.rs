@@ -26,18 +26,31 @@ pub struct Client {
 impl Client {
     /// Speaks to `hosts`; tokens age by `clock`.
     pub fn new(hosts: Hosts, clock: Arc<dyn Clock>) -> Self {
-        Self { hosts, auth: Auth::new(clock) }
+        Self {
+            hosts,
+            auth: Auth::new(clock),
+        }
     }
 
     /// Sends a request and answers at most one challenge.
-    async fn send(&self, host: &Host, reference: &Reference, method: Method, path: &str, headers: HeaderMap) -> Result<Answer, RegistryError> {
+    async fn send(
+        &self,
+        host: &Host,
+        reference: &Reference,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+    ) -> Result<Answer, RegistryError> {
         let repository = reference.repository_path();
         let known = self.auth.known(host, repository).await;
         let answer = transport::send(host, method.clone(), path, headers.clone(), known.clone()).await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
-        let value = self.auth.answer(host, repository, answer.response.headers(), known.as_ref()).await?;
+        let value = self
+            .auth
+            .answer(host, repository, answer.response.headers(), known.as_ref())
+            .await?;
         transport::send(host, method, path, headers, Some(value)).await
     }
 
@@ -48,7 +61,11 @@ impl Client {
         method: Method,
         validator: Option<&Digest>,
     ) -> Result<Answer, RegistryError> {
-        let path = format!("/v2/{}/manifests/{}", reference.repository_path(), reference.selector());
+        let path = format!(
+            "/v2/{}/manifests/{}",
+            reference.repository_path(),
+            reference.selector()
+        );
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(media_type::ACCEPT));
         if let Some(validator) = validator.and_then(|d| HeaderValue::from_str(&format!("\"{d}\"")).ok()) {
@@ -62,7 +79,9 @@ impl Client {
 impl Registry for Client {
     async fn confirm(&self, reference: &Reference, known: &Digest) -> Result<Confirmation, RegistryError> {
         let host = self.hosts.get(reference.registry());
-        let answer = self.manifest_request(&host, reference, Method::HEAD, Some(known)).await?;
+        let answer = self
+            .manifest_request(&host, reference, Method::HEAD, Some(known))
+            .await?;
         match answer.response.status().as_u16() {
             304 => Ok(Confirmation::Same),
             200 => Ok(match answer.response.headers().get(CONTENT_DIGEST) {
@@ -83,7 +102,12 @@ impl Registry for Client {
             return Err(transport::refusal(&what, &host, answer).await);
         }
         let said = answer.response.headers().get(CONTENT_DIGEST).cloned();
-        let content_type = answer.response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
+        let content_type = answer
+            .response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .map(Into::into);
         let bytes = bounded(&what, &host, answer, limit).await?;
         let digest = Digest::of(&bytes);
         if let Some(said) = said.filter(|said| said.as_bytes() != digest.to_string().as_bytes()) {
@@ -92,16 +116,25 @@ impl Registry for Client {
             return Err(RegistryError::new(Kind::Corrupt, text));
         }
         if let Some(asked) = reference.digest().filter(|asked| **asked != digest) {
-            return Err(RegistryError::new(Kind::Corrupt, format!("{what}: asked for {asked}, got {digest}")));
+            return Err(RegistryError::new(
+                Kind::Corrupt,
+                format!("{what}: asked for {asked}, got {digest}"),
+            ));
         }
-        Ok(FetchedManifest { bytes, digest, media_type: content_type })
+        Ok(FetchedManifest {
+            bytes,
+            digest,
+            media_type: content_type,
+        })
     }
 
     async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError> {
         let host = self.hosts.get(reference.registry());
         let what = format!("GET the blob {digest} of {}", reference.repository());
         let path = format!("/v2/{}/blobs/{digest}", reference.repository_path());
-        let answer = self.send(&host, reference, Method::GET, &path, HeaderMap::new()).await?;
+        let answer = self
+            .send(&host, reference, Method::GET, &path, HeaderMap::new())
+            .await?;
         if answer.response.status() != StatusCode::OK {
             let mut error = transport::refusal(&what, &host, answer).await;
             // The manifest is there and names it: the registry is incomplete, not empty.
@@ -113,8 +146,12 @@ impl Registry for Client {
         }
         let size = answer.response.content_length();
         let stream = answer.response.bytes_stream();
-        let stream = stream.map(move |piece| piece.map_err(|e| RegistryError::from_transport(&what, &host.name, &e)));
-        Ok(Blob { size, stream: stream.boxed() })
+        let stream =
+            stream.map(move |piece| piece.map_err(|e| RegistryError::from_transport(&what, &host.name, &e)));
+        Ok(Blob {
+            size,
+            stream: stream.boxed(),
+        })
     }
 }
 
@@ -124,12 +161,19 @@ async fn bounded(what: &str, host: &Host, mut answer: Answer, limit: u64) -> Res
         let text = format!("{what}: the manifest has more than {limit} bytes (limits.manifest)");
         RegistryError::new(Kind::TooLarge, text)
     };
-    if answer.response.content_length().is_some_and(|length| length > limit) {
+    if answer
+        .response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(piece) =
-        answer.response.chunk().await.map_err(|e| RegistryError::from_transport(what, &host.name, &e))?
+    while let Some(piece) = answer
+        .response
+        .chunk()
+        .await
+        .map_err(|e| RegistryError::from_transport(what, &host.name, &e))?
     {
         body.extend_from_slice(&piece);
         if body.len() as u64 > limit {

@@ -71,7 +71,12 @@ pub struct RegistryError {
 impl RegistryError {
     /// An error without a hint.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: String::new(), retry_after: None }
+        Self {
+            kind,
+            detail: detail.into(),
+            hint: String::new(),
+            retry_after: None,
+        }
     }
 
     /// With what to do about it.
@@ -91,28 +96,45 @@ impl RegistryError {
             Kind::Dns
         } else if has("tunnel error") || has("proxy") {
             Kind::Proxy
-        } else if has("certificate") || has("InvalidContentType") || has("received fatal alert") || has("HandshakeFailure") {
+        } else if has("certificate")
+            || has("InvalidContentType")
+            || has("received fatal alert")
+            || has("HandshakeFailure")
+        {
             Kind::Tls
         } else {
             Kind::Connect
         };
         let hint = match kind {
             Kind::Tls if has("UnknownIssuer") => {
-                format!("put the CA that signed {host}'s certificate into a PEM file and name it with --ca or registry.ca")
+                format!(
+                    "put the CA that signed {host}'s certificate into a PEM file and name it with --ca or registry.ca"
+                )
             }
             Kind::Tls if has("InvalidContentType") => {
                 format!("{host} seems to speak plain http there: --plain-http {host} or registry.plain_http")
             }
             Kind::Tls if has("NotValidForName") => {
-                format!("{host}'s certificate is for another name: use that name in the reference, or renew it")
+                format!(
+                    "{host}'s certificate is for another name: use that name in the reference, or renew it"
+                )
             }
-            Kind::Tls if has("Expired") => format!("{host}'s certificate has expired, or this machine's clock is wrong"),
+            Kind::Tls if has("Expired") => {
+                format!("{host}'s certificate has expired, or this machine's clock is wrong")
+            }
             Kind::Proxy => "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY".into(),
             Kind::Dns => format!("does {host} resolve on this machine?"),
-            Kind::Connect => format!("can this machine reach {host}? A proxy is taken from HTTPS_PROXY and HTTP_PROXY"),
+            Kind::Connect => {
+                format!("can this machine reach {host}? A proxy is taken from HTTPS_PROXY and HTTP_PROXY")
+            }
             _ => String::new(),
         };
-        Self { kind, detail: format!("{what}: {chain}"), hint, retry_after: None }
+        Self {
+            kind,
+            detail: format!("{what}: {chain}"),
+            hint,
+            retry_after: None,
+        }
     }
 }
 
@@ -136,7 +158,11 @@ fn chain(error: &reqwest::Error) -> String {
         next = cause.source();
     }
     if parts.is_empty() {
-        parts.push(if error.is_timeout() { "timed out".into() } else { "the connection failed".into() });
+        parts.push(if error.is_timeout() {
+            "timed out".into()
+        } else {
+            "the connection failed".into()
+        });
     }
     crate::oci::error_code::shown(&parts.join(": "))
 }

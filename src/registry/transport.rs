@@ -41,19 +41,30 @@ pub async fn send(
         .map_err(|e| RegistryError::new(Kind::Upstream, format!("{what}: {e}")))?;
     let mut authorization = authorization;
     for hop in 0..=MAX_HOPS {
-        let mut request = host.http.request(method.clone(), url.clone()).headers(headers.clone());
+        let mut request = host
+            .http
+            .request(method.clone(), url.clone())
+            .headers(headers.clone());
         if let Some(value) = authorization.take() {
             request = request.header(AUTHORIZATION, value);
         }
         let shown = url.host_str().unwrap_or_default().to_owned();
-        let response =
-            request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
         if !is_redirect(response.status()) {
-            return Ok(Answer { response, from_registry: hop == 0 });
+            return Ok(Answer {
+                response,
+                from_registry: hop == 0,
+            });
         }
         url = next(&what, &url, response.headers())?;
     }
-    Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: more than {MAX_HOPS} redirects")))
+    Err(RegistryError::new(
+        Kind::RedirectRefused,
+        format!("{what}: more than {MAX_HOPS} redirects"),
+    ))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -62,11 +73,18 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// Where a redirect leads, if it is one that we follow.
 fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
-    let refuse = |why: String| Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: redirected {why}")));
+    let refuse = |why: String| {
+        Err(RegistryError::new(
+            Kind::RedirectRefused,
+            format!("{what}: redirected {why}"),
+        ))
+    };
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return refuse("without a Location".into());
     };
-    let Ok(to) = from.join(location) else { return refuse("to something that is no URL".into()) };
+    let Ok(to) = from.join(location) else {
+        return refuse("to something that is no URL".into());
+    };
     let shown = to.host_str().unwrap_or_default();
     match (from.scheme(), to.scheme()) {
         ("https", "http") => return refuse(format!("from https to http, at {shown}")),
@@ -76,7 +94,10 @@ fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryErro
     if !to.username().is_empty() || to.password().is_some() {
         return refuse(format!("to a URL with credentials, at {shown}"));
     }
-    if to.port().is_some_and(|port| port < 1024 && port != 80 && port != 443) {
+    if to
+        .port()
+        .is_some_and(|port| port < 1024 && port != 80 && port != 443)
+    {
         return refuse(format!("to {shown}, port {}", to.port().unwrap_or_default()));
     }
     Ok(to)
@@ -84,7 +105,10 @@ fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryErro
 
 /// Makes an error of an answer that is not a success, reading its text as far as it is of the specification's form.
 pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
-    let Answer { mut response, from_registry } = answer;
+    let Answer {
+        mut response,
+        from_registry,
+    } = answer;
     let status = response.status();
     let retry_after = retry_after(response.headers());
     let is_html = response
@@ -115,17 +139,30 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
     };
     let name = &host.name;
     let hint = match kind {
-        Kind::Upstream if status == 404 && is_html => format!("{name} answered with a web page; is there a registry at that address?"),
-        Kind::Upstream if status == 400 && body.starts_with(b"Client sent an HTTP request to an HTTPS server") => {
+        Kind::Upstream if status == 404 && is_html => {
+            format!("{name} answered with a web page; is there a registry at that address?")
+        }
+        Kind::Upstream
+            if status == 400 && body.starts_with(b"Client sent an HTTP request to an HTTPS server") =>
+        {
             format!("{name} speaks TLS there: take it out of registry.plain_http")
         }
         Kind::Denied if host.credentials.is_none() => {
-            format!("it does not exist, or it needs credentials: registry.hosts.{name}.username and password_file")
+            format!(
+                "it does not exist, or it needs credentials: registry.hosts.{name}.username and password_file"
+            )
         }
-        Kind::Denied => format!("are the credentials in registry.hosts.{name} right, and may they pull this repository?"),
+        Kind::Denied => {
+            format!("are the credentials in registry.hosts.{name} right, and may they pull this repository?")
+        }
         _ => String::new(),
     };
-    RegistryError { kind, detail, hint, retry_after }
+    RegistryError {
+        kind,
+        detail,
+        hint,
+        retry_after,
+    }
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).
@@ -133,7 +170,10 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(std::time::SystemTime::now()).unwrap_or_default(),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()?
+            .duration_since(std::time::SystemTime::now())
+            .unwrap_or_default(),
     };
     Some(wait.min(MAX_RETRY_AFTER))
 }
@@ -144,7 +184,9 @@ mod tests {
 
     fn led(from: &str, location: &str) -> Result<String, Kind> {
         let headers = [(LOCATION, location.parse().unwrap())].into_iter().collect();
-        next("GET x", &from.parse().unwrap(), &headers).map(|url| url.to_string()).map_err(|e| e.kind)
+        next("GET x", &from.parse().unwrap(), &headers)
+            .map(|url| url.to_string())
+            .map_err(|e| e.kind)
     }
 
     #[test]
@@ -158,10 +200,20 @@ mod tests {
             assert_eq!(led("https://r.example/v2/", location).as_deref(), Ok(to));
         }
         assert!(led("http://r.example/v2/", "http://blobs.example/x").is_ok());
-        for location in
-            ["http://r.example/x", "ftp://r.example/x", "file:///etc/passwd", "https://u:p@r.example/", "https://r.example:22/", "https://[", ""]
-        {
-            let expected = if location.is_empty() { Ok("https://r.example/v2/".to_owned()) } else { Err(Kind::RedirectRefused) };
+        for location in [
+            "http://r.example/x",
+            "ftp://r.example/x",
+            "file:///etc/passwd",
+            "https://u:p@r.example/",
+            "https://r.example:22/",
+            "https://[",
+            "",
+        ] {
+            let expected = if location.is_empty() {
+                Ok("https://r.example/v2/".to_owned())
+            } else {
+                Err(Kind::RedirectRefused)
+            };
             assert_eq!(led("https://r.example/v2/", location), expected, "{location}");
         }
     }

@@ -28,7 +28,17 @@ pub struct Line<'a> {
 
 /// Writes the line. What a client chose is written with controls escaped, in either format.
 pub fn write(line: &Line<'_>) {
-    let Line { peer, method, target, status, bytes, took, complete, agent, note } = line;
+    let Line {
+        peer,
+        method,
+        target,
+        status,
+        bytes,
+        took,
+        complete,
+        agent,
+        note,
+    } = line;
     let method = crate::oci::error_code::shown(method);
     let target = crate::oci::error_code::shown(target);
     let agent = crate::oci::error_code::shown(agent);

@@ -78,7 +78,11 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         let config = &self.app.config;
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let patience = if session.get_keepalive().is_some() { config.idle_timeout } else { config.header_timeout };
+        let patience = if session.get_keepalive().is_some() {
+            config.idle_timeout
+        } else {
+            config.header_timeout
+        };
         match tokio::time::timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
@@ -96,7 +100,9 @@ impl HttpServerApp for Connection {
         let (answer, label, reusable) = self.app.answer(head, &raw).await;
         let target = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
         let method = session.req_header().method.as_str().to_owned();
-        let agent = session.get_header(http::header::USER_AGENT).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let agent = session
+            .get_header(http::header::USER_AGENT)
+            .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
 
         let reusable = reusable && !self.app.drain.is_draining() && !*shutdown.borrow();
         session.set_keepalive(reusable.then(|| config.idle_timeout.as_secs().max(1)));
@@ -108,8 +114,14 @@ impl HttpServerApp for Connection {
         let status_text = status.to_string();
         let cache = note.cache.unwrap_or("none");
         let metrics = &self.app.metrics;
-        metrics.requests.with_label_values(&[label, status_text.as_str(), cache]).inc();
-        metrics.request_duration.with_label_values(&[label]).observe(took.as_secs_f64());
+        metrics
+            .requests
+            .with_label_values(&[label, status_text.as_str(), cache])
+            .inc();
+        metrics
+            .request_duration
+            .with_label_values(&[label])
+            .observe(took.as_secs_f64());
         metrics.response_bytes.with_label_values(&[label]).inc_by(bytes);
         if label != "health" {
             access_log::write(&Line {
@@ -138,7 +150,8 @@ impl HttpServerApp for Connection {
 impl Connection {
     /// Writes an answer: bytes of body sent, and whether that was all.
     async fn write(&self, session: &mut ServerSession, answer: Answer, head_only: bool) -> (u64, bool) {
-        let Ok(mut header) = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 2)) else {
+        let Ok(mut header) = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 2))
+        else {
             return (0, false);
         };
         for (name, value) in &answer.headers {
@@ -146,17 +159,27 @@ impl Connection {
                 return (0, false);
             }
         }
-        if header.insert_header("server", "larder").is_err() || session.write_response_header(Box::new(header)).await.is_err() {
+        if header.insert_header("server", "larder").is_err()
+            || session.write_response_header(Box::new(header)).await.is_err()
+        {
             return (0, false);
         }
         let bytes = match answer.content {
             _ if head_only => Bytes::new(),
             Content::None => Bytes::new(),
             Content::Bytes(bytes) => bytes,
-            Content::Module { body: crate::store::Body::Memory(bytes), first, last, .. } => {
-                bytes.slice(first as usize..last as usize + 1)
-            }
-            Content::Module { body: crate::store::Body::File(file), first, last, digest } => {
+            Content::Module {
+                body: crate::store::Body::Memory(bytes),
+                first,
+                last,
+                ..
+            } => bytes.slice(first as usize..last as usize + 1),
+            Content::Module {
+                body: crate::store::Body::File(file),
+                first,
+                last,
+                digest,
+            } => {
                 return self.write_file(session, file, first, last, &digest).await;
             }
         };
@@ -199,7 +222,11 @@ impl Connection {
             let to = (last + 1 - start).min(piece.len() as u64) as usize;
             let part = piece.slice(from..to);
             let length = part.len() as u64;
-            if session.write_response_body(part, index == last / piece_bytes).await.is_err() {
+            if session
+                .write_response_body(part, index == last / piece_bytes)
+                .await
+                .is_err()
+            {
                 return (sent, false);
             }
             sent += length;
@@ -245,7 +272,14 @@ impl Data {
         };
         let label = route.label();
         let answer = match route {
-            Route::Root => respond::plain(concat!("larder ", env!("CARGO_PKG_VERSION"), ": plugins are listed at /plugins/\n").into()),
+            Route::Root => respond::plain(
+                concat!(
+                    "larder ",
+                    env!("CARGO_PKG_VERSION"),
+                    ": plugins are listed at /plugins/\n"
+                )
+                .into(),
+            ),
             Route::Health => respond::plain("ok\n".into()),
             Route::Redirect(to) => respond::redirect(&to),
             Route::Plugins => self.list(headers, path, self.listing().names()),
@@ -261,7 +295,13 @@ impl Data {
                 if self.listing().versions(&name).contains(&version) {
                     self.list(headers, path, self.listing().files(&name, &version))
                 } else {
-                    self.unknown(headers, &Request { name, version: Some(version) })
+                    self.unknown(
+                        headers,
+                        &Request {
+                            name,
+                            version: Some(version),
+                        },
+                    )
                 }
             }
             Route::Inventory => {
@@ -276,7 +316,10 @@ impl Data {
     }
 
     fn listing(&self) -> Listing<'_> {
-        Listing { catalog: &self.catalog, store: self.cache.store().as_ref() }
+        Listing {
+            catalog: &self.catalog,
+            store: self.cache.store().as_ref(),
+        }
     }
 
     fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
@@ -289,9 +332,25 @@ impl Data {
     }
 
     fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
-        let nearest = self.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect();
-        refuse::unknown(headers, request, self.catalog.lists(request.name.as_str()), versions, nearest)
+        let versions = self
+            .listing()
+            .versions(&request.name)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let nearest = self
+            .catalog
+            .nearest(request.name.as_str())
+            .into_iter()
+            .map(ToString::to_string)
+            .collect();
+        refuse::unknown(
+            headers,
+            request,
+            self.catalog.lists(request.name.as_str()),
+            versions,
+            nearest,
+        )
     }
 
     /// What may answer; `None` when no rule and no local file does.
@@ -301,25 +360,40 @@ impl Data {
             let local = self.listing().highest_local(&request.name)?;
             plan.versions.push((local, Why::Exact));
         }
-        let local = || plan.versions.iter().any(|(version, _)| self.listing().is_local(&request.name, version));
+        let local = || {
+            plan.versions
+                .iter()
+                .any(|(version, _)| self.listing().is_local(&request.name, version))
+        };
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
     async fn module(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let Some(plan) = self.plan(request) else { return self.unknown(headers, request) };
+        let Some(plan) = self.plan(request) else {
+            return self.unknown(headers, request);
+        };
         match self.cache.get(&request.name, &plan).await {
-            Ok(served) => respond::module(headers, served, matches!(request.version, Some(Version::Digest(_)))),
+            Ok(served) => respond::module(
+                headers,
+                served,
+                matches!(request.version, Some(Version::Digest(_))),
+            ),
             Err(error) => self.refused(headers, request, &error),
         }
     }
 
     async fn metadata(&self, headers: &HeaderMap, request: &Request, json: bool) -> Answer {
-        let Some(plan) = self.plan(request) else { return self.unknown(headers, request) };
+        let Some(plan) = self.plan(request) else {
+            return self.unknown(headers, request);
+        };
         let served = match self.cache.get(&request.name, &plan).await {
             Ok(served) => served,
             Err(error) => return self.refused(headers, request, &error),
         };
-        let version = request.version.as_ref().or(plan.versions.first().map(|(version, _)| version));
+        let version = request
+            .version
+            .as_ref()
+            .or(plan.versions.first().map(|(version, _)| version));
         let (reference, manifest) = match &served.origin {
             Origin::Registry { reference, manifest } => (reference.to_string(), Some(*manifest)),
             Origin::Overlay(path) => (path.display().to_string(), None),
@@ -338,12 +412,22 @@ impl Data {
         } else {
             respond::small(headers, TEXT, metadata_txt::render(&metadata), served.modified)
         };
-        answer.note = respond::describe(&mut answer.headers, &served.origin, served.why.as_str(), &served.status);
+        answer.note = respond::describe(
+            &mut answer.headers,
+            &served.origin,
+            served.why.as_str(),
+            &served.status,
+        );
         answer
     }
 
     fn refused(&self, headers: &HeaderMap, request: &Request, error: &crate::cache::CacheError) -> Answer {
-        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
+        let versions = self
+            .listing()
+            .versions(&request.name)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         refuse::cache_error(headers, request, error, versions)
     }
 }

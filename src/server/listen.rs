@@ -50,7 +50,11 @@ impl Drop for InFlight {
 impl Drain {
     /// Nothing is leaving.
     pub fn new() -> Self {
-        Self { phase: watch::Sender::new(Phase::Serving), in_flight: Arc::default(), stop: watch::Sender::new(false) }
+        Self {
+            phase: watch::Sender::new(Phase::Serving),
+            in_flight: Arc::default(),
+            stop: watch::Sender::new(false),
+        }
     }
 
     /// True from the signal on.
@@ -75,7 +79,11 @@ impl Drain {
             let mut quiet = 0;
             while quiet < 2 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                quiet = if self.in_flight.load(Ordering::SeqCst) == 0 { quiet + 1 } else { 0 };
+                quiet = if self.in_flight.load(Ordering::SeqCst) == 0 {
+                    quiet + 1
+                } else {
+                    0
+                };
             }
         };
         if tokio::time::timeout(config.finish, all_done).await.is_err() {
@@ -103,10 +111,17 @@ impl Port {
     /// # Errors
     /// The operating system's, as it is.
     pub fn open(address: SocketAddr, name: &'static str) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Self { tcp: socket.listen(BACKLOG)?, name })
+        Ok(Self {
+            tcp: socket.listen(BACKLOG)?,
+            name,
+        })
     }
 
     /// The address with the port that was given.
@@ -115,8 +130,13 @@ impl Port {
     }
 
     /// Accepts until the drain closes it. `app` makes what answers a connection from a peer.
-    pub async fn accept<A>(self, limit: usize, drain: Drain, metrics: Arc<Metrics>, app: impl Fn(SocketAddr) -> Arc<A>)
-    where
+    pub async fn accept<A>(
+        self,
+        limit: usize,
+        drain: Drain,
+        metrics: Arc<Metrics>,
+        app: impl Fn(SocketAddr) -> Arc<A>,
+    ) where
         A: ServerApp + Send + Sync + 'static,
     {
         let slots = Arc::new(Semaphore::new(limit));
@@ -155,7 +175,10 @@ impl Port {
 }
 
 /// An open connection: counted, and holding its slot, until it is dropped, by a panic too.
-struct Counted(prometheus::IntGauge, #[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedSemaphorePermit);
+struct Counted(
+    prometheus::IntGauge,
+    #[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedSemaphorePermit,
+);
 
 impl Drop for Counted {
     fn drop(&mut self) {

@@ -1,17 +1,17 @@
 //! Answers as values: a status, fields, a body still to be read. `app` writes them.
 
+use crate::cache::{Origin, Served};
 use crate::clock::Timestamp;
 use crate::http::cache_status::CacheStatus;
 use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::range::{self, Wanted};
-use crate::cache::{Origin, Served};
 use crate::oci::Digest;
 use crate::store::Body;
 use base64::Engine;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, LOCATION,
+    RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -75,7 +75,12 @@ pub struct Note {
 }
 
 /// A small, complete answer, with validators of its own.
-pub fn small(request: &HeaderMap, content_type: &'static str, content: String, modified: Timestamp) -> Answer {
+pub fn small(
+    request: &HeaderMap,
+    content_type: &'static str,
+    content: String,
+    modified: Timestamp,
+) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -90,10 +95,18 @@ pub fn small(request: &HeaderMap, content_type: &'static str, content: String, m
 /// A text without validators, for probes.
 pub fn plain(content: String) -> Answer {
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Answer { status: 200, headers, content: Content::Bytes(content.into()), note: Note::default() }
+    Answer {
+        status: 200,
+        headers,
+        content: Content::Bytes(content.into()),
+        note: Note::default(),
+    }
 }
 
 /// To the same place with a slash. The place is relative: behind a proxy we do not know our own name.
@@ -101,30 +114,53 @@ pub fn redirect(to: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(LOCATION, value(to));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-    Answer { status: 301, headers, content: Content::None, note: Note::default() }
+    Answer {
+        status: 301,
+        headers,
+        content: Content::None,
+        note: Note::default(),
+    }
 }
 
 /// A module.
 pub fn module(request: &HeaderMap, served: Served, immutable: bool) -> Answer {
-    let Served { body, module, modified, origin, why, status } = served;
+    let Served {
+        body,
+        module,
+        modified,
+        origin,
+        why,
+        status,
+    } = served;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
-    let lifetime = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let lifetime = if immutable {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
     let note = describe(&mut headers, &origin, why.as_str(), &status);
     let size = module.size;
-    let mut answer = negotiate(request, headers, module.digest, modified, size, |first, last| Content::Module {
-        body,
-        first,
-        last,
-        digest: module.digest,
+    let mut answer = negotiate(request, headers, module.digest, modified, size, |first, last| {
+        Content::Module {
+            body,
+            first,
+            last,
+            digest: module.digest,
+        }
     });
     answer.note = note;
     answer
 }
 
 /// The fields that tell where an answer came from.
-pub fn describe(headers: &mut HeaderMap, origin: &Origin, matched: &'static str, status: &CacheStatus) -> Note {
+pub fn describe(
+    headers: &mut HeaderMap,
+    origin: &Origin,
+    matched: &'static str,
+    status: &CacheStatus,
+) -> Note {
     headers.insert(CACHE_STATUS, value(&status.to_string()));
     headers.insert(MATCH, HeaderValue::from_static(matched));
     let reference = match origin {
@@ -135,7 +171,12 @@ pub fn describe(headers: &mut HeaderMap, origin: &Origin, matched: &'static str,
         Origin::Overlay(path) => path.display().to_string(),
     };
     headers.insert(REFERENCE, value(&reference));
-    Note { cache: Some(status.label()), reference: Some(reference), matched: Some(matched), ..Note::default() }
+    Note {
+        cache: Some(status.label()),
+        reference: Some(reference),
+        matched: Some(matched),
+        ..Note::default()
+    }
 }
 
 /// `Cache-Status` of a refusal.
@@ -155,14 +196,22 @@ fn negotiate(
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
     let etag = format!("\"{digest}\"");
-    let validators = Validators { etag: &etag, modified };
+    let validators = Validators {
+        etag: &etag,
+        modified,
+    };
     headers.insert(ETAG, value(&etag));
     headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
     headers.insert(REPR_DIGEST, value(&format!("sha-256=:{encoded}:")));
-    let answer = |status, headers, content| Answer { status, headers, content, note: Note::default() };
+    let answer = |status, headers, content| Answer {
+        status,
+        headers,
+        content,
+        note: Note::default(),
+    };
     match conditional::judge(request, validators) {
         Verdict::NotModified => {
             headers.remove(CONTENT_TYPE);

@@ -48,9 +48,20 @@ impl Disk {
     ///
     /// # Errors
     /// `Locked` when another process has it; `Io` when it cannot be made or read.
-    pub fn open(dir: &Path, limit: u64, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    pub fn open(
+        dir: &Path,
+        limit: u64,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
-        for folder in [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()] {
+        for folder in [
+            layout.root().into(),
+            layout.tmp(),
+            layout.quarantine(),
+            layout.records(),
+            layout.modules(),
+        ] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|e| StoreError::io("creating", &folder, e))?;
         }
@@ -62,10 +73,30 @@ impl Disk {
         );
         metrics.quarantined.inc_by(found.quarantined);
         let bytes = found.modules.values().map(|(size, _)| size).sum();
-        let entry = |(size, last_used)| Entry { size, last_used, touched: false, checks: None };
-        let modules = found.modules.into_iter().map(|(digest, facts)| (digest, entry(facts))).collect();
-        let index = Mutex::new(Index { modules, records: found.records, bytes });
-        Ok(Self { layout, limit, clock, metrics, index, _lock: lock })
+        let entry = |(size, last_used)| Entry {
+            size,
+            last_used,
+            touched: false,
+            checks: None,
+        };
+        let modules = found
+            .modules
+            .into_iter()
+            .map(|(digest, facts)| (digest, entry(facts)))
+            .collect();
+        let index = Mutex::new(Index {
+            modules,
+            records: found.records,
+            bytes,
+        });
+        Ok(Self {
+            layout,
+            limit,
+            clock,
+            metrics,
+            index,
+            _lock: lock,
+        })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -97,7 +128,9 @@ impl Disk {
     pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
         let path = self.layout.record(&record.reference);
         let bytes = record.encode();
-        self.index().records.insert(record.reference.clone(), Arc::new(record));
+        self.index()
+            .records
+            .insert(record.reference.clone(), Arc::new(record));
         let tmp = self.layout.tmp();
         let wrong = |e| StoreError::io("writing", &path, e);
         let mut file = NamedTempFile::new_in(&tmp).map_err(wrong)?;
@@ -126,13 +159,24 @@ impl Disk {
         sync_folder(folder)?;
         let leaving = {
             let mut index = self.index();
-            let entry = Entry { size: module.size, last_used: self.clock.now(), touched: true, checks: Some(checks) };
+            let entry = Entry {
+                size: module.size,
+                last_used: self.clock.now(),
+                touched: true,
+                checks: Some(checks),
+            };
             index.bytes += module.size;
             if let Some(old) = index.modules.insert(module.digest, entry) {
                 index.bytes -= old.size;
             }
             let held = index.modules.iter();
-            let held = held.map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used }).collect();
+            let held = held
+                .map(|(digest, e)| Held {
+                    digest: *digest,
+                    size: e.size,
+                    last_used: e.last_used,
+                })
+                .collect();
             evict::choose(held, self.limit, &module.digest)
         };
         for digest in leaving {
@@ -160,8 +204,17 @@ impl Disk {
             if let Some(entry) = index.modules.remove(digest) {
                 index.bytes -= entry.size;
             }
-            let points = |record: &Record| record.present().is_some_and(|present| present.module.digest == *digest);
-            let gone: Vec<_> = index.records.values().filter(|r| points(r)).map(|r| r.reference.clone()).collect();
+            let points = |record: &Record| {
+                record
+                    .present()
+                    .is_some_and(|present| present.module.digest == *digest)
+            };
+            let gone: Vec<_> = index
+                .records
+                .values()
+                .filter(|r| points(r))
+                .map(|r| r.reference.clone())
+                .collect();
             for reference in &gone {
                 index.records.remove(reference);
             }
@@ -175,7 +228,11 @@ impl Disk {
                 return Err(StoreError::io("removing", &path, e));
             }
         }
-        if gone.is_empty() { Ok(()) } else { sync_folder(&self.layout.records()) }
+        if gone.is_empty() {
+            Ok(())
+        } else {
+            sync_folder(&self.layout.records())
+        }
     }
 
     /// Opens a module. `None` when it is not there or was found damaged; then its bytes are out of the way.
@@ -254,15 +311,23 @@ impl Disk {
 fn lock(layout: &Layout) -> Result<File, StoreError> {
     let path = layout.lock();
     let wrong = |e| StoreError::io("locking", &path, e);
-    let mut file =
-        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(wrong)?;
+    let mut file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(wrong)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             let parent = layout.root().parent().unwrap_or(layout.root());
-            return Err(StoreError::Locked { path: parent.into(), holder: holder.trim().into() });
+            return Err(StoreError::Locked {
+                path: parent.into(),
+                holder: holder.trim().into(),
+            });
         }
         Err(fs::TryLockError::Error(e)) => return Err(wrong(e)),
     }
@@ -272,7 +337,9 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("syncing", folder, e))
+    File::open(folder)
+        .and_then(|f| f.sync_all())
+        .map_err(|e| StoreError::io("syncing", folder, e))
 }
 
 #[cfg(test)]

@@ -41,7 +41,11 @@ impl Memory {
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { cache, live: Arc::default(), limit }
+        Self {
+            cache,
+            live: Arc::default(),
+            limit,
+        }
     }
 
     /// The largest module that is kept here: one of four times that size still fits beside it.
@@ -55,7 +59,12 @@ impl Memory {
     }
 
     /// Takes `size` of the budget, and reads the bytes only then. `None` when there is no room for them now or ever.
-    pub fn load<E>(&self, digest: Digest, size: u64, read: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Option<Bytes>, E> {
+    pub fn load<E>(
+        &self,
+        digest: Digest,
+        size: u64,
+        read: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Option<Bytes>, E> {
         if size > self.largest() {
             return Ok(None);
         }
@@ -76,7 +85,10 @@ impl Memory {
                 return Err(e);
             }
         };
-        let bytes = Bytes::from_owner(Counted { bytes, live: self.live.clone() });
+        let bytes = Bytes::from_owner(Counted {
+            bytes,
+            live: self.live.clone(),
+        });
         self.cache.insert(digest, bytes.clone());
         self.cache.run_pending_tasks();
         Ok(Some(bytes))
@@ -99,7 +111,9 @@ mod tests {
     use super::*;
 
     fn load(memory: &Memory, name: &str, size: usize) -> Option<Bytes> {
-        memory.load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size])).unwrap()
+        memory
+            .load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size]))
+            .unwrap()
     }
 
     #[test]
@@ -121,9 +135,14 @@ mod tests {
     #[test]
     fn bytes_count_until_the_last_reader_is_done() {
         let memory = Memory::new(400);
-        let readers: Vec<_> = (0..4).filter_map(|n| load(&memory, &n.to_string(), 100)).collect();
+        let readers: Vec<_> = (0..4)
+            .filter_map(|n| load(&memory, &n.to_string(), 100))
+            .collect();
         assert_eq!(readers.len(), 4);
-        assert!(load(&memory, "fifth", 100).is_none(), "the budget is used up, kept or not");
+        assert!(
+            load(&memory, "fifth", 100).is_none(),
+            "the budget is used up, kept or not"
+        );
         drop(readers);
         memory.cache.run_pending_tasks();
         assert!(load(&memory, "fifth", 100).is_some());

@@ -42,9 +42,14 @@ impl Tiered {
         })
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Disk) -> T + Send + 'static) -> Result<T, StoreError> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         let disk = self.disk.clone();
-        tokio::task::spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Lost)
+        tokio::task::spawn_blocking(move || work(&disk))
+            .await
+            .map_err(|_| StoreError::Lost)
     }
 
     /// Bytes of a file that `open` finds, by way of memory where they fit. `lost` is told when they cannot be read.
@@ -57,7 +62,9 @@ impl Tiered {
         if let Some(bytes) = self.memory.get(&digest) {
             return Ok(Some(Body::Memory(bytes)));
         }
-        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await;
+        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES]
+            .lock()
+            .await;
         if let Some(bytes) = self.memory.get(&digest) {
             return Ok(Some(Body::Memory(bytes)));
         }
@@ -104,13 +111,16 @@ impl Store for Tiered {
         self.disk.touch(&digest);
         let module = module.clone();
         let lost = move |disk: &Disk, error| disk.lose(&digest, &Damage::Unreadable(error));
-        self.through_memory(digest, move |disk| disk.open_module(&module), lost).await
+        self.through_memory(digest, move |disk| disk.open_module(&module), lost)
+            .await
     }
 
     async fn damaged(&self, digest: &Digest, problem: std::io::Error) {
         let digest = *digest;
         self.memory.remove(&digest);
-        let _ = self.blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem))).await;
+        let _ = self
+            .blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem)))
+            .await;
     }
 
     fn overlay(&self) -> Arc<overlay::Index> {
@@ -118,9 +128,12 @@ impl Store for Tiered {
     }
 
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
-        let Ok(module) = &entry.module else { return Ok(None) };
+        let Ok(module) = &entry.module else {
+            return Ok(None);
+        };
         let lost = |_: &Disk, error| tracing::warn!(%error, "a local plugin cannot be read");
-        self.through_memory(module.digest, move |_| entry.open(), lost).await
+        self.through_memory(module.digest, move |_| entry.open(), lost)
+            .await
     }
 
     async fn maintain(&self) {
@@ -131,6 +144,11 @@ impl Store for Tiered {
     fn usage(&self) -> Usage {
         let (disk_entries, disk_bytes) = self.disk.usage();
         let (memory_entries, memory_bytes) = self.memory.usage();
-        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes }
+        Usage {
+            disk_entries,
+            disk_bytes,
+            memory_entries,
+            memory_bytes,
+        }
     }
 }

@@ -4,7 +4,12 @@ use std::io::Write;
 
 const WASM: &[u8] = b"\0asm\x01\0\0\0one";
 const OTHER: &[u8] = b"\0asm\x01\0\0\0two";
-const LIMITS: Limits = Limits { manifest: ByteSize(1 << 20), module: ByteSize(100 << 20), ratio: 200, tar_entries: 50 };
+const LIMITS: Limits = Limits {
+    manifest: ByteSize(1 << 20),
+    module: ByteSize(100 << 20),
+    ratio: 200,
+    tar_entries: 50,
+};
 
 #[derive(Default)]
 struct Memory(Vec<u8>);
@@ -23,7 +28,9 @@ impl Sink for Memory {
 
 fn run(layer: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut out = Memory::default();
-    extract(layer, &LIMITS, &mut out).map(|()| out.0).map_err(|e| e.code())
+    extract(layer, &LIMITS, &mut out)
+        .map(|()| out.0)
+        .map_err(|e| e.code())
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -45,7 +52,9 @@ fn header(path: &str, size: u64, kind: tar::EntryType) -> tar::Header {
 fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, bytes) in files {
-        builder.append(&header(path, bytes.len() as u64, tar::EntryType::Regular), *bytes).unwrap();
+        builder
+            .append(&header(path, bytes.len() as u64, tar::EntryType::Regular), *bytes)
+            .unwrap();
     }
     builder.into_inner().unwrap()
 }
@@ -74,7 +83,9 @@ fn pax(records: &[(&str, &str)], kind: tar::EntryType, then: &[(&str, &[u8])]) -
         })
         .collect();
     let mut builder = tar::Builder::new(Vec::new());
-    builder.append(&header("pax", body.len() as u64, kind), body.as_bytes()).unwrap();
+    builder
+        .append(&header("pax", body.len() as u64, kind), body.as_bytes())
+        .unwrap();
     let mut out = builder.into_inner().unwrap();
     out.truncate(out.len() - 1024);
     out.extend(tar_of(then));
@@ -96,7 +107,14 @@ fn every_packing_of_a_module_is_opened() {
         ("dot slash", tar_of(&[("./plugin.wasm", WASM)])),
         ("in a folder", tar_of(&[("build/plugin.wasm", WASM)])),
         ("another name", tar_of(&[("main.wasm", WASM), ("LICENSE", b"x")])),
-        ("long name by PAX", pax(&[("path", &format!("{}/plugin.wasm", "d".repeat(200)))], tar::EntryType::XHeader, &[("x", WASM)])),
+        (
+            "long name by PAX",
+            pax(
+                &[("path", &format!("{}/plugin.wasm", "d".repeat(200)))],
+                tar::EntryType::XHeader,
+                &[("x", WASM)],
+            ),
+        ),
     ] {
         assert_eq!(run(&layer).as_deref(), Ok(WASM), "{shape}");
     }
@@ -118,18 +136,42 @@ fn in_an_archive_plugin_wasm_wins_wherever_it_stands() {
 
 #[test]
 fn riddles_are_refused() {
-    assert_eq!(run(&tar_of(&[("plugin.wasm", WASM), ("./plugin.wasm", OTHER)])), Err("ambiguous_entry"));
-    assert_eq!(run(&tar_of(&[("a/plugin.wasm", WASM), ("b/plugin.wasm", OTHER)])), Err("ambiguous_entry"));
-    assert_eq!(run(&tar_of(&[("a.wasm", WASM), ("b.wasm", OTHER)])), Err("ambiguous_entry"));
+    assert_eq!(
+        run(&tar_of(&[("plugin.wasm", WASM), ("./plugin.wasm", OTHER)])),
+        Err("ambiguous_entry")
+    );
+    assert_eq!(
+        run(&tar_of(&[("a/plugin.wasm", WASM), ("b/plugin.wasm", OTHER)])),
+        Err("ambiguous_entry")
+    );
+    assert_eq!(
+        run(&tar_of(&[("a.wasm", WASM), ("b.wasm", OTHER)])),
+        Err("ambiguous_entry")
+    );
 }
 
 #[test]
 fn an_archive_without_a_module_says_so() {
-    for files in [&[("README.md", &b"x"[..])][..], &[("../plugin.wasm", WASM)], &[("/plugin.wasm", WASM)], &[]] {
-        assert_eq!(run(&gzip(&tar_of(files))), Err(if files.is_empty() { "not_wasm" } else { "no_plugin_wasm" }));
+    for files in [
+        &[("README.md", &b"x"[..])][..],
+        &[("../plugin.wasm", WASM)],
+        &[("/plugin.wasm", WASM)],
+        &[],
+    ] {
+        assert_eq!(
+            run(&gzip(&tar_of(files))),
+            Err(if files.is_empty() {
+                "not_wasm"
+            } else {
+                "no_plugin_wasm"
+            })
+        );
     }
     assert_eq!(run(&tar_of(&[(".wh.plugin.wasm", b"")])), Err("no_plugin_wasm"));
-    assert_eq!(run(&tar_of(&[(".wh..wh..opq", b""), ("x", b"")])), Err("no_plugin_wasm"));
+    assert_eq!(
+        run(&tar_of(&[(".wh..wh..opq", b""), ("x", b"")])),
+        Err("no_plugin_wasm")
+    );
 }
 
 #[test]
@@ -151,8 +193,16 @@ fn damaged_streams_are_refused_by_name() {
     crc[at] ^= 1;
     assert_eq!(run(&crc), Err("bad_gzip"), "wrong checksum");
     assert_eq!(run(&packed[..packed.len() / 2]), Err("bad_gzip"), "cut");
-    assert_eq!(run(&packed[..packed.len() - 8]), Err("bad_gzip"), "cut before the checksum");
-    assert_eq!(run(&[&packed[..], b"garbage"].concat()), Err("bad_gzip"), "garbage behind");
+    assert_eq!(
+        run(&packed[..packed.len() - 8]),
+        Err("bad_gzip"),
+        "cut before the checksum"
+    );
+    assert_eq!(
+        run(&[&packed[..], b"garbage"].concat()),
+        Err("bad_gzip"),
+        "garbage behind"
+    );
     let zstd = zstd::encode_all(&tar[..], 3).unwrap();
     assert_eq!(run(&zstd[..zstd.len() - 4]), Err("bad_zstd"));
     assert_eq!(run(&tar[..2048]), Err("bad_tar"), "cut in the module");
@@ -163,26 +213,46 @@ fn damaged_streams_are_refused_by_name() {
 
 #[test]
 fn sizes_that_lie_are_refused_without_being_believed() {
-    for field in [b"\x80\0\0\0\x3f\xff\xff\xff\xff\xff\xff\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0", b"zzzzzzzzzzz\0"] {
+    for field in [
+        b"\x80\0\0\0\x3f\xff\xff\xff\xff\xff\xff\xff",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"77777777777\0",
+        b"zzzzzzzzzzz\0",
+    ] {
         let code = run(&tar_with_size_field(field)).unwrap_err();
         assert!(["bad_tar", "not_wasm", "too_large"].contains(&code), "{code}");
     }
     use tar::EntryType as T;
     let lie = pax(&[("size", "1048576")], T::XHeader, &[("plugin.wasm", WASM)]);
     assert_eq!(run(&lie), Err("bad_tar"));
-    assert_eq!(run(&pax(&[("size", "x")], T::XHeader, &[("plugin.wasm", WASM)])), Err("bad_tar"));
-    assert_eq!(run(&pax(&[("path", "plugin.wasm")], T::XGlobalHeader, &[("a", WASM)])), Err("bad_tar"));
+    assert_eq!(
+        run(&pax(&[("size", "x")], T::XHeader, &[("plugin.wasm", WASM)])),
+        Err("bad_tar")
+    );
+    assert_eq!(
+        run(&pax(&[("path", "plugin.wasm")], T::XGlobalHeader, &[("a", WASM)])),
+        Err("bad_tar")
+    );
     let long = "n".repeat(70_000);
-    assert_eq!(run(&pax(&[("path", &long)], T::XHeader, &[("plugin.wasm", WASM)])), Err("bad_tar"));
+    assert_eq!(
+        run(&pax(&[("path", &long)], T::XHeader, &[("plugin.wasm", WASM)])),
+        Err("bad_tar")
+    );
 }
 
 #[test]
 fn limits_end_what_grows() {
     let mut out = Memory::default();
-    let limits = Limits { module: ByteSize(WASM.len() as u64), ..LIMITS };
+    let limits = Limits {
+        module: ByteSize(WASM.len() as u64),
+        ..LIMITS
+    };
     extract(WASM, &limits, &mut out).unwrap();
     let over = [WASM, b"x"].concat();
-    assert_eq!(extract(&over[..], &limits, &mut out).unwrap_err().code(), "too_large");
+    assert_eq!(
+        extract(&over[..], &limits, &mut out).unwrap_err().code(),
+        "too_large"
+    );
     let bomb = gzip(&[WASM, &vec![0; 80 << 20]].concat());
     assert_eq!(run(&bomb).map(|module| module.len()), Err("unpacked_too_large"));
     let honest = gzip(&[WASM, &vec![0; 30 << 20]].concat());
@@ -194,7 +264,13 @@ fn limits_end_what_grows() {
 
 #[test]
 fn other_content_is_told_with_its_first_bytes() {
-    for content in [&b"<!DOCTYPE html><title>login</title>"[..], b"{\"errors\":[]}", b"\x7fELF\x02\x01\x01", b"", b"\0asm"] {
+    for content in [
+        &b"<!DOCTYPE html><title>login</title>"[..],
+        b"{\"errors\":[]}",
+        b"\x7fELF\x02\x01\x01",
+        b"",
+        b"\0asm",
+    ] {
         assert_eq!(run(content), Err("not_wasm"));
     }
     assert_eq!(run(b"\0asm\x0d\0\x01\0"), Err("wasm_version"));

@@ -15,7 +15,11 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let clock = ManualClock::at(Timestamp::from_millis(1_700_000_000_000));
-        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(clock), metrics: Arc::default() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::new(clock),
+            metrics: Arc::default(),
+        }
     }
 
     fn open(&self, limit: u64) -> Disk {
@@ -28,7 +32,11 @@ impl Fixture {
         while let Some(folder) = open.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() && !path.is_symlink() { open.push(path) } else { found.push(path) }
+                if path.is_dir() && !path.is_symlink() {
+                    open.push(path)
+                } else {
+                    found.push(path)
+                }
             }
         }
         found
@@ -59,7 +67,11 @@ fn put(disk: &Disk, name: &str, size: usize) -> Module {
         module: module.clone(),
         since: Timestamp::from_millis(0),
     };
-    let record = Record { reference: reference(name), checked_at: Timestamp::from_millis(0), state: State::Present(present) };
+    let record = Record {
+        reference: reference(name),
+        checked_at: Timestamp::from_millis(0),
+        state: State::Present(present),
+    };
     disk.put_record(record).unwrap();
     module
 }
@@ -72,7 +84,10 @@ fn a_restart_finds_everything_again() {
     assert_eq!(disk.usage(), (1, 100));
     let record = disk.record(&reference("a")).unwrap();
     assert_eq!(record.present().unwrap().module, module);
-    assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100));
+    assert_eq!(
+        disk.open_module(&module).unwrap().read().unwrap(),
+        bytes("a", 100)
+    );
     assert!(fixture.files("tmp").is_empty());
 }
 
@@ -102,7 +117,11 @@ fn a_changed_truncated_or_replaced_module_is_quarantined_and_not_returned() {
         assert!(fs::symlink_metadata(&path).is_err(), "{damage}: out of the way");
         assert_eq!(fixture.metrics.quarantined.get(), 1, "{damage}");
         put(&disk, "a", 100);
-        assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100), "{damage}: admitted again");
+        assert_eq!(
+            disk.open_module(&module).unwrap().read().unwrap(),
+            bytes("a", 100),
+            "{damage}: admitted again"
+        );
     }
 }
 
@@ -115,7 +134,10 @@ fn a_module_changed_after_it_was_verified_is_not_returned_either() {
     let mut content = fs::read(&path).unwrap();
     content[50] ^= 1;
     fs::write(&path, content).unwrap();
-    assert_eq!(disk.open_module(&module).unwrap().read().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(
+        disk.open_module(&module).unwrap().read().unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
 }
 
 #[test]
@@ -185,7 +207,9 @@ fn a_record_of_a_format_to_come_is_left_alone() {
     let disk = fixture.open(1000);
     put(&disk, "a", 100);
     let path = disk.layout.record(&reference("a"));
-    let next = String::from_utf8(fs::read(&path).unwrap()).unwrap().replacen("record 1", "record 2", 1);
+    let next = String::from_utf8(fs::read(&path).unwrap())
+        .unwrap()
+        .replacen("record 1", "record 2", 1);
     fs::write(&path, &next).unwrap();
     drop(disk);
     assert!(fixture.open(1000).record(&reference("a")).is_none());
@@ -196,7 +220,12 @@ fn a_record_of_a_format_to_come_is_left_alone() {
 fn a_directory_belongs_to_one_process() {
     let fixture = Fixture::new();
     let _disk = fixture.open(1000);
-    let second = Disk::open(fixture.dir.path(), 1000, fixture.clock.clone(), fixture.metrics.clone());
+    let second = Disk::open(
+        fixture.dir.path(),
+        1000,
+        fixture.clock.clone(),
+        fixture.metrics.clone(),
+    );
     let told = second.err().unwrap().to_string();
     assert!(told.contains(&std::process::id().to_string()), "{told}");
 }

@@ -1,0 +1,52 @@
+//! `larder check`: everything that a start would read, and every fault in it.
+
+use super::{assemble, report};
+use crate::config::{Fault, Loaded};
+use std::process::ExitCode;
+
+/// Reports all faults, or what a start would do.
+pub fn run(loaded: Result<Loaded, Vec<Fault>>) -> ExitCode {
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(faults) => return report(&faults),
+    };
+    for warning in &loaded.warnings {
+        eprintln!("larder: warning: {warning}");
+    }
+    let read = match assemble::read(&loaded) {
+        Ok(read) => read,
+        Err(faults) => return report(&faults),
+    };
+    let config = &loaded.config;
+    let registries: Vec<_> = read.catalog.registries().into_iter().collect();
+    println!("The configuration is valid.");
+    println!("plugins at    http://{}", config.listen.data);
+    println!("metrics at    http://{}/metrics", config.listen.admin);
+    println!(
+        "names         {} listed; others {}",
+        read.catalog.names().count(),
+        if read.catalog.is_open() {
+            "by the template"
+        } else {
+            "refused"
+        }
+    );
+    println!(
+        "registries    {}",
+        if registries.is_empty() {
+            "none".into()
+        } else {
+            registries.join(", ")
+        }
+    );
+    println!(
+        "cache         {}, {} on disk, {} in memory",
+        assemble::cache_dir(config).display(),
+        config.cache.disk,
+        config.cache.memory
+    );
+    for dir in assemble::overlay_dirs(config) {
+        println!("overlay       {}", dir.display());
+    }
+    ExitCode::SUCCESS
+}

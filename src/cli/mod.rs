@@ -1,0 +1,188 @@
+//! The command line: one file a command.
+//!
+//! Exit codes are those of `sysexits.h`, so that a script can tell a typing error (64) from a bad configuration (78)
+//! and a plugin that does not exist (66) from a registry that is down (69).
+
+pub mod assemble;
+pub mod check;
+pub mod get;
+pub mod log;
+pub mod serve;
+
+use crate::config::{self, Fault, Loaded, Setting, Sources};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit codes of `sysexits.h`.
+#[expect(missing_docs, reason = "the names are the standard's")]
+pub mod exit {
+    pub const USAGE: u8 = 64;
+    pub const DATAERR: u8 = 65;
+    pub const NOINPUT: u8 = 66;
+    pub const UNAVAILABLE: u8 = 69;
+    pub const SOFTWARE: u8 = 70;
+    pub const OSERR: u8 = 71;
+    pub const CANTCREAT: u8 = 73;
+    pub const IOERR: u8 = 74;
+    pub const TEMPFAIL: u8 = 75;
+    pub const NOPERM: u8 = 77;
+    pub const CONFIG: u8 = 78;
+}
+
+/// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// Flags that every command knows.
+#[derive(Debug, Args)]
+struct Options {
+    /// Settings in YAML; `larder config` prints the defaults
+    #[arg(long, value_name = "FILE", global = true, env = "LARDER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where plugins are served [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    listen: Option<String>,
+    /// Where metrics and health are served [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    admin_listen: Option<String>,
+    /// Where plugins are kept
+    #[arg(long, value_name = "DIR", global = true)]
+    cache_dir: Option<String>,
+    /// File with lines name=reference (repeatable; later ones win)
+    #[arg(long, value_name = "FILE", global = true)]
+    catalog: Vec<String>,
+    /// PEM file or folder with CAs to trust beside the system's (repeatable)
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Vec<String>,
+    /// Registry that speaks plain http (repeatable)
+    #[arg(long, value_name = "HOST[:PORT]", global = true)]
+    plain_http: Vec<String>,
+    /// Folder of <name>/<version>/plugin.wasm that wins over registries (repeatable)
+    #[arg(long, value_name = "DIR", global = true)]
+    overlay: Vec<String>,
+    /// human, json or auto
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve plugins (what happens without a command)
+    Serve,
+    /// Read all settings and files, report every fault, start nothing
+    Check,
+    /// Print the default settings with their explanations
+    Config,
+    /// Fetch one plugin the way the server would
+    Get(get::Get),
+    /// Print the version
+    Version,
+}
+
+impl Options {
+    fn settings(&self) -> Vec<Setting> {
+        let mut out = Vec::new();
+        let mut one = |flag: &str, key: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                let (key, value) = (key.into(), value.as_str().into());
+                out.push(Setting {
+                    key,
+                    value,
+                    place: flag.into(),
+                    append: false,
+                });
+            }
+        };
+        one("--listen", "listen.data", &self.listen);
+        one("--admin-listen", "listen.admin", &self.admin_listen);
+        one("--cache-dir", "cache.dir", &self.cache_dir);
+        one("--log-format", "log.format", &self.log_format);
+        for (flag, key, values) in [
+            ("--catalog", "catalog.files", &self.catalog),
+            ("--ca", "registry.ca", &self.ca),
+            ("--plain-http", "registry.plain_http", &self.plain_http),
+            ("--overlay", "overlay.dirs", &self.overlay),
+        ] {
+            for value in values {
+                out.push(Setting {
+                    key: key.into(),
+                    value: value.as_str().into(),
+                    place: flag.into(),
+                    append: true,
+                });
+            }
+        }
+        out
+    }
+
+    /// Reads the file, the environment and the flags.
+    fn load(&self) -> Result<Loaded, Vec<Fault>> {
+        let file = match &self.config {
+            None => None,
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Some((path.clone(), text)),
+                Err(e) => {
+                    return Err(vec![Fault {
+                        place: path.display().to_string(),
+                        problem: e.to_string(),
+                    }]);
+                }
+            },
+        };
+        let variables =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        config::load(&Sources {
+            file,
+            variables: variables.collect(),
+            flags: self.settings(),
+        })
+    }
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a closed pipe behind them is none either.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    match cli.command {
+        Some(Command::Config) => print(config::DEFAULT),
+        Some(Command::Version) => print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n")),
+        Some(Command::Check) => check::run(cli.options.load()),
+        Some(Command::Get(get)) => match cli.options.load() {
+            Ok(loaded) => get.run(&loaded),
+            Err(faults) => report(&faults),
+        },
+        Some(Command::Serve) | None => match cli.options.load() {
+            Ok(loaded) => serve::run(&loaded),
+            Err(faults) => report(&faults),
+        },
+    }
+}
+
+/// Writes to standard output; a reader that left is no error.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Prints faults, one a line.
+fn report(faults: &[Fault]) -> ExitCode {
+    for fault in faults {
+        eprintln!("larder: {fault}");
+    }
+    ExitCode::from(exit::CONFIG)
+}

@@ -1,0 +1,192 @@
+//! `larder serve`: opens the ports and stays until it is told to leave.
+
+use super::{assemble, exit, log, report};
+use crate::config::{Config, Loaded};
+use crate::server::admin::Admin;
+use crate::server::app::{App, Connection, Data, Face};
+use crate::server::listen::{Drain, Port};
+use crate::store::StoreError;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Time between two times that last uses are written down.
+const MAINTENANCE: Duration = Duration::from_secs(60);
+/// Threads that fetch: they wait for networks and hand hashing and unpacking to threads of their own.
+const FETCH_THREADS: usize = 2;
+/// Threads for blocking work, of each runtime. Beyond them it queues.
+const BLOCKING_THREADS: usize = 32;
+
+/// Serves until SIGTERM or SIGINT.
+pub fn run(loaded: &Loaded) -> ExitCode {
+    let config = &loaded.config;
+    log::start(&config.log);
+    for warning in &loaded.warnings {
+        tracing::warn!(place = warning.place, "{}", warning.problem);
+    }
+    let read = match assemble::read(loaded) {
+        Ok(read) => read,
+        Err(faults) => return report(&faults),
+    };
+    // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (front, behind) = match (runtime("front", threads), runtime("fetch", FETCH_THREADS)) {
+        (Ok(front), Ok(behind)) => (front, behind),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("larder: threads cannot be started: {error}");
+            return ExitCode::from(exit::OSERR);
+        }
+    };
+    let dir = assemble::cache_dir(config);
+    let parts = match assemble::assemble(config, &dir, read, behind.handle().clone()) {
+        Ok(parts) => parts,
+        Err(error) => {
+            eprintln!("larder: {error}");
+            return ExitCode::from(if matches!(error, StoreError::Locked { .. }) {
+                exit::TEMPFAIL
+            } else {
+                exit::CANTCREAT
+            });
+        }
+    };
+    let drain = Drain::new();
+    let app = |face| {
+        let (config, metrics) = (config.server, parts.metrics.clone());
+        Arc::new(App {
+            face,
+            config,
+            metrics,
+            drain: drain.clone(),
+            clock: parts.clock.clone(),
+        })
+    };
+    let data = app(Face::Data(Data {
+        cache: parts.cache.clone(),
+        catalog: parts.catalog.clone(),
+        patterns: parts.patterns.clone(),
+        started: parts.clock.now(),
+    }));
+    let store = parts.cache.store().clone();
+    let admin = app(Face::Admin(Admin {
+        metrics: parts.metrics.clone(),
+        store: store.clone(),
+        drain: drain.clone(),
+    }));
+
+    let opened = open(&front, config.listen.data, "data")
+        .and_then(|port| Ok((port, open(&behind, config.listen.admin, "admin")?)));
+    let (data_port, admin_port) = match opened {
+        Ok(ports) => ports,
+        Err(code) => return code,
+    };
+    announce(config, &parts, &dir, &data_port, &admin_port);
+
+    let limit = config.server.connections;
+    let make = |app: Arc<App>| {
+        move |peer| {
+            Arc::new(Connection {
+                app: app.clone(),
+                peer,
+            })
+        }
+    };
+    front.spawn(data_port.accept(limit, drain.clone(), parts.metrics.clone(), make(data)));
+    behind.spawn(admin_port.accept(limit, drain.clone(), parts.metrics.clone(), make(admin)));
+    let (overlay, poll) = (parts.overlay.clone(), config.overlay.poll);
+    if !overlay.dirs().is_empty() {
+        behind.spawn(async move {
+            loop {
+                tokio::time::sleep(poll).await;
+                let overlay = overlay.clone();
+                let _ = tokio::task::spawn_blocking(move || overlay.refresh()).await;
+            }
+        });
+    }
+    let kept = store.clone();
+    behind.spawn(async move {
+        loop {
+            tokio::time::sleep(MAINTENANCE).await;
+            kept.maintain().await;
+        }
+    });
+    behind.block_on(leave(config, &drain));
+    behind.block_on(store.maintain());
+    tracing::info!("stopped");
+    // What is left are idle connections and fetches nobody waits for; drafts are removed at the next start.
+    front.shutdown_background();
+    behind.shutdown_background();
+    ExitCode::SUCCESS
+}
+
+fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name(name)
+        .enable_all()
+        .build()
+}
+
+fn open(runtime: &Runtime, address: SocketAddr, name: &'static str) -> Result<Port, ExitCode> {
+    let _within = runtime.enter();
+    Port::open(address, name).map_err(|error| {
+        eprintln!("larder: cannot listen on {address}: {error}; another address is set by --listen or --admin-listen");
+        ExitCode::from(exit::OSERR)
+    })
+}
+
+/// A few lines that tell what was started.
+fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path, data: &Port, admin: &Port) {
+    let shown = |port: &Port| port.address().map(|a| a.to_string()).unwrap_or_default();
+    tracing::info!(
+        data = shown(data),
+        admin = shown(admin),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening"
+    );
+    let registries: Vec<_> = parts.catalog.registries().into_iter().collect();
+    tracing::info!(
+        names = parts.catalog.names().count(),
+        others = parts.catalog.is_open(),
+        registries = registries.join(", "),
+        "serving the catalog; registries are asked when a plugin is first asked for"
+    );
+    let overlay: Vec<_> = parts
+        .overlay
+        .dirs()
+        .iter()
+        .map(|dir| dir.display().to_string())
+        .collect();
+    tracing::info!(
+        cache = %dir.display(), disk = %config.cache.disk, memory = %config.cache.memory, overlay = overlay.join(", "),
+        "keeping"
+    );
+}
+
+/// Waits for the signal and goes through with the drain. SIGINT, from a keyboard, does not wait for load balancers; a
+/// second signal waits for nothing.
+async fn leave(config: &Config, drain: &Drain) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be waited for; stopping");
+        return;
+    };
+    let mut server = config.server;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => server.drain = Duration::ZERO,
+    }
+    tracing::info!(drain = ?server.drain, finish = ?server.finish, "told to leave");
+    tokio::select! {
+        () = drain.run(&server) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

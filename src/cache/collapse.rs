@@ -55,6 +55,11 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// True when nothing is being worked on.
+    pub fn is_empty(&self) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Joins the work for `key`, or begins it with `work` on `runtime`. The flag tells whether it was joined.
     pub fn join(
         &self,
@@ -76,9 +81,9 @@ where
         runtime.spawn(async move {
             let leave = leave;
             let value = work.await;
-            // Told first: whoever comes in between finds the result, not an empty place.
-            tell.send_replace(Some(value));
+            // Left first: whoever asks from now on is to find what the work wrote down, not join what is over.
             drop(leave);
+            tell.send_replace(Some(value));
         });
         (Waiting(waiting), false)
     }

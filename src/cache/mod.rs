@@ -170,6 +170,11 @@ impl Cache {
         self.progress.list()
     }
 
+    /// True when nothing is being asked or fetched, behind requests neither.
+    pub fn is_idle(&self) -> bool {
+        self.walks.is_empty() && self.fills.is_empty()
+    }
+
     /// The module for `plan`, which was made for `name`.
     ///
     /// # Errors

@@ -121,7 +121,8 @@ impl Disk {
 
     /// A new draft.
     pub fn draft(&self) -> Result<Draft, StoreError> {
-        Draft::new(&self.layout.tmp())
+        let tmp = self.layout.tmp();
+        Draft::new(&tmp).or_else(|e| if tmp.exists() { Err(e) } else { make_folders(&self.layout).and_then(|()| Draft::new(&tmp)) })
     }
 
     /// Keeps a record. It is known from now on, even when writing it fails.
@@ -133,6 +134,9 @@ impl Disk {
             .insert(record.reference.clone(), Arc::new(record));
         let tmp = self.layout.tmp();
         let wrong = |e| StoreError::io("writing", &path, e);
+        if !tmp.exists() || !self.layout.records().exists() {
+            make_folders(&self.layout)?;
+        }
         let mut file = NamedTempFile::new_in(&tmp).map_err(wrong)?;
         file.write_all(&bytes).map_err(wrong)?;
         file.as_file().sync_all().map_err(wrong)?;
@@ -147,11 +151,8 @@ impl Disk {
         let wrong = |e| StoreError::io("writing", &path, e);
         file.as_file().sync_all().map_err(wrong)?;
         let folder = path.parent().unwrap_or(self.layout.root());
-        if let Err(e) = fs::DirBuilder::new().mode(0o700).create(folder) {
-            if e.kind() != io::ErrorKind::AlreadyExists {
-                return Err(wrong(e));
-            }
-        } else {
+        if !folder.exists() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
             sync_folder(&self.layout.modules())?;
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
@@ -306,6 +307,15 @@ impl Disk {
             let _ = File::open(self.layout.module(&digest)).and_then(|file| file.set_modified(used.system()));
         }
     }
+}
+
+/// Makes what is missing: at the start, and again if somebody emptied the directory under us.
+fn make_folders(layout: &Layout) -> Result<(), StoreError> {
+    for folder in [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()] {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|e| StoreError::io("creating", &folder, e))?;
+    }
+    Ok(())
 }
 
 fn lock(layout: &Layout) -> Result<File, StoreError> {

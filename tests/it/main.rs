@@ -1,1 +1,20 @@
+//! All promises, by what they are about. `support` has the parts: a scripted registry, a real one, a running larder.
 
+mod support;
+
+mod agent;
+mod artifacts;
+mod auth;
+mod cli;
+mod drain;
+mod envoy;
+mod freshness;
+mod herd;
+mod hostile;
+mod kill;
+mod overlay;
+mod registries;
+mod routes;
+mod search;
+mod tidy;
+mod trust;

@@ -1,0 +1,185 @@
+//! A cache in this process, with the real client and store, a clock that stands, and a scripted registry.
+
+use super::scripted::Scripted;
+use larder::artifact::Limits;
+use larder::cache::{self, Cache, CacheError, Parts, Served};
+use larder::catalog::{self, Catalog};
+use larder::clock::{ManualClock, Timestamp};
+use larder::freshness::Lifetimes;
+use larder::metrics::Metrics;
+use larder::oci::Digest;
+use larder::plugin::Request;
+use larder::registry::hosts::Hosts;
+use larder::registry::{self, Client};
+use larder::store::overlay::Overlay;
+use larder::store::{self, Body, Tiered};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+pub const TAG_LIFETIME: Duration = Duration::from_secs(300);
+pub const ABSENT_LIFETIME: Duration = Duration::from_secs(30);
+pub const TRANSIENT_LIFETIME: Duration = Duration::from_secs(3);
+
+/// What can be different.
+pub struct Setup {
+    pub hold: Duration,
+    pub disk: u64,
+    pub memory: u64,
+    pub fallback: bool,
+    pub lines: String,
+    pub hosts: BTreeMap<String, registry::HostConfig>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_secs(30),
+            disk: 1 << 30,
+            memory: 1 << 20,
+            fallback: true,
+            lines: String::new(),
+            hosts: BTreeMap::new(),
+        }
+    }
+}
+
+/// See the module's text.
+pub struct Heart {
+    pub registry: Scripted,
+    pub clock: Arc<ManualClock>,
+    pub metrics: Arc<Metrics>,
+    pub cache: Arc<Cache>,
+    catalog: Arc<Catalog>,
+    setup: Setup,
+    dir: Arc<TempDir>,
+}
+
+impl Heart {
+    pub fn new() -> Self {
+        Self::with(|_| Setup::default())
+    }
+
+    /// With what `setup` makes of the registry's host.
+    pub fn with(setup: impl FnOnce(&str) -> Setup) -> Self {
+        let registry = Scripted::start();
+        let setup = setup(&registry.host());
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
+        Self::open(registry, clock, setup, Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    fn open(registry: Scripted, clock: Arc<ManualClock>, setup: Setup, dir: Arc<TempDir>) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let host = registry.host();
+        let metrics = Arc::<Metrics>::default();
+        let catalog = catalog::Config {
+            builtin: false,
+            files: Vec::new(),
+            template: Some(format!("{host}/plugins/{{name}}:{{version}}")),
+            fallback: setup.fallback,
+            aliases: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+        };
+        let catalog = Catalog::build(&catalog, &[("lines".into(), setup.lines.clone())]).unwrap();
+        let hosts = registry::Config {
+            ca: Vec::new(),
+            plain_http: vec![host],
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(10),
+            hosts: setup.hosts.clone(),
+        };
+        let config = store::Config { dir: None, disk: bytesize::ByteSize(setup.disk), memory: bytesize::ByteSize(setup.memory) };
+        let overlay = Arc::new(Overlay::open(Vec::new(), 0));
+        let store = Tiered::open(dir.path(), &config, overlay, clock.clone(), metrics.clone()).unwrap();
+        let cache = Cache::new(Parts {
+            registry: Arc::new(Client::new(Hosts::build(&hosts).unwrap(), clock.clone())),
+            store: Arc::new(store),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            config: cache::Config { hold: setup.hold, timeout: Duration::from_secs(60), at_once: 16 },
+            lifetimes: Lifetimes {
+                tag: TAG_LIFETIME,
+                absent: ABSENT_LIFETIME,
+                unusable: Duration::from_secs(60),
+                transient: TRANSIENT_LIFETIME,
+            },
+            limits: Limits {
+                manifest: bytesize::ByteSize::mib(4),
+                module: bytesize::ByteSize::mib(64),
+                ratio: 200,
+                tar_entries: 1000,
+            },
+            runtime: tokio::runtime::Handle::current(),
+        });
+        Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
+    }
+
+    /// The same directory and registry with a new process's memory.
+    pub async fn restart(self) -> Self {
+        let Self { registry, clock, cache, setup, dir, .. } = self;
+        // Fetches behind requests hold the cache, and it the lock.
+        let weak = Arc::downgrade(&cache);
+        drop(cache);
+        while weak.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        Self::open(registry, clock, setup, dir)
+    }
+
+    /// Asks for a version of a plugin.
+    pub async fn get(&self, name: &str, version: &str) -> Result<Served, Arc<CacheError>> {
+        let name = name.parse().unwrap();
+        let request = Request { name, version: (!version.is_empty()).then(|| version.parse().unwrap()) };
+        let plan = self.catalog.plan(&request);
+        let served = self.cache.get(&request.name, &plan).await;
+        if let Ok(served) = &served {
+            assert_eq!(Digest::of(&bytes(served)), served.module.digest, "wrong bytes were served");
+        }
+        served
+    }
+
+    /// The bytes and the `Cache-Status` of a version.
+    pub async fn ok(&self, name: &str, version: &str) -> (Vec<u8>, String) {
+        let served = self.get(name, version).await.unwrap_or_else(|e| panic!("{name} {version}: {e:?}"));
+        (bytes(&served), served.status.to_string())
+    }
+
+    /// The code of the error for a version.
+    pub async fn code(&self, name: &str, version: &str) -> &'static str {
+        match self.get(name, version).await {
+            Ok(served) => panic!("{name} {version} was served: {}", served.status),
+            Err(error) => error.code,
+        }
+    }
+
+    /// Waits until nothing is being fetched.
+    pub async fn settle(&self) {
+        while !self.cache.is_idle() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Files below a folder of the cache.
+    pub fn files(&self, folder: &str) -> Vec<PathBuf> {
+        files(&self.dir.path().join("v1").join(folder))
+    }
+}
+
+/// All files below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+pub fn bytes(served: &Served) -> Vec<u8> {
+    match &served.body {
+        Body::Memory(bytes) => bytes.to_vec(),
+        Body::File(file) => file.read().unwrap(),
+    }
+}

@@ -1,0 +1,156 @@
+//! The real program: started with settings, asked over HTTP, its log read.
+
+use super::client::{self, Reply};
+use super::eventually;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use tempfile::TempDir;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
+
+/// A running larder. Killed when dropped.
+pub struct Larder {
+    child: Child,
+    pub data: SocketAddr,
+    pub admin: SocketAddr,
+    log: PathBuf,
+    /// The cache and the settings; kept for a restart.
+    pub home: Home,
+}
+
+/// A folder with settings and a cache.
+pub struct Home {
+    pub dir: TempDir,
+    settings: String,
+    starts: usize,
+}
+
+impl Home {
+    /// Settings in YAML, without ports and directories.
+    pub fn new(settings: &str) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), settings: settings.into(), starts: 0 }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn cache(&self) -> PathBuf {
+        self.path().join("cache")
+    }
+
+    /// Starts larder in this folder.
+    pub fn start(self) -> Larder {
+        self.start_with(&[], &[])
+    }
+
+    /// Starts larder with further flags and variables.
+    pub fn start_with(mut self, flags: &[&str], variables: &[(&str, &str)]) -> Larder {
+        self.starts += 1;
+        let settings = self.path().join("larder.yaml");
+        std::fs::write(&settings, &self.settings).unwrap();
+        let log = self.path().join(format!("log.{}", self.starts));
+        let mut command = program();
+        command
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--config".as_ref(), settings.as_os_str(), "--cache-dir".as_ref(), self.cache().as_os_str()])
+            .args(flags)
+            .envs(variables.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let (data, admin) = eventually("larder's start", || {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("larder ended at its start: {status}\n{}", std::fs::read_to_string(&log).unwrap());
+            }
+            let line = lines(&log).into_iter().find(|line| line["message"] == "listening")?;
+            let address = |key: &str| line[key].as_str()?.parse().ok();
+            Some((address("data")?, address("admin")?))
+        });
+        Larder { child, data, admin, log, home: self }
+    }
+}
+
+/// The program without anything of this machine's environment that it would read.
+pub fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars() {
+        let proxy = name.to_ascii_uppercase().ends_with("_PROXY");
+        if proxy || name.starts_with("LARDER_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Larder {
+    /// In a new folder, with the template of a registry that speaks plain http.
+    pub fn before(registry: &str) -> Self {
+        Home::new(&settings(registry)).start()
+    }
+
+    pub fn get(&self, path: &str) -> Reply {
+        client::get(self.data, path)
+    }
+
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        client::request(self.data, method, path, headers)
+    }
+
+    /// The log so far, a JSON object a line.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        lines(&self.log)
+    }
+
+    /// The value of a metric with its labels, as `/metrics` prints it.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = client::get(self.admin, "/metrics").text();
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("larder's end", || self.child.try_wait().unwrap())
+    }
+
+    /// kill -9, and the folder for a new start.
+    pub fn kill(mut self) -> Home {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let empty = Home { dir: tempfile::tempdir().unwrap(), settings: String::new(), starts: 0 };
+        std::mem::replace(&mut self.home, empty)
+    }
+}
+
+impl Drop for Larder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(log: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Settings for one registry that speaks plain http, all names by template.
+pub fn settings(registry: &str) -> String {
+    format!(
+        "catalog:\n  builtin: false\n  template: {registry}/plugins/{{name}}:{{version}}\n\
+         registry:\n  plain_http: ['{registry}']\nserver:\n  drain: 0s\n"
+    )
+}

@@ -5,9 +5,9 @@
 # machine does meets both. It fails when an answer is wrong, never for being slow.
 set -euo pipefail
 
-larder=$(realpath "$1")
-rounds=5   # an odd number: the middle one counts
-seconds=2  # for each server in each round
+larder=$(realpath "${1:?which larder?}")
+rounds=9  # an odd number: the middle one counts
+seconds=1 # for each server in each round
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
 tmp=$(mktemp -d)
@@ -36,7 +36,7 @@ until_true() { # command: waits for at most 10 s
 
 # --- modules, and an artifact of each: files, for which nginx is plugin server and registry
 
-# label, size in bytes, connections, bound for memory, bound for disk; - is none
+# name, size in bytes, connections, least ratio from memory and from disk; - is none
 cases="\
 1kib 1024 32 1.2 -
 1mib 1048576 8 1.4 -
@@ -47,9 +47,9 @@ digest() { sha256sum | cut -d ' ' -f 1; }
 
 # One custom section of random bytes: its id 0, its size as LEB128 in five bytes, its name.
 make_module() { # size
-    local rest=$(($1 - 14)) shift size=
-    for shift in 0 7 14 21; do
-        printf -v size '%s\\x%02x' "$size" $((rest >> shift & 127 | 128))
+    local rest=$(($1 - 14)) bits size=
+    for bits in 0 7 14 21; do
+        printf -v size '%s\\x%02x' "$size" $((rest >> bits & 127 | 128))
     done
     printf '\0asm\1\0\0\0\0%b\0\3any' "$size"
     head -c $((rest - 4)) /dev/urandom
@@ -124,7 +124,7 @@ END
         fail "nginx does not answer" "$tmp/nginx.err"
 }
 
-is_listening() { grep -q '"message":"listening"' "$1"; }
+is_listening() { grep -qs '"message":"listening"' "$1"; }
 
 start_larder() { # memory or disk, size of the memory tier
     cat >"$tmp/larder.yaml" <<END
@@ -203,33 +203,38 @@ while read -r label _ connections _; do
     check "$label"
 done <<<"$cases"
 
-# --- medians
+# --- the middle of the rounds
 
 awk '
-function median(server, label,    n, i, j, swap, v) {
-    n = count[server, label]
-    for (i = 1; i <= n; i++) v[i] = rate[server, label, i]
-    for (i = 1; i <= n; i++) for (j = i + 1; j <= n; j++) if (v[j] < v[i]) { swap = v[i]; v[i] = v[j]; v[j] = swap }
+function add(series, value) { values[series, ++count[series]] = value }
+function median(series,    n, i, j, v, x) {
+    n = count[series]
+    for (i = 1; i <= n; i++) {
+        x = values[series, i]
+        for (j = i; j > 1 && v[j - 1] > x; j--) v[j] = v[j - 1]
+        v[j] = x
+    }
     return v[(n + 1) / 2]
 }
-function row(label, server, bound,    nginx, larder) {
-    nginx = median("nginx", label)
-    larder = median(server, label)
-    printf "%-6s %-7s %12.0f %12.0f  %-6s %5.2f  %-6s %5.2f\n", label, server, nginx, larder, unit, larder / nginx, \
-        (bound == "-" ? "" : ">= " bound), cost[server, label] / work[server, label] / (cost["nginx", label] / work["nginx", label])
+function row(server, bound,    ratio, cpu) {
+    ratio = median(server $1 "ratio")
+    cpu = cost[server, $1] / work[server, $1] / (cost["nginx", $1] / work["nginx", $1])
+    printf "%-6s %-6s %8.0f %8.0f %-5s %6.2f %6s %-5s %5.2f\n", $1, server, median("nginx" $1), median(server $1), \
+        $1 == "1kib" ? "req/s" : "MB/s", ratio, bound, bound != "-" && ratio < bound ? "below" : "", cpu
 }
-# Small answers are counted, large ones weighed: of those some are cut off when the time is over.
-function amount(label, requests, bytes) { return label == "1kib" ? requests : bytes / 1e6 }
-FILENAME ~ /results$/ {
-    n = ++count[$1, $2]
-    rate[$1, $2, n] = amount($2, $3, $4) / $5 * 1e6
-    work[$1, $2] += amount($2, $3, $4)
+NR == FNR { # the results, in each round nginx first
+    # Small answers are counted; large ones are weighed, because some are cut off when the time is over.
+    amount = $2 == "1kib" ? $3 : $4 / 1e6
+    rate = amount / $5 * 1e6
+    add($1 $2, rate)
+    if ($1 == "nginx") beside = rate
+    else add($1 $2 "ratio", rate / beside)
+    work[$1, $2] += amount
     cost[$1, $2] += $6
     next
 }
-FNR == 1 { printf "%-6s %-7s %12s %12s  %-6s %5s  %-6s %5s\n", "size", "from", "nginx", "larder", "", "ratio", "bound", "CPU" }
+FNR == 1 { printf "%-6s %-6s %8s %8s %-5s %6s %6s %-5s %5s\n", "size", "from", "nginx", "larder", "", "ratio", "bound", "", "CPU" }
 {
-    unit = $1 == "1kib" ? "req/s" : "MB/s"
-    row($1, "memory", $4)
-    row($1, "disk", $5)
+    row("memory", $4)
+    row("disk", $5)
 }' "$tmp/results" - <<<"$cases"

@@ -24,6 +24,9 @@ pub struct Disk {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     index: Mutex<Index>,
+    /// Held while names on disk change together with the index, so that an eviction cannot take away what is being
+    /// admitted again. Bytes are written and synced before it is taken.
+    commit: Mutex<()>,
     /// Held as long as the directory is ours.
     _lock: File,
 }
@@ -95,6 +98,7 @@ impl Disk {
             clock,
             metrics,
             index,
+            commit: Mutex::default(),
             _lock: lock,
         })
     }
@@ -125,8 +129,14 @@ impl Disk {
         Draft::new(&tmp).or_else(|e| if tmp.exists() { Err(e) } else { make_folders(&self.layout).and_then(|()| Draft::new(&tmp)) })
     }
 
-    /// Keeps a record. It is known from now on, even when writing it fails.
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a record. It is known from now on, even when writing it fails. One whose module is gone by now is not
+    /// written: a visible record always resolves.
     pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
+        let module = record.present().map(|present| present.module.digest);
         let path = self.layout.record(&record.reference);
         let bytes = record.encode();
         self.index()
@@ -140,6 +150,10 @@ impl Disk {
         let mut file = NamedTempFile::new_in(&tmp).map_err(wrong)?;
         file.write_all(&bytes).map_err(wrong)?;
         file.as_file().sync_all().map_err(wrong)?;
+        let _committing = self.committing();
+        if module.is_some_and(|digest| !self.index().modules.contains_key(&digest)) {
+            return Ok(());
+        }
         file.persist(&path).map_err(|e| wrong(e.error))?;
         sync_folder(&self.layout.records())
     }
@@ -150,6 +164,7 @@ impl Disk {
         let path = self.layout.module(&module.digest);
         let wrong = |e| StoreError::io("writing", &path, e);
         file.as_file().sync_all().map_err(wrong)?;
+        let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
         if !folder.exists() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
@@ -188,7 +203,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes a module: its records first, so that none ever points to nothing.
+    /// Removes a module, within a commit: its records first, so that none ever points to nothing.
     fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         self.forget(digest)?;
         let path = self.layout.module(digest);
@@ -236,9 +251,7 @@ impl Disk {
         }
     }
 
-    /// Opens a module. `None` when it is not there or was found damaged; then its bytes are out of the way.
-    ///
-    /// Its records stay: what a reference means is still known when its bytes are lost.
+    /// Opens a module. `None` when it is not there or was found damaged; then it and its records are out of the way.
     pub fn open_module(&self, module: &Module) -> Option<ModuleFile> {
         let digest = &module.digest;
         let checks = {
@@ -266,11 +279,10 @@ impl Disk {
     /// Puts aside a module whose bytes are not what they were.
     pub fn lose(&self, digest: &Digest, damage: &Damage) {
         let path = self.layout.module(digest);
-        {
-            let mut index = self.index();
-            if let Some(entry) = index.modules.remove(digest) {
-                index.bytes -= entry.size;
-            }
+        let _committing = self.committing();
+        if let Err(error) = self.forget(digest) {
+            self.metrics.store_errors.inc();
+            tracing::warn!(%digest, %error, "the record of a lost module could not be removed");
         }
         let why = match damage {
             Damage::Missing => {

@@ -1,1 +1,86 @@
+//! Many at once.
 
+use crate::support::artifact::{module, raw};
+use crate::support::larder::Larder;
+use crate::support::registry::Registry;
+use crate::support::scripted::{Act, Scripted};
+use larder::oci::Digest;
+use std::net::TcpStream;
+use std::sync::{Arc, Barrier};
+
+/// The answers to `clients` requests that are sent at the same moment.
+fn at_once(larder: &Larder, clients: usize, path: &str) -> Vec<(u16, Digest)> {
+    let to = larder.data;
+    let barrier = Arc::new(Barrier::new(clients));
+    let threads: Vec<_> = (0..clients)
+        .map(|_| {
+            let (barrier, path) = (barrier.clone(), path.to_owned());
+            std::thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn(move || {
+                    // Connected before the start, so that all requests leave together.
+                    let mut stream: TcpStream = crate::support::client::connect(to).unwrap();
+                    barrier.wait();
+                    let text = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+                    std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+                    let reply = crate::support::client::read_reply(&mut stream, false).unwrap();
+                    (reply.status, Digest::of(&reply.body))
+                })
+                .unwrap()
+        })
+        .collect();
+    threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+}
+
+#[test]
+fn a_thousand_cold_clients_are_one_manifest_and_one_blob_by_the_registrys_own_count() {
+    let registry = Registry::plain();
+    let bytes = module("herd", 1_000_000);
+    registry.push("plugins/herd", "1.0.0", &raw(&bytes));
+    let larder = Larder::before(&registry.host());
+    let answers = at_once(&larder, 1000, "/plugins/herd/1.0.0/plugin.wasm");
+    let right = (200, Digest::of(&bytes));
+    assert_eq!(answers.iter().filter(|answer| **answer == right).count(), 1000);
+    assert_eq!(registry.count(&["GET /v2/plugins/herd/manifests/"]), 1);
+    assert_eq!(registry.count(&["GET /v2/plugins/herd/blobs/"]), 1);
+    assert_eq!(registry.count(&["/v2/"]), 2, "and nothing else was asked");
+}
+
+#[test]
+fn an_error_reaches_all_who_wait() {
+    let registry = Scripted::start();
+    registry.put("plugins/herd", "1.0.0", &raw(&module("herd", 1000)));
+    registry.script(|ask, truth| if ask.is_blob() { Act::status(500) } else { truth });
+    let larder = Larder::before(&registry.host());
+    registry.close_gate();
+    let asking = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| at_once(&larder, 100, "/plugins/herd/1.0.0/plugin.wasm"));
+        crate::support::eventually("the blob being asked for", || (registry.count(|ask| ask.is_blob()) > 0).then_some(()));
+        crate::support::eventually("all requests waiting", || {
+            (larder.metric("larder_fills_collapsed_total") >= 99.0).then_some(())
+        });
+        registry.open_gate();
+        asking.join().unwrap()
+    });
+    assert_eq!(asking.iter().filter(|(status, _)| *status == 502).count(), 100);
+    assert_eq!(registry.count(|ask| ask.is_blob()), 1);
+}
+
+#[test]
+fn many_plugins_at_once_are_each_fetched_once() {
+    let registry = Scripted::start();
+    let modules: Vec<_> = (0..45).map(|n| module(&n.to_string(), 100_000)).collect();
+    for (n, bytes) in modules.iter().enumerate() {
+        registry.put(&format!("plugins/p{n}"), "1", &raw(bytes));
+    }
+    let larder = Larder::before(&registry.host());
+    std::thread::scope(|scope| {
+        for _pod in 0..4 {
+            for (n, bytes) in modules.iter().enumerate() {
+                let larder = &larder;
+                scope.spawn(move || assert_eq!(&larder.get(&format!("/plugins/p{n}/1/plugin.wasm")).body, bytes));
+            }
+        }
+    });
+    assert_eq!(registry.count(|ask| ask.is_blob()), 45);
+}

@@ -57,7 +57,10 @@ where
 {
     /// True when nothing is being worked on.
     pub fn is_empty(&self) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     /// Joins the work for `key`, or begins it with `work` on `runtime`. The flag tells whether it was joined.

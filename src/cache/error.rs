@@ -210,6 +210,20 @@ impl CacheError {
             .about(reference)
     }
 
+    /// A local file that is no module.
+    pub fn bad_local_file(path: &std::path::Path, problem: &str) -> Self {
+        let detail = format!("the local file {} cannot be served: {problem}", path.display());
+        let hint = "replace or remove the file; it wins over every registry as long as it is there";
+        Self::new(ErrorKind::Unsupported, "bad_local_file", detail).hint(hint)
+    }
+
+    /// A local file that is another one than a moment ago.
+    pub fn changing_local_file(name: &crate::plugin::PluginName) -> Self {
+        let detail = format!("the local file of {name} is being changed");
+        let hint = "ask again in a few seconds";
+        Self::new(ErrorKind::Overloaded, "local_file_changing", detail).hint(hint)
+    }
+
     /// The absence that a registry's refusal amounts to.
     pub fn absence(&self) -> Option<Absence> {
         match self.kind {

@@ -94,7 +94,7 @@ pub async fn fill(
     if let Some(present) = usable.filter(|present| present.manifest == digest) {
         return Ok(present.clone());
     }
-    if let Some(present) = held_elsewhere(parts, &digest).await {
+    if let Some(present) = held_elsewhere(parts, &digest) {
         return Ok(present);
     }
     let manifest = resolve(parts, reference, fetched).await?;
@@ -126,18 +126,17 @@ pub async fn fill(
 }
 
 /// The module of another reference that points to the same manifest.
-async fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<Present> {
-    for record in parts.store.records() {
-        if let Some(present) = record.present().filter(|present| present.manifest == *manifest)
-            && let Ok(Some(_)) = parts.store.module(&present.module).await
-        {
-            return Some(Present {
-                since: parts.clock.now(),
-                ..present.clone()
-            });
-        }
-    }
-    None
+fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<Present> {
+    let records = parts.store.records();
+    let mut same = records
+        .iter()
+        .filter_map(|record| record.present())
+        .filter(|present| present.manifest == *manifest);
+    let held = same.find(|present| parts.store.holds(&present.module))?;
+    Some(Present {
+        since: parts.clock.now(),
+        ..held.clone()
+    })
 }
 
 /// From an index to a manifest, if it is one.

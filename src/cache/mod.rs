@@ -17,6 +17,7 @@
 
 pub mod collapse;
 pub mod error;
+mod fetch;
 pub mod fill;
 
 use crate::artifact::Limits;
@@ -28,10 +29,9 @@ use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::plugin::PluginName;
 use crate::record::{Absence, Module, Present, Record, State};
-use crate::registry::{Confirmation, Registry};
+use crate::registry::Registry;
 use crate::store::{Body, Store};
 use collapse::Collapse;
-use fill::Progress;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -103,11 +103,18 @@ struct Failure {
     until: Timestamp,
 }
 
-/// A module, and how it came to be served.
+/// A module's bytes, and how they came to be served.
 #[derive(Debug, Clone)]
 pub struct Served {
-    /// Its bytes.
+    /// The bytes.
     pub body: Body,
+    /// The rest.
+    pub found: Found,
+}
+
+/// What is known of a module without its bytes.
+#[derive(Debug, Clone)]
+pub struct Found {
     /// Its facts.
     pub module: Module,
     /// Since when it has been what is asked for.
@@ -132,6 +139,15 @@ pub enum Origin {
     },
     /// A local folder.
     Overlay(PathBuf),
+}
+
+/// What a request needs of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Its bytes.
+    Bytes,
+    /// Only what is known of it; nothing is read.
+    Facts,
 }
 
 /// What the records say of a plan.
@@ -180,7 +196,22 @@ impl Cache {
     /// # Errors
     /// Why there is none; see [`ErrorKind`]. `Pending` when it is still being fetched.
     pub async fn get(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Served, Arc<CacheError>> {
-        if let Some(local) = self.local(name, plan, None).await? {
+        let (found, body) = self.find(name, plan, Need::Bytes).await?;
+        let body =
+            body.ok_or_else(|| Arc::new(CacheError::internal("bytes were asked for and are not here")))?;
+        Ok(Served { body, found })
+    }
+
+    /// What is known of the module for `plan`. It is fetched if need be, but its bytes are not read.
+    ///
+    /// # Errors
+    /// As [`Cache::get`].
+    pub async fn facts(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Found, Arc<CacheError>> {
+        self.find(name, plan, Need::Facts).await.map(|(found, _)| found)
+    }
+
+    async fn find(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
+        if let Some(local) = self.local(name, plan, None, need).await? {
             return Ok(local);
         }
         match self.known(plan) {
@@ -189,19 +220,21 @@ impl Cache {
                 record,
                 why,
             } => {
-                if let Some(local) = self.local(name, plan, Some(why)).await? {
+                if let Some(local) = self.local(name, plan, Some(why), need).await? {
                     return Ok(local);
                 }
                 self.revalidate_behind(plan, &reference);
-                if let Some(served) = self.held(&reference, &record, why).await? {
-                    return Ok(served);
+                if let Some(found) = self.held(&reference, &record, why, need).await? {
+                    return Ok(found);
                 }
             }
             Known::Failed(error) => return Err(error),
             Known::Unknown => {}
         }
-        self.parts.metrics.lookups.with_label_values(&["upstream"]).inc();
-        self.ask(name, plan).await
+        if need == Need::Bytes {
+            self.parts.metrics.lookups.with_label_values(&["upstream"]).inc();
+        }
+        self.ask(name, plan, need).await
     }
 
     /// A local file for the plan: for the asked version, or, once the registry has led the plan to step `reached`, for
@@ -211,56 +244,51 @@ impl Cache {
         name: &PluginName,
         plan: &Plan,
         reached: Option<Why>,
-    ) -> Result<Option<Served>, Arc<CacheError>> {
-        let index = self.parts.store.overlay();
-        if index.is_empty() {
-            return Ok(None);
-        }
-        let fitting = plan.versions.iter().filter(|(_, why)| match reached {
-            None => *why == Why::Exact,
-            Some(reached) => *why <= reached,
-        });
-        for (version, why) in fitting {
-            let Some(entry) = index.get(&(name.clone(), version.clone())) else {
-                continue;
+        need: Need,
+    ) -> Result<Option<(Found, Option<Body>)>, Arc<CacheError>> {
+        // A second time when the file is replaced in between.
+        for _ in 0..2 {
+            let index = self.parts.store.overlay();
+            let fitting = plan
+                .versions
+                .iter()
+                .filter(|(_, why)| *why <= reached.unwrap_or(Why::Exact));
+            let mut entries =
+                fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, *why)));
+            let Some((entry, why)) = entries.next() else {
+                return Ok(None);
             };
-            let broken = |problem: String| {
-                let detail = format!(
-                    "the local file {} cannot be served: {problem}",
-                    entry.path.display()
-                );
-                let hint = "replace or remove the file; it wins over every registry as long as it is there";
-                Arc::new(CacheError::new(ErrorKind::Unsupported, "bad_local_file", detail).hint(hint))
+            let wrong = |problem: &String| Arc::new(CacheError::bad_local_file(&entry.path, problem));
+            let module = entry.module.as_ref().map_err(wrong)?.clone();
+            let body = match need {
+                Need::Facts => None,
+                Need::Bytes => match self
+                    .parts
+                    .store
+                    .overlay_module(entry.clone())
+                    .await
+                    .map_err(|e| Arc::new(e.into()))?
+                {
+                    Some(body) => Some(body),
+                    None => continue,
+                },
             };
-            let module = entry.module.as_ref().map_err(|problem| broken(problem.clone()))?;
-            let body = self
-                .parts
-                .store
-                .overlay_module(entry.clone())
-                .await
-                .map_err(|e| Arc::new(e.into()))?;
-            let Some(body) = body else {
-                let detail = format!("the local file {} is being changed", entry.path.display());
-                return Err(Arc::new(CacheError::new(
-                    ErrorKind::Overloaded,
-                    "local_file_changing",
-                    detail,
-                )));
-            };
-            self.parts.metrics.lookups.with_label_values(&["overlay"]).inc();
-            return Ok(Some(Served {
-                body,
-                module: module.clone(),
+            if need == Need::Bytes {
+                self.parts.metrics.lookups.with_label_values(&["overlay"]).inc();
+            }
+            let found = Found {
+                module,
                 modified: entry.modified,
                 origin: Origin::Overlay(entry.path.clone()),
-                why: *why,
+                why,
                 status: CacheStatus::Hit {
                     ttl: None,
                     detail: "overlay",
                 },
-            }));
+            };
+            return Ok(Some((found, body)));
         }
-        Ok(None)
+        Err(Arc::new(CacheError::changing_local_file(name)))
     }
 
     /// What the records and the remembered failures say of the plan; nothing is asked.
@@ -309,29 +337,34 @@ impl Cache {
             .map(|failure| failure.error)
     }
 
-    /// Serves what is held. `None` when the bytes were lost.
+    /// What is held. `None` when the bytes were lost.
     async fn held(
         &self,
         reference: &Reference,
         record: &Record,
         why: Why,
-    ) -> Result<Option<Served>, Arc<CacheError>> {
+        need: Need,
+    ) -> Result<Option<(Found, Option<Body>)>, Arc<CacheError>> {
         let Some(present) = record.present() else {
             return Ok(None);
         };
-        let body = self
-            .parts
-            .store
-            .module(&present.module)
-            .await
-            .map_err(|e| Arc::new(e.into()))?;
-        let Some(body) = body else { return Ok(None) };
-        let tier = if matches!(body, Body::Memory(_)) {
-            "memory"
-        } else {
-            "disk"
+        let (body, tier) = match need {
+            Need::Facts if self.parts.store.holds(&present.module) => (None, "disk"),
+            Need::Facts => return Ok(None),
+            Need::Bytes => match self
+                .parts
+                .store
+                .module(&present.module)
+                .await
+                .map_err(|e| Arc::new(e.into()))?
+            {
+                Some((body, tier)) => (Some(body), tier.as_str()),
+                None => return Ok(None),
+            },
         };
-        self.parts.metrics.lookups.with_label_values(&[tier]).inc();
+        if need == Need::Bytes {
+            self.parts.metrics.lookups.with_label_values(&[tier]).inc();
+        }
         let status = match self.parts.lifetimes.judge(record, self.parts.clock.now()) {
             Freshness::Fresh(ttl) => CacheStatus::Hit {
                 ttl: Some(ttl),
@@ -347,11 +380,11 @@ impl Cache {
                 }
             }
         };
-        Ok(Some(served(reference, present, body, why, status)))
+        Ok(Some((found(reference, present, why, status), body)))
     }
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
-    async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Served, Arc<CacheError>> {
+    async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         let key = plan
             .candidates
             .iter()
@@ -379,227 +412,40 @@ impl Cache {
             .iter()
             .find(|c| c.reference == reference)
             .map_or(Why::Exact, |c| c.why);
-        if let Some(local) = self.local(name, plan, Some(why)).await? {
+        if let Some(local) = self.local(name, plan, Some(why), need).await? {
             return Ok(local);
         }
         let lost = || Arc::new(CacheError::internal("what was just fetched is gone again"));
         let record = self.parts.store.record(&reference).ok_or_else(lost)?;
         let present = record.present().ok_or_else(lost)?;
-        let body = self
-            .parts
-            .store
-            .module(&present.module)
-            .await
-            .map_err(|e| Arc::new(e.into()))?
-            .ok_or_else(lost)?;
-        Ok(served(
-            &reference,
-            present,
-            body,
-            why,
-            CacheStatus::Miss { collapsed },
-        ))
-    }
-
-    /// Asks candidate after candidate; the reference that resolved.
-    async fn walk(self: &Arc<Self>, plan: &Plan) -> Result<Reference, Arc<CacheError>> {
-        let mut failed: Option<(Why, Arc<CacheError>)> = None;
-        let mut absences = Vec::new();
-        for candidate in &plan.candidates {
-            if failed.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
-                break;
-            }
-            let reference = &candidate.reference;
-            let now = self.parts.clock.now();
-            if let Some(record) = self.parts.store.record(reference) {
-                match &record.state {
-                    State::Present(present) => {
-                        if let Ok(Some(_)) = self.parts.store.module(&present.module).await {
-                            return Ok(reference.clone());
-                        }
-                    }
-                    State::Absent(absence)
-                        if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) =>
-                    {
-                        absences.push((reference.clone(), *absence));
-                        continue;
-                    }
-                    State::Absent(_) => {}
-                }
-            }
-            if let Some(error) = self.remembered(reference, now) {
-                failed.get_or_insert((candidate.why, error));
-                continue;
-            }
-            let fetch = self.fetch(reference.clone());
-            match fetch.done().await {
-                Some(Ok(Outcome::Present)) => return Ok(reference.clone()),
-                Some(Ok(Outcome::Absent(absence))) => absences.push((reference.clone(), absence)),
-                Some(Err(error)) => drop(failed.get_or_insert((candidate.why, error))),
-                None => return Err(Arc::new(CacheError::internal("a fetch ended early"))),
-            }
-        }
-        match failed {
-            Some((_, error)) => Err(error),
-            None => Err(Arc::new(CacheError::absent(&absences))),
-        }
-    }
-
-    /// Begins to confirm what of the plan is past its lifetime, up to the candidate that is served.
-    fn revalidate_behind(self: &Arc<Self>, plan: &Plan, serving: &Reference) {
-        let now = self.parts.clock.now();
-        for candidate in &plan.candidates {
-            let reference = &candidate.reference;
-            if let Some(record) = self.parts.store.record(reference)
-                && matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_))
-                && self.remembered(reference, now).is_none()
-            {
-                let _ = self.fetch(reference.clone());
-            }
-            if reference == serving {
-                break;
-            }
-        }
-    }
-
-    /// One fetch of a reference, whoever wants it.
-    fn fetch(self: &Arc<Self>, reference: Reference) -> collapse::Waiting<Result<Outcome, Arc<CacheError>>> {
-        let cache = self.clone();
-        let key = reference.clone();
-        self.fills
-            .join(&self.parts.runtime, key, async move {
-                cache.fetch_now(&reference).await
-            })
-            .0
-    }
-
-    async fn fetch_now(self: &Arc<Self>, reference: &Reference) -> Result<Outcome, Arc<CacheError>> {
-        let parts = &self.parts;
-        let _slot = self.slots.acquire().await;
-        let known = parts.store.record(reference);
-        parts.metrics.fills_in_flight.inc();
-        let begun = parts.clock.now();
-        let progress = self.progress.begin(reference);
-        let result = match tokio::time::timeout(
-            parts.config.timeout,
-            self.update(reference, known.as_deref(), &progress),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
-        };
-        parts.metrics.fills_in_flight.dec();
-        let took = parts.clock.now().since(begun);
-        parts.metrics.fill_duration.observe(took.as_secs_f64());
-        let label = match &result {
-            Ok((_, label)) => label,
-            Err(error) => error.code,
-        };
-        parts
-            .metrics
-            .fills
-            .with_label_values(&[reference.registry(), label])
-            .inc();
-        match result {
-            Ok((outcome, result)) => {
-                self.failures.invalidate(reference);
-                tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
-                Ok(outcome)
-            }
-            Err(error) => {
-                tracing::warn!(%reference, code = error.code, error = error.detail, hint = error.hint, "not fetched");
-                let lifetime = error.remembered_for(&parts.lifetimes);
-                let error = Arc::new(error);
-                let until = parts.clock.now().plus(lifetime);
-                self.failures.insert(
-                    reference.clone(),
-                    Failure {
-                        error: error.clone(),
-                        until,
-                    },
-                );
-                Err(error)
-            }
-        }
-    }
-
-    /// Confirms or fetches a reference and writes down what is known of it then.
-    async fn update(
-        &self,
-        reference: &Reference,
-        known: Option<&Record>,
-        progress: &Progress,
-    ) -> Result<(Outcome, &'static str), CacheError> {
-        let parts = &self.parts;
-        let present = known.and_then(Record::present);
-        let mut usable = false;
-        if let Some(present) = present {
-            usable = matches!(parts.store.module(&present.module).await, Ok(Some(_)));
-            if usable
-                && parts
-                    .registry
-                    .confirm(reference, &present.manifest)
+        let body = match need {
+            Need::Facts => None,
+            Need::Bytes => {
+                let body = self
+                    .parts
+                    .store
+                    .module(&present.module)
                     .await
-                    .map_err(|e| CacheError::registry(reference, e))?
-                    == Confirmation::Same
-            {
-                self.write(reference, State::Present(present.clone())).await;
-                return Ok((Outcome::Present, "unchanged"));
+                    .map_err(|e| Arc::new(e.into()))?;
+                Some(body.ok_or_else(lost)?.0)
             }
-        }
-        let usable = present.filter(|_| usable);
-        match fill::fill(parts, reference, usable, progress).await {
-            Ok(mut new) => {
-                if let Some(old) = present {
-                    if old.manifest != new.manifest {
-                        parts
-                            .metrics
-                            .tags_moved
-                            .with_label_values(&[reference.registry()])
-                            .inc();
-                        tracing::warn!(%reference, from = %old.manifest, to = %new.manifest, "the tag has moved");
-                    }
-                    if old.module.digest == new.module.digest {
-                        new.since = old.since;
-                    }
-                }
-                self.write(reference, State::Present(new)).await;
-                Ok((Outcome::Present, "ok"))
-            }
-            // What was served once is not taken away by a registry that forgot it.
-            Err(error) if present.is_some() => Err(error),
-            Err(error) => match error.absence() {
-                Some(absence) => {
-                    self.write(reference, State::Absent(absence)).await;
-                    Ok((Outcome::Absent(absence), error.code))
-                }
-                None => Err(error),
-            },
-        }
-    }
-
-    /// Keeps a record. When that fails it holds as long as this process does.
-    async fn write(&self, reference: &Reference, state: State) {
-        let record = Record {
-            reference: reference.clone(),
-            checked_at: self.parts.clock.now(),
-            state,
         };
-        if let Err(error) = self.parts.store.put_record(record).await {
-            self.parts.metrics.store_errors.inc();
-            tracing::warn!(%reference, %error, hint = error.hint(), "a record is kept in memory only");
-        }
+        Ok((
+            found(&reference, present, why, CacheStatus::Miss { collapsed }),
+            body,
+        ))
     }
 }
 
-fn served(reference: &Reference, present: &Present, body: Body, why: Why, status: CacheStatus) -> Served {
+/// A module with its bytes, where they were asked for.
+type Answer = Result<(Found, Option<Body>), Arc<CacheError>>;
+
+fn found(reference: &Reference, present: &Present, why: Why, status: CacheStatus) -> Found {
     let origin = Origin::Registry {
         reference: reference.clone(),
         manifest: present.manifest,
     };
-    Served {
-        body,
+    Found {
         module: present.module.clone(),
         modified: present.since,
         origin,

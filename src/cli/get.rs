@@ -117,7 +117,7 @@ impl Get {
                 Err(error) => return fail(exit::IOERR, &error.to_string(), ""),
             },
         };
-        debug_assert_eq!(Digest::of(&bytes), served.module.digest);
+        debug_assert_eq!(Digest::of(&bytes), served.found.module.digest);
         let to = self
             .output
             .clone()
@@ -132,7 +132,7 @@ impl Get {
         if let Err(error) = written {
             return fail(exit::CANTCREAT, &format!("{}: {error}", to.display()), "");
         }
-        let from = match &served.origin {
+        let from = match &served.found.origin {
             Origin::Registry { reference, manifest } => format!("{reference} ({manifest})"),
             Origin::Overlay(path) => path.display().to_string(),
         };
@@ -140,9 +140,13 @@ impl Get {
             "{}: {} bytes, sha256 {}",
             to.display(),
             bytes.len(),
-            served.module.digest.hex()
+            served.found.module.digest.hex()
         );
-        eprintln!("from {from}, {} match, {}", served.why.as_str(), served.status);
+        eprintln!(
+            "from {from}, {} match, {}",
+            served.found.why.as_str(),
+            served.found.status
+        );
         ExitCode::SUCCESS
     }
 }

@@ -3,12 +3,14 @@
 use super::{assemble, exit, log, report};
 use crate::config::{Config, Loaded};
 use crate::server::admin::Admin;
-use crate::server::app::{App, Connection, Data, Face};
+use crate::server::app::{App, Connection, Face};
+use crate::server::data::Data;
 use crate::server::listen::{Drain, Port};
 use crate::store::StoreError;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -63,7 +65,6 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             config,
             metrics,
             drain: drain.clone(),
-            clock: parts.clock.clone(),
         })
     };
     let data = app(Face::Data(Data {
@@ -93,6 +94,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             Arc::new(Connection {
                 app: app.clone(),
                 peer,
+                used: AtomicBool::new(false),
             })
         }
     };

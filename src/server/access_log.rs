@@ -48,10 +48,10 @@ pub fn write(line: &Line<'_>) {
     let matched = note.matched;
     match &note.detail {
         None => tracing::info!(
-            target: "access", %peer, method, target, status, bytes, millis, complete, cache, reference, matched, agent
+            target: "access", %peer, method, path = target, status, bytes, millis, complete, cache, reference, matched, agent
         ),
         Some(detail) => tracing::warn!(
-            target: "access", %peer, method, target, status, bytes, millis, complete, cache, reference, matched, agent,
+            target: "access", %peer, method, path = target, status, bytes, millis, complete, cache, reference, matched, agent,
             code = note.code.as_deref(), detail, hint = note.hint.as_deref()
         ),
     }

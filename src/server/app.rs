@@ -2,42 +2,25 @@
 
 use super::access_log::{self, Line};
 use super::admin::Admin;
-use super::guard::{self, Accepted, Head};
+use super::data::Data;
+use super::guard::{self, Head};
 use super::listen::Drain;
-use super::listing::{self, Listing};
-use super::respond::{self, Answer, Content};
-use super::route::{self, Route};
+use super::respond::{Answer, Content};
 use super::{Config, refuse};
-use crate::artifact::metadata_txt::{self, Metadata};
-use crate::cache::{Cache, Origin};
-use crate::catalog::patterns::Pattern;
-use crate::catalog::{Catalog, Plan, Why};
-use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
-use crate::plugin::{Request, Version};
+use crate::oci::Digest;
+use crate::store::Body;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderMap;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-/// What answers plugin requests.
-pub struct Data {
-    /// The heart.
-    pub cache: Arc<Cache>,
-    /// What may be asked for.
-    pub catalog: Arc<Catalog>,
-    /// Which paths are modules.
-    pub patterns: Vec<Pattern>,
-    /// When this process began, as the age of listings.
-    pub started: Timestamp,
-}
 
 /// Which of the two ports a connection is on.
 pub enum Face {
@@ -57,8 +40,6 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether we are about to leave.
     pub drain: Drain,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
 }
 
 /// One connection.
@@ -67,6 +48,8 @@ pub struct Connection {
     pub app: Arc<App>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// True once it had a request.
+    pub used: AtomicBool,
 }
 
 #[async_trait]
@@ -78,7 +61,7 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         let config = &self.app.config;
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let patience = if session.get_keepalive().is_some() {
+        let patience = if self.used.swap(true, Ordering::Relaxed) {
             config.idle_timeout
         } else {
             config.header_timeout
@@ -87,7 +70,8 @@ impl HttpServerApp for Connection {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
-                tracing::debug!(peer = %self.peer, %error, "no HTTP request");
+                let error = crate::oci::error_code::shown(&error.to_string());
+                tracing::info!(target: "access", peer = %self.peer, status = 400, error, "no HTTP request");
                 let _ = session.respond_error(400).await;
                 return None;
             }
@@ -169,13 +153,13 @@ impl Connection {
             Content::None => Bytes::new(),
             Content::Bytes(bytes) => bytes,
             Content::Module {
-                body: crate::store::Body::Memory(bytes),
+                body: Body::Memory(bytes),
                 first,
                 last,
                 ..
             } => bytes.slice(first as usize..last as usize + 1),
             Content::Module {
-                body: crate::store::Body::File(file),
+                body: Body::File(file),
                 first,
                 last,
                 digest,
@@ -200,7 +184,7 @@ impl Connection {
         file: ModuleFile,
         first: u64,
         last: u64,
-        digest: &crate::oci::Digest,
+        digest: &Digest,
     ) -> (u64, bool) {
         let piece_bytes = PIECE_BYTES as u64;
         let mut sent = 0;
@@ -256,178 +240,5 @@ impl App {
                 (answer, label, accepted.reusable)
             }
         }
-    }
-}
-
-const HTML: &str = "text/html; charset=utf-8";
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
-
-impl Data {
-    async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
-        let path = &accepted.path;
-        let route = match route::route(path, &self.patterns, &|name| self.catalog.lists(name)) {
-            Ok(route) => route,
-            Err(error) => return (refuse::bad_name(headers, &error), "none"),
-        };
-        let label = route.label();
-        let answer = match route {
-            Route::Root => respond::plain(
-                concat!(
-                    "larder ",
-                    env!("CARGO_PKG_VERSION"),
-                    ": plugins are listed at /plugins/\n"
-                )
-                .into(),
-            ),
-            Route::Health => respond::plain("ok\n".into()),
-            Route::Redirect(to) => respond::redirect(&to),
-            Route::Plugins => self.list(headers, path, self.listing().names()),
-            Route::Versions(name) => {
-                let versions = self.listing().versions(&name);
-                if versions.is_empty() && !self.catalog.lists(name.as_str()) {
-                    self.unknown(headers, &Request { name, version: None })
-                } else {
-                    self.list(headers, path, listing::items(&versions))
-                }
-            }
-            Route::Files(name, version) => {
-                if self.listing().versions(&name).contains(&version) {
-                    self.list(headers, path, self.listing().files(&name, &version))
-                } else {
-                    self.unknown(
-                        headers,
-                        &Request {
-                            name,
-                            version: Some(version),
-                        },
-                    )
-                }
-            }
-            Route::Inventory => {
-                let text = serde_json::to_string_pretty(&self.listing().inventory()).unwrap_or_default();
-                respond::small(headers, JSON, text + "\n", self.started)
-            }
-            Route::Module(request) => self.module(headers, &request).await,
-            Route::Metadata(request, json) => self.metadata(headers, &request, json).await,
-            Route::None => refuse::no_route(headers, path),
-        };
-        (answer, label)
-    }
-
-    fn listing(&self) -> Listing<'_> {
-        Listing {
-            catalog: &self.catalog,
-            store: self.cache.store().as_ref(),
-        }
-    }
-
-    fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
-        if listing::wants_json(headers) {
-            let text = serde_json::to_string_pretty(&items).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", self.started)
-        } else {
-            respond::small(headers, HTML, listing::html(path, &items), self.started)
-        }
-    }
-
-    fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let versions = self
-            .listing()
-            .versions(&request.name)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let nearest = self
-            .catalog
-            .nearest(request.name.as_str())
-            .into_iter()
-            .map(ToString::to_string)
-            .collect();
-        refuse::unknown(
-            headers,
-            request,
-            self.catalog.lists(request.name.as_str()),
-            versions,
-            nearest,
-        )
-    }
-
-    /// What may answer; `None` when no rule and no local file does.
-    fn plan(&self, request: &Request) -> Option<Plan> {
-        let mut plan = self.catalog.plan(request);
-        if plan.versions.is_empty() {
-            let local = self.listing().highest_local(&request.name)?;
-            plan.versions.push((local, Why::Exact));
-        }
-        let local = || {
-            plan.versions
-                .iter()
-                .any(|(version, _)| self.listing().is_local(&request.name, version))
-        };
-        (!plan.candidates.is_empty() || local()).then_some(plan)
-    }
-
-    async fn module(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let Some(plan) = self.plan(request) else {
-            return self.unknown(headers, request);
-        };
-        match self.cache.get(&request.name, &plan).await {
-            Ok(served) => respond::module(
-                headers,
-                served,
-                matches!(request.version, Some(Version::Digest(_))),
-            ),
-            Err(error) => self.refused(headers, request, &error),
-        }
-    }
-
-    async fn metadata(&self, headers: &HeaderMap, request: &Request, json: bool) -> Answer {
-        let Some(plan) = self.plan(request) else {
-            return self.unknown(headers, request);
-        };
-        let served = match self.cache.get(&request.name, &plan).await {
-            Ok(served) => served,
-            Err(error) => return self.refused(headers, request, &error),
-        };
-        let version = request
-            .version
-            .as_ref()
-            .or(plan.versions.first().map(|(version, _)| version));
-        let (reference, manifest) = match &served.origin {
-            Origin::Registry { reference, manifest } => (reference.to_string(), Some(*manifest)),
-            Origin::Overlay(path) => (path.display().to_string(), None),
-        };
-        let metadata = Metadata {
-            name: request.name.as_str(),
-            version: &version.map(ToString::to_string).unwrap_or_default(),
-            module: &served.module,
-            modified: served.modified,
-            reference: &reference,
-            manifest,
-        };
-        let mut answer = if json {
-            let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", served.modified)
-        } else {
-            respond::small(headers, TEXT, metadata_txt::render(&metadata), served.modified)
-        };
-        answer.note = respond::describe(
-            &mut answer.headers,
-            &served.origin,
-            served.why.as_str(),
-            &served.status,
-        );
-        answer
-    }
-
-    fn refused(&self, headers: &HeaderMap, request: &Request, error: &crate::cache::CacheError) -> Answer {
-        let versions = self
-            .listing()
-            .versions(&request.name)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        refuse::cache_error(headers, request, error, versions)
     }
 }

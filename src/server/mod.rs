@@ -9,6 +9,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod app;
+pub mod data;
 pub mod guard;
 pub mod listen;
 pub mod listing;

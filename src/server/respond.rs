@@ -1,6 +1,6 @@
 //! Answers as values: a status, fields, a body still to be read. `app` writes them.
 
-use crate::cache::{Origin, Served};
+use crate::cache::{Found, Origin, Served};
 use crate::clock::Timestamp;
 use crate::http::cache_status::CacheStatus;
 use crate::http::conditional::{self, Validators, Verdict};
@@ -126,11 +126,14 @@ pub fn redirect(to: &str) -> Answer {
 pub fn module(request: &HeaderMap, served: Served, immutable: bool) -> Answer {
     let Served {
         body,
-        module,
-        modified,
-        origin,
-        why,
-        status,
+        found:
+            Found {
+                module,
+                modified,
+                origin,
+                why,
+                status,
+            },
     } = served;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));

@@ -117,6 +117,14 @@ impl Disk {
         self.index().records.values().cloned().collect()
     }
 
+    /// True when a module is here, as far as the index knows.
+    pub fn holds(&self, module: &Module) -> bool {
+        self.index()
+            .modules
+            .get(&module.digest)
+            .is_some_and(|entry| entry.size == module.size)
+    }
+
     /// Entries and bytes.
     pub fn usage(&self) -> (u64, u64) {
         let index = self.index();
@@ -126,7 +134,13 @@ impl Disk {
     /// A new draft.
     pub fn draft(&self) -> Result<Draft, StoreError> {
         let tmp = self.layout.tmp();
-        Draft::new(&tmp).or_else(|e| if tmp.exists() { Err(e) } else { make_folders(&self.layout).and_then(|()| Draft::new(&tmp)) })
+        Draft::new(&tmp).or_else(|e| {
+            if tmp.exists() {
+                Err(e)
+            } else {
+                make_folders(&self.layout).and_then(|()| Draft::new(&tmp))
+            }
+        })
     }
 
     fn committing(&self) -> MutexGuard<'_, ()> {
@@ -167,7 +181,11 @@ impl Disk {
         let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
         if !folder.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)
+                .map_err(wrong)?;
             sync_folder(&self.layout.modules())?;
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
@@ -323,7 +341,13 @@ impl Disk {
 
 /// Makes what is missing: at the start, and again if somebody emptied the directory under us.
 fn make_folders(layout: &Layout) -> Result<(), StoreError> {
-    for folder in [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()] {
+    for folder in [
+        layout.root().into(),
+        layout.tmp(),
+        layout.quarantine(),
+        layout.records(),
+        layout.modules(),
+    ] {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|e| StoreError::io("creating", &folder, e))?;
     }

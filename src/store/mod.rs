@@ -66,6 +66,25 @@ pub struct Usage {
     pub memory_bytes: u64,
 }
 
+/// Where bytes were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// They were in memory.
+    Memory,
+    /// They were read from the disk.
+    Disk,
+}
+
+impl Tier {
+    /// The word for answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+}
+
 /// Keeping, as the cache needs it. Methods that may touch a disk are async and never block the caller's thread.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -84,8 +103,11 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a sealed draft last under its digest.
     async fn admit(&self, sealed: Sealed) -> Result<(), StoreError>;
 
-    /// The verified bytes of a module, or `None` when they are not here (any more).
-    async fn module(&self, module: &Module) -> Result<Option<Body>, StoreError>;
+    /// True when a module is here, as far as is known without reading it. Never waits.
+    fn holds(&self, module: &Module) -> bool;
+
+    /// The verified bytes of a module and where they were, or `None` when they are not here (any more).
+    async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError>;
 
     /// Takes a module out that proved damaged while it was read.
     async fn damaged(&self, digest: &Digest, problem: std::io::Error);
@@ -93,7 +115,8 @@ pub trait Store: Send + Sync + 'static {
     /// What the local folders held at the last look. Never waits.
     fn overlay(&self) -> Arc<overlay::Index>;
 
-    /// The bytes of a local file, or `None` when it is another by now, or no module.
+    /// The bytes of a local file, or `None` when it is another by now, or no module; then the folders were
+    /// looked through again.
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError>;
 
     /// Writes down what may be lost, at leisure and before the end.

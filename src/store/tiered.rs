@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::entry::{Body, Damage, Draft, ModuleFile, Sealed};
 use super::memory::Memory;
 use super::overlay::{self, Overlay};
-use super::{Config, Store, StoreError, Usage};
+use super::{Config, Store, StoreError, Tier, Usage};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -58,22 +58,22 @@ impl Tiered {
         digest: Digest,
         open: impl FnOnce(&Disk) -> Option<ModuleFile> + Send + 'static,
         lost: impl FnOnce(&Disk, std::io::Error) + Send + 'static,
-    ) -> Result<Option<Body>, StoreError> {
+    ) -> Result<Option<(Body, Tier)>, StoreError> {
         if let Some(bytes) = self.memory.get(&digest) {
-            return Ok(Some(Body::Memory(bytes)));
+            return Ok(Some((Body::Memory(bytes), Tier::Memory)));
         }
         let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES]
             .lock()
             .await;
         if let Some(bytes) = self.memory.get(&digest) {
-            return Ok(Some(Body::Memory(bytes)));
+            return Ok(Some((Body::Memory(bytes), Tier::Memory)));
         }
         let memory = self.memory.clone();
         self.blocking(move |disk| {
             let file = open(disk)?;
             match memory.load(digest, file.size, || file.read()) {
-                Ok(Some(bytes)) => Some(Body::Memory(bytes)),
-                Ok(None) => Some(Body::File(file)),
+                Ok(Some(bytes)) => Some((Body::Memory(bytes), Tier::Disk)),
+                Ok(None) => Some((Body::File(file), Tier::Disk)),
                 Err(error) => {
                     lost(disk, error);
                     None
@@ -106,7 +106,11 @@ impl Store for Tiered {
         self.blocking(move |disk| disk.admit(sealed)).await?
     }
 
-    async fn module(&self, module: &Module) -> Result<Option<Body>, StoreError> {
+    fn holds(&self, module: &Module) -> bool {
+        self.disk.holds(module)
+    }
+
+    async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError> {
         let digest = module.digest;
         self.disk.touch(&digest);
         let module = module.clone();
@@ -132,8 +136,17 @@ impl Store for Tiered {
             return Ok(None);
         };
         let lost = |_: &Disk, error| tracing::warn!(%error, "a local plugin cannot be read");
-        self.through_memory(module.digest, move |_| entry.open(), lost)
-            .await
+        let found = self
+            .through_memory(module.digest, move |_| entry.open(), lost)
+            .await?;
+        if found.is_none() {
+            // It is another file by now: the next look need not wait for the poll.
+            let overlay = self.overlay.clone();
+            tokio::task::spawn_blocking(move || overlay.refresh())
+                .await
+                .map_err(|_| StoreError::Lost)?;
+        }
+        Ok(found.map(|(body, _)| body))
     }
 
     async fn maintain(&self) {

@@ -1,1 +1,99 @@
+//! Leaving: nobody who was being answered is let down.
 
+use crate::support::artifact::{module, raw};
+use crate::support::client;
+use crate::support::eventually;
+use crate::support::larder::{Home, settings};
+use crate::support::scripted::Scripted;
+use std::io::Write;
+
+fn stocked() -> (Scripted, Vec<u8>) {
+    let registry = Scripted::start();
+    let bytes = module("x", 2_000_000);
+    registry.put("plugins/x", "1", &raw(&bytes));
+    (registry, bytes)
+}
+
+const PATH: &str = "/plugins/x/1/plugin.wasm";
+
+#[test]
+fn sigterm_turns_readiness_off_serves_on_and_ends_with_0() {
+    let (registry, bytes) = stocked();
+    let text = settings(&registry.host()).replace("drain: 0s", "drain: 2s");
+    let mut larder = Home::new(&text).start();
+    assert_eq!(client::get(larder.admin, "/readyz").status, 200);
+    larder.signal("TERM");
+    eventually("readiness going off", || {
+        (client::get(larder.admin, "/readyz").status == 503).then_some(())
+    });
+    let mut stream = client::connect(larder.data).unwrap();
+    stream
+        .write_all(format!("GET {PATH} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
+        .unwrap();
+    let reply = client::read_reply(&mut stream, false).unwrap();
+    assert_eq!(reply.body, bytes, "a new connection is still served");
+    assert_eq!(reply.header("connection"), "close", "and asked not to stay");
+    assert_eq!(larder.wait().code(), Some(0));
+    assert!(client::connect(larder.data).is_err());
+}
+
+#[test]
+fn an_answer_in_flight_is_finished_before_the_end() {
+    let (registry, bytes) = stocked();
+    let mut larder = Home::new(&settings(&registry.host())).start();
+    registry.close_gate();
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client::get(larder.data, PATH));
+        eventually("the fetch", || {
+            (registry.count(|ask| ask.is_blob()) == 1).then_some(())
+        });
+        larder.signal("TERM");
+        eventually("the port being closed", || {
+            client::connect(larder.data).is_err().then_some(())
+        });
+        registry.open_gate();
+        waiting.join().unwrap()
+    });
+    assert_eq!((waiting.status, waiting.body), (200, bytes));
+    assert_eq!(larder.wait().code(), Some(0));
+}
+
+#[test]
+fn an_idle_connection_does_not_hold_the_end() {
+    let (registry, _) = stocked();
+    let mut larder = Home::new(&settings(&registry.host())).start();
+    let mut idle = client::connect(larder.data).unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert_eq!(
+        client::read_reply(&mut idle, false).unwrap().header("connection"),
+        "keep-alive"
+    );
+    larder.signal("TERM");
+    assert_eq!(larder.wait().code(), Some(0));
+    let told = serde_json::to_string(&larder.log()).unwrap();
+    assert!(!told.contains("cut off"), "{told}");
+}
+
+#[test]
+fn a_load_of_requests_sees_no_failure_while_readiness_is_off() {
+    let (registry, bytes) = stocked();
+    let text = settings(&registry.host()).replace("drain: 0s", "drain: 1s");
+    let mut larder = Home::new(&text).start();
+    assert_eq!(client::get(larder.data, PATH).status, 200);
+    let (admin, data) = (larder.admin, larder.data);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let bytes = &bytes;
+            scope.spawn(move || {
+                // As long as a load balancer that asks for readiness would send requests here, and a little longer.
+                let mut after = 0;
+                while after < 20 {
+                    assert_eq!(&client::get(data, PATH).body, bytes);
+                    after += usize::from(client::get(admin, "/readyz").status == 503);
+                }
+            });
+        }
+        larder.signal("TERM");
+    });
+    assert_eq!(larder.wait().code(), Some(0));
+}

@@ -55,7 +55,9 @@ fn an_error_reaches_all_who_wait() {
     registry.close_gate();
     let asking = std::thread::scope(|scope| {
         let asking = scope.spawn(|| at_once(&larder, 100, "/plugins/herd/1.0.0/plugin.wasm"));
-        crate::support::eventually("the blob being asked for", || (registry.count(|ask| ask.is_blob()) > 0).then_some(()));
+        crate::support::eventually("the blob being asked for", || {
+            (registry.count(|ask| ask.is_blob()) > 0).then_some(())
+        });
         crate::support::eventually("all requests waiting", || {
             (larder.metric("larder_fills_collapsed_total") >= 99.0).then_some(())
         });
@@ -78,7 +80,9 @@ fn many_plugins_at_once_are_each_fetched_once() {
         for _pod in 0..4 {
             for (n, bytes) in modules.iter().enumerate() {
                 let larder = &larder;
-                scope.spawn(move || assert_eq!(&larder.get(&format!("/plugins/p{n}/1/plugin.wasm")).body, bytes));
+                scope.spawn(move || {
+                    assert_eq!(&larder.get(&format!("/plugins/p{n}/1/plugin.wasm")).body, bytes)
+                });
             }
         }
     });

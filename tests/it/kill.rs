@@ -60,15 +60,27 @@ fn two_hundred_kills_in_the_middle_of_fetches_leave_no_wrong_byte_and_nothing_pa
             std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 60)));
             let home = larder.kill();
             stop.store(true, Ordering::SeqCst);
-            served += clients.into_iter().map(|client| client.join().unwrap()).sum::<u32>();
+            served += clients
+                .into_iter()
+                .map(|client| client.join().unwrap())
+                .sum::<u32>();
             home
         });
         check(&home.cache());
     }
-    assert!(served > KILLS, "the kills came before anything was served: {served}");
+    assert!(
+        served > KILLS,
+        "the kills came before anything was served: {served}"
+    );
     let larder = home.start();
-    assert!(files(&larder.home.cache().join("v1/tmp")).is_empty(), "drafts are removed at the start");
-    assert!(files(&larder.home.cache().join("v1/quarantine")).is_empty(), "nothing was damaged");
+    assert!(
+        files(&larder.home.cache().join("v1/tmp")).is_empty(),
+        "drafts are removed at the start"
+    );
+    assert!(
+        files(&larder.home.cache().join("v1/quarantine")).is_empty(),
+        "nothing was damaged"
+    );
     for (n, digest) in &right {
         let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
         assert_eq!((reply.status, Digest::of(&reply.body)), (200, *digest));
@@ -87,9 +99,14 @@ fn check(cache: &Path) {
         held.insert(name, bytes.len() as u64);
     }
     for path in files(&root.join("records")) {
-        let record = Record::decode(&std::fs::read(&path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let record = Record::decode(&std::fs::read(&path).unwrap())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         if let Some(present) = record.present() {
-            assert_eq!(held.get(&present.module.digest.hex()), Some(&present.module.size), "a record points to nothing");
+            assert_eq!(
+                held.get(&present.module.digest.hex()),
+                Some(&present.module.size),
+                "a record points to nothing"
+            );
         }
     }
 }

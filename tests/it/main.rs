@@ -1,5 +1,11 @@
 //! All promises, by what they are about. `support` has the parts: a scripted registry, a real one, a running larder.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on fails"
+)]
+
 mod support;
 
 mod agent;

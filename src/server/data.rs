@@ -1,0 +1,201 @@
+//! The data port: from a well-formed request to an answer about plugins.
+
+use super::guard::Accepted;
+use super::listing::{self, Listing};
+use super::refuse;
+use super::respond::{self, Answer};
+use super::route::{self, Route};
+use crate::artifact::metadata_txt::{self, Metadata};
+use crate::cache::{Cache, CacheError, Origin};
+use crate::catalog::patterns::Pattern;
+use crate::catalog::{Catalog, Plan, Why};
+use crate::clock::Timestamp;
+use crate::plugin::{Request, Version};
+use http::HeaderMap;
+use std::sync::Arc;
+
+/// What answers plugin requests.
+pub struct Data {
+    /// The heart.
+    pub cache: Arc<Cache>,
+    /// What may be asked for.
+    pub catalog: Arc<Catalog>,
+    /// Which paths are modules.
+    pub patterns: Vec<Pattern>,
+    /// When this process began, as the age of listings.
+    pub started: Timestamp,
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Data {
+    /// Answers a request; the label is for the metrics.
+    pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
+        let path = &accepted.path;
+        let route = match route::route(path, &self.patterns, &|name| self.catalog.lists(name)) {
+            Ok(route) => route,
+            Err(error) => return (refuse::bad_name(headers, &error), "none"),
+        };
+        let label = route.label();
+        let answer = match route {
+            Route::Root => respond::plain(
+                concat!(
+                    "larder ",
+                    env!("CARGO_PKG_VERSION"),
+                    ": plugins are listed at /plugins/\n"
+                )
+                .into(),
+            ),
+            Route::Health => respond::plain("ok\n".into()),
+            Route::Redirect(to) => respond::redirect(&to),
+            Route::Plugins => self.list(headers, path, self.listing().names()),
+            Route::Versions(name) => {
+                let versions = self.listing().versions(&name);
+                if versions.is_empty() && !self.catalog.lists(name.as_str()) {
+                    self.unknown(headers, &Request { name, version: None })
+                } else {
+                    self.list(headers, path, listing::items(&versions))
+                }
+            }
+            Route::Files(name, version) => {
+                if self.listing().versions(&name).contains(&version) {
+                    self.list(headers, path, self.listing().files(&name, &version))
+                } else {
+                    self.unknown(
+                        headers,
+                        &Request {
+                            name,
+                            version: Some(version),
+                        },
+                    )
+                }
+            }
+            Route::Inventory => {
+                let text = serde_json::to_string_pretty(&self.listing().inventory()).unwrap_or_default();
+                respond::small(headers, JSON, text + "\n", self.started)
+            }
+            Route::Module(request) => self.module(headers, &request).await,
+            Route::Metadata(request, json) => self.metadata(headers, &request, json).await,
+            Route::None => refuse::no_route(headers, path),
+        };
+        (answer, label)
+    }
+
+    fn listing(&self) -> Listing<'_> {
+        Listing {
+            catalog: &self.catalog,
+            store: self.cache.store().as_ref(),
+        }
+    }
+
+    fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
+        if listing::wants_json(headers) {
+            let text = serde_json::to_string_pretty(&items).unwrap_or_default();
+            respond::small(headers, JSON, text + "\n", self.started)
+        } else {
+            respond::small(headers, HTML, listing::html(path, &items), self.started)
+        }
+    }
+
+    fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
+        let versions = self
+            .listing()
+            .versions(&request.name)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let nearest = self
+            .catalog
+            .nearest(request.name.as_str())
+            .into_iter()
+            .map(ToString::to_string)
+            .collect();
+        refuse::unknown(
+            headers,
+            request,
+            self.catalog.lists(request.name.as_str()),
+            versions,
+            nearest,
+        )
+    }
+
+    /// What may answer; `None` when no rule and no local file does.
+    fn plan(&self, request: &Request) -> Option<Plan> {
+        let mut plan = self.catalog.plan(request);
+        if plan.versions.is_empty() {
+            let local = self.listing().highest_local(&request.name)?;
+            plan.versions.push((local, Why::Exact));
+        }
+        let local = || {
+            plan.versions
+                .iter()
+                .any(|(version, _)| self.listing().is_local(&request.name, version))
+        };
+        (!plan.candidates.is_empty() || local()).then_some(plan)
+    }
+
+    async fn module(&self, headers: &HeaderMap, request: &Request) -> Answer {
+        let Some(plan) = self.plan(request) else {
+            return self.unknown(headers, request);
+        };
+        match self.cache.get(&request.name, &plan).await {
+            Ok(served) => respond::module(
+                headers,
+                served,
+                matches!(request.version, Some(Version::Digest(_))),
+            ),
+            Err(error) => self.refused(headers, request, &error),
+        }
+    }
+
+    async fn metadata(&self, headers: &HeaderMap, request: &Request, json: bool) -> Answer {
+        let Some(plan) = self.plan(request) else {
+            return self.unknown(headers, request);
+        };
+        let found = match self.cache.facts(&request.name, &plan).await {
+            Ok(found) => found,
+            Err(error) => return self.refused(headers, request, &error),
+        };
+        let version = request
+            .version
+            .as_ref()
+            .or(plan.versions.first().map(|(version, _)| version));
+        let (reference, manifest) = match &found.origin {
+            Origin::Registry { reference, manifest } => (reference.to_string(), Some(*manifest)),
+            Origin::Overlay(path) => (path.display().to_string(), None),
+        };
+        let metadata = Metadata {
+            name: request.name.as_str(),
+            version: &version.map(ToString::to_string).unwrap_or_default(),
+            module: &found.module,
+            modified: found.modified,
+            reference: &reference,
+            manifest,
+        };
+        let mut answer = if json {
+            let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
+            respond::small(headers, JSON, text + "\n", found.modified)
+        } else {
+            respond::small(headers, TEXT, metadata_txt::render(&metadata), found.modified)
+        };
+        answer.note = respond::describe(
+            &mut answer.headers,
+            &found.origin,
+            found.why.as_str(),
+            &found.status,
+        );
+        answer
+    }
+
+    fn refused(&self, headers: &HeaderMap, request: &Request, error: &CacheError) -> Answer {
+        let versions = self
+            .listing()
+            .versions(&request.name)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        refuse::cache_error(headers, request, error, versions)
+    }
+}

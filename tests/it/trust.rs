@@ -221,3 +221,22 @@ async fn a_damaged_module_that_cannot_be_fetched_is_an_error_and_not_its_bytes()
     heart.clock.advance(std::time::Duration::from_secs(3));
     assert_eq!(heart.ok("waf", "1").await.0, one);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_cannot_be_written_refuses_what_is_new_and_serves_what_is_held() {
+    let heart = Heart::with(|_| Setup { memory: 0, ..Setup::default() });
+    let one = module("one", 5000);
+    heart.registry.put("plugins/held", "1", &raw(&one));
+    heart.registry.put("plugins/new", "1", &raw(&module("new", 5000)));
+    heart.ok("held", "1").await;
+    // A file in the place of the folder for drafts: no draft can be made, whoever runs the test.
+    let tmp = heart.files("modules")[0].ancestors().nth(4).unwrap().join("tmp");
+    std::fs::remove_dir(&tmp).unwrap();
+    std::fs::write(&tmp, "").unwrap();
+    let error = heart.get("new", "1").await.unwrap_err();
+    assert_eq!((error.code, error.kind), ("store", ErrorKind::Overloaded), "{error}");
+    assert_eq!(heart.ok("held", "1").await.0, one);
+    std::fs::remove_file(&tmp).unwrap();
+    heart.clock.advance(std::time::Duration::from_secs(3));
+    heart.ok("new", "1").await;
+}

@@ -22,10 +22,7 @@ impl Timestamp {
 
     /// `self + span`, at the end of time if it would be later.
     pub fn plus(self, span: Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        )
+        Self(self.0.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Time passed since `earlier`, zero if `earlier` is later.
@@ -68,10 +65,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// Reads the wall clock.
     pub fn new() -> Self {
-        Self {
-            start: Timestamp::from_system(SystemTime::now()),
-            since: Instant::now(),
-        }
+        Self { start: Timestamp::from_system(SystemTime::now()), since: Instant::now() }
     }
 }
 
@@ -98,10 +92,7 @@ impl ManualClock {
 
     /// Moves forward by `span`.
     pub fn advance(&self, span: Duration) {
-        self.0.fetch_add(
-            u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
-            Ordering::SeqCst,
-        );
+        self.0.fetch_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 }
 

@@ -49,11 +49,7 @@ impl Lifetimes {
             return Freshness::Stale(Duration::ZERO);
         }
         let age = now.since(record.checked_at);
-        if age < lifetime {
-            Freshness::Fresh(lifetime - age)
-        } else {
-            Freshness::Stale(age - lifetime)
-        }
+        if age < lifetime { Freshness::Fresh(lifetime - age) } else { Freshness::Stale(age - lifetime) }
     }
 }
 
@@ -80,22 +76,9 @@ mod tests {
             checked_at: at(1000),
             state: State::Absent(Absence::NotFound),
         };
-        assert_eq!(
-            LIFETIMES.judge(&record, at(1010)),
-            Freshness::Fresh(Duration::from_secs(20))
-        );
-        assert_eq!(
-            LIFETIMES.judge(&record, at(1030)),
-            Freshness::Stale(Duration::ZERO)
-        );
-        assert_eq!(
-            LIFETIMES.judge(&record, at(1090)),
-            Freshness::Stale(Duration::from_secs(60))
-        );
-        assert_eq!(
-            LIFETIMES.judge(&record, at(999)),
-            Freshness::Stale(Duration::ZERO),
-            "from the future"
-        );
+        assert_eq!(LIFETIMES.judge(&record, at(1010)), Freshness::Fresh(Duration::from_secs(20)));
+        assert_eq!(LIFETIMES.judge(&record, at(1030)), Freshness::Stale(Duration::ZERO));
+        assert_eq!(LIFETIMES.judge(&record, at(1090)), Freshness::Stale(Duration::from_secs(60)));
+        assert_eq!(LIFETIMES.judge(&record, at(999)), Freshness::Stale(Duration::ZERO), "from the future");
     }
 }

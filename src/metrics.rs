@@ -77,11 +77,7 @@ impl Metrics {
                 "Answers past their lifetime, by reason.",
                 &["reason"],
             ),
-            fills: made.counters(
-                "larder_fills_total",
-                "Fetches from a registry.",
-                &["registry", "result"],
-            ),
+            fills: made.counters("larder_fills_total", "Fetches from a registry.", &["registry", "result"]),
             fill_duration: made
                 .histograms("larder_fill_duration_seconds", "Time of a fetch.", &[])
                 .with_label_values::<&str>(&[]),
@@ -102,18 +98,11 @@ impl Metrics {
             ),
             cache_bytes: made.gauges("larder_cache_bytes", "Bytes of modules held.", &["tier"]),
             cache_entries: made.gauges("larder_cache_entries", "Modules held.", &["tier"]),
-            evictions: made.counter(
-                "larder_evictions_total",
-                "Modules removed from disk to make room.",
-            ),
-            quarantined: made.counter(
-                "larder_quarantined_total",
-                "Files put aside because they were damaged.",
-            ),
-            store_errors: made.counter(
-                "larder_store_errors_total",
-                "Failed operations on the cache directory.",
-            ),
+            evictions: made.counter("larder_evictions_total", "Modules removed from disk to make room."),
+            quarantined: made
+                .counter("larder_quarantined_total", "Files put aside because they were damaged."),
+            store_errors: made
+                .counter("larder_store_errors_total", "Failed operations on the cache directory."),
             connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
             connections_refused: made.counters(
                 "larder_connections_refused_total",
@@ -122,30 +111,22 @@ impl Metrics {
             ),
             registry: registry.clone(),
         };
-        made.gauges(
-            "larder_build_info",
-            "Always 1; the label is what is running.",
-            &["version"],
-        )
-        .with_label_values(&[env!("CARGO_PKG_VERSION")])
-        .set(1);
+        made.gauges("larder_build_info", "Always 1; the label is what is running.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
         // So that a ratio can be computed before the first request.
         for tier in ["memory", "disk", "overlay", "upstream"] {
             metrics.lookups.with_label_values(&[tier]);
         }
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry
-            .register(Box::new(process))
-            .unwrap_or_else(|e| unreachable!("{e}"));
+        registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
         metrics
     }
 
     /// The text format of Prometheus.
     pub fn render(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut out)
-            .unwrap_or_else(|e| unreachable!("{e}"));
+        TextEncoder::new().encode(&self.registry.gather(), &mut out).unwrap_or_else(|e| unreachable!("{e}"));
         out
     }
 }
@@ -162,9 +143,7 @@ struct Made<'r>(&'r Registry);
 impl Made<'_> {
     fn add<C: prometheus::core::Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
         let made = made.unwrap_or_else(|e| unreachable!("{e}"));
-        self.0
-            .register(Box::new(made.clone()))
-            .unwrap_or_else(|e| unreachable!("{e}"));
+        self.0.register(Box::new(made.clone())).unwrap_or_else(|e| unreachable!("{e}"));
         made
     }
 
@@ -187,10 +166,7 @@ impl Made<'_> {
     /// From 1 ms to half a minute, in which a gateway gives up.
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         let buckets = exponential_buckets(0.001, 2.0, 16).unwrap_or_else(|e| unreachable!("{e}"));
-        self.add(HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets),
-            labels,
-        ))
+        self.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 }
 
@@ -201,10 +177,7 @@ mod tests {
     #[test]
     fn every_metric_can_be_made_and_printed() {
         let metrics = Metrics::new();
-        metrics
-            .requests
-            .with_label_values(&["plugin", "200", "hit"])
-            .inc();
+        metrics.requests.with_label_values(&["plugin", "200", "hit"]).inc();
         let text = String::from_utf8(metrics.render()).unwrap();
         assert!(text.contains("larder_requests_total{cache=\"hit\",route=\"plugin\",status=\"200\"} 1"));
         assert!(text.contains("larder_module_lookups_total{tier=\"memory\"} 0"));

@@ -74,15 +74,9 @@ impl FromStr for PluginName {
         let ok = bytes.len() <= 64
             && edge(bytes.first())
             && edge(bytes.last())
-            && bytes
-                .iter()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b))
+            && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b))
             && !text.contains("..");
-        if ok {
-            Ok(Self(text.into()))
-        } else {
-            Err(PluginError::Name(quoted(text)))
-        }
+        if ok { Ok(Self(text.into())) } else { Err(PluginError::Name(quoted(text))) }
     }
 }
 
@@ -91,16 +85,9 @@ impl FromStr for Version {
 
     fn from_str(text: &str) -> Result<Self, PluginError> {
         if text.contains(':') {
-            return text
-                .parse()
-                .map(Self::Digest)
-                .map_err(|_| PluginError::Digest(quoted(text)));
+            return text.parse().map(Self::Digest).map_err(|_| PluginError::Digest(quoted(text)));
         }
-        if is_tag(text) {
-            Ok(Self::Tag(text.into()))
-        } else {
-            Err(PluginError::Version(quoted(text)))
-        }
+        if is_tag(text) { Ok(Self::Tag(text.into())) } else { Err(PluginError::Version(quoted(text))) }
     }
 }
 
@@ -167,30 +154,15 @@ mod tests {
             &"a".repeat(65),
             "😀",
         ] {
-            assert_eq!(
-                bad.parse::<PluginName>().unwrap_err().code(),
-                "bad_name",
-                "{bad:?}"
-            );
+            assert_eq!(bad.parse::<PluginName>().unwrap_err().code(), "bad_name", "{bad:?}");
         }
     }
 
     #[test]
     fn versions_are_tags_or_digests() {
         let digest = Digest::of(b"").to_string();
-        for good in [
-            "1.0.0",
-            "v1",
-            "latest",
-            "_x",
-            "1.0.0-rc.1",
-            &"1".repeat(128),
-            &digest,
-        ] {
-            assert_eq!(
-                good.parse::<Version>().map(|v| v.to_string()).as_deref(),
-                Ok(good)
-            );
+        for good in ["1.0.0", "v1", "latest", "_x", "1.0.0-rc.1", &"1".repeat(128), &digest] {
+            assert_eq!(good.parse::<Version>().map(|v| v.to_string()).as_deref(), Ok(good));
         }
         for (bad, code) in [
             ("", "bad_version"),

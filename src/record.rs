@@ -107,11 +107,7 @@ impl Record {
 
     /// Reads what [`Record::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let end = bytes
-            .iter()
-            .take(256)
-            .position(|b| *b == b'\n')
-            .ok_or(RecordError::Magic)?;
+        let end = bytes.iter().take(256).position(|b| *b == b'\n').ok_or(RecordError::Magic)?;
         let header = std::str::from_utf8(&bytes[..end]).map_err(|_| RecordError::Magic)?;
         let mut words = header.split(' ');
         if words.next() != Some(MAGIC) {
@@ -181,12 +177,7 @@ mod tests {
             edited[at] ^= 1;
             assert!(Record::decode(&edited).is_err(), "edited at {at}");
         }
-        let next = String::from_utf8(whole)
-            .unwrap()
-            .replacen("larder-record 1", "larder-record 2", 1);
-        assert_eq!(
-            Record::decode(next.as_bytes()),
-            Err(RecordError::Version("2".into()))
-        );
+        let next = String::from_utf8(whole).unwrap().replacen("larder-record 1", "larder-record 2", 1);
+        assert_eq!(Record::decode(next.as_bytes()), Err(RecordError::Version("2".into())));
     }
 }

@@ -52,6 +52,9 @@ pub enum ExtractError {
     /// An archive without a module.
     #[error("the layer's archive holds no plugin.wasm and no other .wasm file; its files are {0}")]
     NoModule(String),
+    /// An image's layer that takes away what lower ones hold.
+    #[error("the image's own layer removes plugin.wasm ({0})")]
+    Removed(String),
     /// Neither module nor archive, or another version of wasm.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -76,7 +79,7 @@ impl ExtractError {
             Self::Entry(_) => "bad_entry",
             Self::Ambiguous(_) => "ambiguous_entry",
             Self::TooManyEntries(_) => "too_many_entries",
-            Self::NoModule(_) => "no_plugin_wasm",
+            Self::NoModule(_) | Self::Removed(_) => "no_plugin_wasm",
             Self::Header(e) => e.code(),
             Self::TooLarge(_) => "too_large",
             Self::Bomb(_) => "unpacked_too_large",
@@ -93,55 +96,29 @@ impl ExtractError {
 /// Reads a layer and writes its module to `out`.
 pub fn extract(layer: impl Read, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
     let packed = Rc::new(Cell::new(0));
-    let mut source = Peeked::new(Source {
-        inner: layer,
-        read: packed.clone(),
-    });
+    let mut source = Peeked::new(Source { inner: layer, read: packed.clone() });
     let head = source.peek()?;
     let cap = limits.module.as_u64().saturating_mul(SURROUNDINGS);
-    let meter = |inner| Metered {
-        inner,
-        packed,
-        unpacked: 0,
-        cap,
-        ratio: limits.ratio,
-        fault: Rc::default(),
-    };
+    let meter =
+        |inner| Metered { inner, packed, unpacked: 0, cap, ratio: limits.ratio, fault: Rc::default() };
     if head.starts_with(&[0x1f, 0x8b]) {
         let decoder = flate2::read::MultiGzDecoder::new(source);
         let packing: fn(String) -> ExtractError = ExtractError::Gzip;
-        unpacked(
-            meter((Box::new(decoder) as Box<dyn Read + '_>, packing)),
-            limits,
-            out,
-        )
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let mut decoder = zstd::stream::read::Decoder::new(source)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG)?;
         let packing: fn(String) -> ExtractError = ExtractError::Zstd;
-        unpacked(
-            meter((Box::new(decoder) as Box<dyn Read + '_>, packing)),
-            limits,
-            out,
-        )
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
     } else {
         let packing: fn(String) -> ExtractError = ExtractError::Tar;
-        unpacked(
-            meter((Box::new(source) as Box<dyn Read + '_>, packing)),
-            limits,
-            out,
-        )
+        unpacked(meter((Box::new(source) as Box<dyn Read + '_>, packing)), limits, out)
     }
 }
 
 fn unpacked(metered: Metered<'_>, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
     let fault = metered.fault.clone();
-    let told = |e: io::Error| {
-        fault
-            .borrow_mut()
-            .take()
-            .unwrap_or_else(|| ExtractError::Tar(e.to_string()))
-    };
+    let told = |e: io::Error| fault.borrow_mut().take().unwrap_or_else(|| ExtractError::Tar(e.to_string()));
     let mut stream = Peeked::new(metered);
     let head = stream.peek().map_err(&told)?;
     if is_tar(&head) {
@@ -161,17 +138,8 @@ fn is_tar(head: &[u8]) -> bool {
         return false;
     };
     let written = u32::from_str_radix(field.trim_matches([' ', '\0']), 8);
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(n, b)| {
-            if (148..156).contains(&n) {
-                32
-            } else {
-                u32::from(*b)
-            }
-        })
-        .sum();
+    let sum: u32 =
+        block.iter().enumerate().map(|(n, b)| if (148..156).contains(&n) { 32 } else { u32::from(*b) }).sum();
     &block[257..262] == b"ustar" || written == Ok(sum)
 }
 
@@ -208,9 +176,7 @@ fn from_tar(
         let size = entry.header().entry_size().map_err(told)?;
         let Extension { name, size: pax_size } = std::mem::take(&mut extension);
         if pax_size.is_some_and(|pax| pax != size) {
-            return Err(ExtractError::Tar(
-                "an entry's two headers disagree about its size".into(),
-            ));
+            return Err(ExtractError::Tar("an entry's two headers disagree about its size".into()));
         }
         let path = name.unwrap_or_else(|| entry.path_bytes().into_owned());
         let path = String::from_utf8_lossy(&path).into_owned();
@@ -218,9 +184,7 @@ fn from_tar(
             seen.push(crate::oci::error_code::shown(&path));
         }
         if is_whiteout(&path) {
-            return Err(ExtractError::NoModule(format!(
-                "removed by the image's own layer ({path})"
-            )));
+            return Err(ExtractError::Removed(crate::oci::error_code::shown(&path)));
         }
         let Some(claim) = claim(&path) else { continue };
         if best.as_ref().is_some_and(|(held, _)| *held > claim) {
@@ -237,20 +201,14 @@ fn from_tar(
                 out.restart()?;
                 let copied = copy_module(&mut entry, limits, out, told)?;
                 if copied != size {
-                    return Err(ExtractError::Tar(format!(
-                        "an entry of {size} bytes ends after {copied}"
-                    )));
+                    return Err(ExtractError::Tar(format!("an entry of {size} bytes ends after {copied}")));
                 }
             }
         }
     }
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(told)?;
     match best {
-        None => Err(ExtractError::NoModule(if seen.is_empty() {
-            "none".into()
-        } else {
-            seen.join(", ")
-        })),
+        None => Err(ExtractError::NoModule(if seen.is_empty() { "none".into() } else { seen.join(", ") })),
         Some((_, paths)) if paths.len() > 1 => Err(ExtractError::Ambiguous(paths.join(", "))),
         Some(_) => Ok(()),
     }
@@ -279,14 +237,9 @@ impl Extension {
             return Ok(false);
         }
         let mut bytes = Vec::new();
-        entry
-            .take(TAR_EXTENSION_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(told)?;
+        entry.take(TAR_EXTENSION_BYTES + 1).read_to_end(&mut bytes).map_err(told)?;
         if bytes.len() as u64 > TAR_EXTENSION_BYTES {
-            return Err(ExtractError::Tar(
-                "an entry's name or extension is over 64 KiB".into(),
-            ));
+            return Err(ExtractError::Tar("an entry's name or extension is over 64 KiB".into()));
         }
         if kind.is_gnu_longname() {
             while bytes.last() == Some(&0) {
@@ -298,9 +251,7 @@ impl Extension {
                 let item = item.map_err(|e| ExtractError::Tar(e.to_string()))?;
                 match item.key_bytes() {
                     b"path" | b"size" if kind.is_pax_global_extensions() => {
-                        return Err(ExtractError::Tar(
-                            "a global header renames or resizes entries".into(),
-                        ));
+                        return Err(ExtractError::Tar("a global header renames or resizes entries".into()));
                     }
                     b"path" => self.name = Some(item.value_bytes().to_vec()),
                     b"size" => {
@@ -350,10 +301,7 @@ fn copy_module(
     let mut filled = 0;
     // The first eight bytes come first, so that a wrong file costs nothing.
     while filled < inspect::HEADER_BYTES {
-        match from
-            .read(&mut buffer[filled..inspect::HEADER_BYTES])
-            .map_err(told)?
-        {
+        match from.read(&mut buffer[filled..inspect::HEADER_BYTES]).map_err(told)? {
             0 => break,
             n => filled += n,
         }
@@ -409,12 +357,7 @@ impl Read for Metered<'_> {
             *self.fault.borrow_mut() = Some(fault);
         })?;
         self.unpacked += n as u64;
-        let by_ratio = self
-            .packed
-            .get()
-            .max(1)
-            .saturating_mul(self.ratio)
-            .max(RATIO_FREE_BYTES);
+        let by_ratio = self.packed.get().max(1).saturating_mul(self.ratio).max(RATIO_FREE_BYTES);
         let cap = self.cap.min(by_ratio);
         if self.unpacked > cap {
             *self.fault.borrow_mut() = Some(ExtractError::Bomb(cap));
@@ -433,11 +376,7 @@ struct Peeked<R> {
 
 impl<R: Read> Peeked<R> {
     fn new(inner: R) -> Self {
-        Self {
-            head: Vec::new(),
-            at: 0,
-            inner,
-        }
+        Self { head: Vec::new(), at: 0, inner }
     }
 
     fn peek(&mut self) -> io::Result<Vec<u8>> {

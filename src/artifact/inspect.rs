@@ -41,12 +41,7 @@ pub fn check_header(head: &[u8]) -> Result<(), HeaderError> {
         if bytes.is_empty() {
             return "nothing".to_owned();
         }
-        bytes
-            .iter()
-            .take(HEADER_BYTES)
-            .map(|b| format!("{b:02x}"))
-            .collect::<Vec<_>>()
-            .join(" ")
+        bytes.iter().take(HEADER_BYTES).map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
     };
     if head.len() < HEADER_BYTES || &head[..4] != MAGIC {
         return Err(HeaderError::NotWasm(hex(head)));
@@ -90,10 +85,8 @@ pub fn abi(module: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
 
 fn exported_abi(section: &[u8]) -> Option<String> {
     let exports = ExportSectionReader::new(BinaryReader::new(section, 0)).ok()?;
-    let version = exports
-        .into_iter()
-        .flatten()
-        .find_map(|export| export.name.strip_prefix("proxy_abi_version_"))?;
+    let version =
+        exports.into_iter().flatten().find_map(|export| export.name.strip_prefix("proxy_abi_version_"))?;
     let plain = !version.is_empty()
         && version.len() <= 16
         && version.bytes().all(|b| b.is_ascii_digit() || b == b'_');
@@ -121,12 +114,7 @@ mod tests {
         ] {
             assert_eq!(check_header(head).unwrap_err().code(), code);
         }
-        assert!(
-            check_header(b"\x7fELF\x02\x01\x01\0")
-                .unwrap_err()
-                .to_string()
-                .contains("7f 45 4c 46")
-        );
+        assert!(check_header(b"\x7fELF\x02\x01\x01\0").unwrap_err().to_string().contains("7f 45 4c 46"));
     }
 
     #[test]

@@ -29,14 +29,7 @@ fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::O
 
 /// The text. The first five lines are those of the present server, byte for byte in form.
 pub fn render(metadata: &Metadata<'_>) -> String {
-    let Metadata {
-        name,
-        version,
-        module,
-        modified,
-        reference,
-        manifest,
-    } = metadata;
+    let Metadata { name, version, module, modified, reference, manifest } = metadata;
     let (size, md5) = (module.size, &module.md5);
     let mut out = format!(
         "Plugin Name: {name}\nSize: {size} bytes\nLast Modified: {modified}\nCreated: {modified}\nMD5: {md5}\n\
@@ -60,12 +53,7 @@ mod tests {
     #[test]
     fn the_present_servers_lines_come_first_then_the_guides_then_ours() {
         let digest = Digest::of(b"x");
-        let module = Module {
-            digest,
-            size: 7,
-            md5: "aa".into(),
-            abi: Some("0.2.1".into()),
-        };
+        let module = Module { digest, size: 7, md5: "aa".into(), abi: Some("0.2.1".into()) };
         let text = render(&Metadata {
             name: "waf",
             version: "1.0.0",

@@ -54,33 +54,20 @@ impl SelectError {
 pub fn child(children: &[Descriptor]) -> Result<&Descriptor, SelectError> {
     let usable = || children.iter().filter(|child| !child.is_attestation);
     let is_default = |child: &&Descriptor| {
-        child
-            .platform
-            .as_ref()
-            .is_some_and(|(os, architecture)| os == "linux" && architecture == "amd64")
+        child.platform.as_ref().is_some_and(|(os, architecture)| os == "linux" && architecture == "amd64")
     };
-    usable()
-        .find(is_default)
-        .or_else(|| usable().next())
-        .ok_or_else(|| {
-            let shown = if children.is_empty() {
-                "nothing".into()
-            } else {
-                format!("{} attestations", children.len())
-            };
-            SelectError::NoChild(shown)
-        })
+    usable().find(is_default).or_else(|| usable().next()).ok_or_else(|| {
+        let shown =
+            if children.is_empty() { "nothing".into() } else { format!("{} attestations", children.len()) };
+        SelectError::NoChild(shown)
+    })
 }
 
 /// The layers to look at, in order: the one typed as a module, then from the last to the first those whose type does
 /// not rule them out. Never empty.
 pub fn layers<'m>(manifest: &'m Manifest, limits: &Limits) -> Result<Vec<&'m Descriptor>, SelectError> {
-    let of = |kind: LayerKind| {
-        manifest
-            .layers
-            .iter()
-            .filter(move |layer| layer_kind(&layer.media_type) == kind)
-    };
+    let of =
+        |kind: LayerKind| manifest.layers.iter().filter(move |layer| layer_kind(&layer.media_type) == kind);
     if manifest.layers.is_empty() {
         return Err(SelectError::NoLayer);
     }
@@ -97,12 +84,7 @@ pub fn layers<'m>(manifest: &'m Manifest, limits: &Limits) -> Result<Vec<&'m Des
         }
     }
     if order.is_empty() {
-        let types: Vec<_> = manifest
-            .layers
-            .iter()
-            .take(8)
-            .map(|layer| shown(&layer.media_type))
-            .collect();
+        let types: Vec<_> = manifest.layers.iter().take(8).map(|layer| shown(&layer.media_type)).collect();
         let unreadable = of(LayerKind::Unreadable).next().is_some();
         let types = types.join(", ");
         return Err(if unreadable {
@@ -131,34 +113,17 @@ mod tests {
     use crate::oci::Digest;
     use bytesize::ByteSize;
 
-    const LIMITS: Limits = Limits {
-        manifest: ByteSize(1 << 20),
-        module: ByteSize(1000),
-        ratio: 200,
-        tar_entries: 10,
-    };
+    const LIMITS: Limits =
+        Limits { manifest: ByteSize(1 << 20), module: ByteSize(1000), ratio: 200, tar_entries: 10 };
 
     fn descriptor(media_type: &str, size: u64) -> Descriptor {
         let digest = Digest::of(format!("{media_type}{size}").as_bytes());
-        Descriptor {
-            media_type: media_type.into(),
-            digest,
-            size,
-            platform: None,
-            is_attestation: false,
-        }
+        Descriptor { media_type: media_type.into(), digest, size, platform: None, is_attestation: false }
     }
 
     fn picked(types: &[&str]) -> Result<Vec<String>, &'static str> {
-        let layers = types
-            .iter()
-            .enumerate()
-            .map(|(n, t)| descriptor(t, n as u64))
-            .collect();
-        let manifest = Manifest {
-            config_media_type: String::new(),
-            layers,
-        };
+        let layers = types.iter().enumerate().map(|(n, t)| descriptor(t, n as u64)).collect();
+        let manifest = Manifest { config_media_type: String::new(), layers };
         super::layers(&manifest, &LIMITS)
             .map(|order| order.iter().map(|l| l.size.to_string()).collect())
             .map_err(|e| e.code())
@@ -191,11 +156,7 @@ mod tests {
             ("G", &["application/wasm"], &["0"]),
             ("typed first", &[TAR, RAW, TAR], &["1", "2", "0"]),
         ] {
-            assert_eq!(
-                picked(types),
-                Ok(order.iter().map(|s| s.to_string()).collect()),
-                "{shape}"
-            );
+            assert_eq!(picked(types), Ok(order.iter().map(|s| s.to_string()).collect()), "{shape}");
         }
     }
 
@@ -208,10 +169,7 @@ mod tests {
             picked(&["application/vnd.oci.image.layer.v1.tar+gzip+encrypted"]),
             Err("unsupported_layer")
         );
-        let manifest = Manifest {
-            config_media_type: String::new(),
-            layers: vec![descriptor(RAW, 1001)],
-        };
+        let manifest = Manifest { config_media_type: String::new(), layers: vec![descriptor(RAW, 1001)] };
         assert_eq!(layers(&manifest, &LIMITS).unwrap_err().code(), "too_large");
     }
 
@@ -221,10 +179,7 @@ mod tests {
             platform: Some((os.into(), arch.into())),
             ..descriptor(os, 1)
         };
-        let attestation = Descriptor {
-            is_attestation: true,
-            ..descriptor("a", 1)
-        };
+        let attestation = Descriptor { is_attestation: true, ..descriptor("a", 1) };
         let children = [attestation.clone(), on("wasi", "wasm"), on("linux", "amd64")];
         assert_eq!(child(&children), Ok(&children[2]));
         assert_eq!(child(&children[..2]), Ok(&children[1]));

@@ -18,9 +18,7 @@ pub struct Collapse<K, V> {
 
 impl<K, V> Default for Collapse<K, V> {
     fn default() -> Self {
-        Self {
-            running: Arc::default(),
-        }
+        Self { running: Arc::default() }
     }
 }
 
@@ -43,10 +41,7 @@ struct Leave<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Leave<K, V> {
     fn drop(&mut self) {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.key);
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -57,10 +52,7 @@ where
 {
     /// True when nothing is being worked on.
     pub fn is_empty(&self) -> bool {
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// Joins the work for `key`, or begins it with `work` on `runtime`. The flag tells whether it was joined.
@@ -77,10 +69,7 @@ where
         let (tell, waiting) = watch::channel(None);
         running.insert(key.clone(), waiting.clone());
         // Made before the task: it takes the key out even when the task is never run.
-        let leave = Leave {
-            running: self.running.clone(),
-            key,
-        };
+        let leave = Leave { running: self.running.clone(), key };
         runtime.spawn(async move {
             let leave = leave;
             let value = work.await;

@@ -58,14 +58,7 @@ pub struct CacheError {
 impl CacheError {
     /// An error without hint and reference.
     pub fn new(kind: ErrorKind, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            code,
-            detail: detail.into(),
-            hint: String::new(),
-            reference: None,
-            retry_after: None,
-        }
+        Self { kind, code, detail: detail.into(), hint: String::new(), reference: None, retry_after: None }
     }
 
     /// With what to do next.
@@ -116,17 +109,9 @@ impl CacheError {
         let denied = absences.iter().find(|(_, absence)| *absence == Absence::Denied);
         let (kind, code, about) = match denied {
             Some((reference, _)) => (ErrorKind::Forbidden, "denied", Some(reference)),
-            None => (
-                ErrorKind::NotFound,
-                "not_found",
-                absences.first().map(|(reference, _)| reference),
-            ),
+            None => (ErrorKind::NotFound, "not_found", absences.first().map(|(reference, _)| reference)),
         };
-        let error = Self::new(
-            kind,
-            code,
-            format!("the registry was asked: {}", tried.join("; ")),
-        );
+        let error = Self::new(kind, code, format!("the registry was asked: {}", tried.join("; ")));
         let error = match denied {
             Some((reference, _)) => {
                 let host = reference.registry();
@@ -134,10 +119,7 @@ impl CacheError {
             }
             None => error,
         };
-        Self {
-            reference: about.cloned(),
-            ..error
-        }
+        Self { reference: about.cloned(), ..error }
     }
 
     /// A request waited as long as it may.
@@ -147,19 +129,12 @@ impl CacheError {
             humantime::format_duration(hold)
         );
         let error = Self::new(ErrorKind::Pending, "pending", detail).hint("ask again in a few seconds");
-        Self {
-            reference,
-            retry_after: Some(Duration::from_secs(2)),
-            ..error
-        }
+        Self { reference, retry_after: Some(Duration::from_secs(2)), ..error }
     }
 
     /// A fetch took longer than it may.
     pub fn timed_out(reference: &Reference, limit: Duration) -> Self {
-        let detail = format!(
-            "fetching {reference} took over {}",
-            humantime::format_duration(limit)
-        );
+        let detail = format!("fetching {reference} took over {}", humantime::format_duration(limit));
         Self::new(ErrorKind::TimedOut, "timeout", detail)
             .hint("raise fill.timeout for a slow line")
             .about(reference)
@@ -173,12 +148,7 @@ impl CacheError {
 
     /// A manifest that cannot be used.
     pub fn manifest(reference: &Reference, error: &ManifestError) -> Self {
-        Self::new(
-            ErrorKind::Unsupported,
-            error.code(),
-            format!("{reference}: {error}"),
-        )
-        .about(reference)
+        Self::new(ErrorKind::Unsupported, error.code(), format!("{reference}: {error}")).about(reference)
     }
 
     /// A manifest without a layer to use.
@@ -205,9 +175,7 @@ impl CacheError {
     pub fn corrupt(reference: &Reference, code: &'static str, detail: String) -> Self {
         let hint =
             "something between here and the registry changes what passes; it is asked again in a minute";
-        Self::new(ErrorKind::Corrupt, code, detail)
-            .hint(hint)
-            .about(reference)
+        Self::new(ErrorKind::Corrupt, code, detail).hint(hint).about(reference)
     }
 
     /// A local file that is no module.
@@ -239,10 +207,9 @@ impl CacheError {
         match self.kind {
             ErrorKind::NotFound | ErrorKind::Forbidden => lifetimes.absent,
             ErrorKind::Unsupported | ErrorKind::TooLarge | ErrorKind::Corrupt => lifetimes.unusable,
-            ErrorKind::RateLimited => self
-                .retry_after
-                .unwrap_or(lifetimes.transient)
-                .max(lifetimes.transient),
+            ErrorKind::RateLimited => {
+                self.retry_after.unwrap_or(lifetimes.transient).max(lifetimes.transient)
+            }
             ErrorKind::TimedOut
             | ErrorKind::Pending
             | ErrorKind::Unavailable

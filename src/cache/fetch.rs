@@ -80,11 +80,7 @@ impl Cache {
     fn fetch(self: &Arc<Self>, reference: Reference) -> Waiting<Result<Outcome, Arc<CacheError>>> {
         let cache = self.clone();
         let key = reference.clone();
-        self.fills
-            .join(&self.parts.runtime, key, async move {
-                cache.fetch_now(&reference).await
-            })
-            .0
+        self.fills.join(&self.parts.runtime, key, async move { cache.fetch_now(&reference).await }).0
     }
 
     pub(super) async fn fetch_now(
@@ -113,11 +109,7 @@ impl Cache {
             Ok((_, label)) => label,
             Err(error) => error.code,
         };
-        parts
-            .metrics
-            .fills
-            .with_label_values(&[reference.registry(), label])
-            .inc();
+        parts.metrics.fills.with_label_values(&[reference.registry(), label]).inc();
         match result {
             Ok((outcome, result)) => {
                 self.failures.invalidate(reference);
@@ -129,13 +121,7 @@ impl Cache {
                 let lifetime = error.remembered_for(&parts.lifetimes);
                 let error = Arc::new(error);
                 let until = parts.clock.now().plus(lifetime);
-                self.failures.insert(
-                    reference.clone(),
-                    Failure {
-                        error: error.clone(),
-                        until,
-                    },
-                );
+                self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
                 Err(error)
             }
         }
@@ -170,11 +156,7 @@ impl Cache {
             Ok(mut new) => {
                 if let Some(old) = present {
                     if old.manifest != new.manifest {
-                        parts
-                            .metrics
-                            .tags_moved
-                            .with_label_values(&[reference.registry()])
-                            .inc();
+                        parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();
                         tracing::warn!(%reference, from = %old.manifest, to = %new.manifest, "the tag has moved");
                     }
                     if old.module.digest == new.module.digest {
@@ -198,11 +180,7 @@ impl Cache {
 
     /// Keeps a record. When that fails it holds as long as this process does.
     async fn write(&self, reference: &Reference, state: State) {
-        let record = Record {
-            reference: reference.clone(),
-            checked_at: self.parts.clock.now(),
-            state,
-        };
+        let record = Record { reference: reference.clone(), checked_at: self.parts.clock.now(), state };
         if let Err(error) = self.parts.store.put_record(record).await {
             self.parts.metrics.store_errors.inc();
             tracing::warn!(%reference, %error, hint = error.hint(), "a record is kept in memory only");

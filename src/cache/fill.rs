@@ -45,34 +45,21 @@ impl Board {
     /// Puts a fetch on the board until the result is dropped.
     pub fn begin(&self, reference: &Reference) -> Progress {
         let counters = Arc::<Counters>::default();
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(reference.clone(), counters.clone());
-        Progress {
-            board: self.0.clone(),
-            reference: reference.clone(),
-            counters,
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), counters.clone());
+        Progress { board: self.0.clone(), reference: reference.clone(), counters }
     }
 
     /// Reference, bytes received, bytes expected.
     pub fn list(&self) -> Vec<(Reference, u64, u64)> {
         let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        board
-            .iter()
-            .map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected)))
-            .collect()
+        board.iter().map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected))).collect()
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.board
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.reference);
+        self.board.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.reference);
     }
 }
 
@@ -85,11 +72,8 @@ pub async fn fill(
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     let limit = parts.limits.manifest.as_u64();
-    let fetched = parts
-        .registry
-        .manifest(reference, limit)
-        .await
-        .map_err(|e| CacheError::registry(reference, e))?;
+    let fetched =
+        parts.registry.manifest(reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
     if let Some(present) = usable.filter(|present| present.manifest == digest) {
         return Ok(present.clone());
@@ -104,11 +88,7 @@ pub async fn fill(
         match module(parts, reference, layer, progress).await {
             Ok(sealed) => {
                 let module = sealed.module.clone();
-                parts
-                    .store
-                    .admit(sealed)
-                    .await
-                    .inspect_err(|_| parts.metrics.store_errors.inc())?;
+                parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
                 return Ok(Present {
                     manifest: digest,
                     layer: layer.digest,
@@ -128,15 +108,10 @@ pub async fn fill(
 /// The module of another reference that points to the same manifest.
 fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<Present> {
     let records = parts.store.records();
-    let mut same = records
-        .iter()
-        .filter_map(|record| record.present())
-        .filter(|present| present.manifest == *manifest);
+    let mut same =
+        records.iter().filter_map(|record| record.present()).filter(|present| present.manifest == *manifest);
     let held = same.find(|present| parts.store.holds(&present.module))?;
-    Some(Present {
-        since: parts.clock.now(),
-        ..held.clone()
-    })
+    Some(Present { since: parts.clock.now(), ..held.clone() })
 }
 
 /// From an index to a manifest, if it is one.
@@ -219,28 +194,19 @@ async fn download(
     progress: &Progress,
 ) -> Result<Draft, CacheError> {
     let wrong_size = |got: String| {
-        let detail = format!(
-            "{reference}: the layer {} should have {} bytes and has {got}",
-            layer.digest, layer.size
-        );
+        let detail =
+            format!("{reference}: the layer {} should have {} bytes and has {got}", layer.digest, layer.size);
         CacheError::corrupt(reference, "size_mismatch", detail)
     };
     let from_registry = |e| CacheError::registry(reference, e);
     let mut draft = parts.store.draft().await?;
-    let mut blob = parts
-        .registry
-        .blob(reference, &layer.digest)
-        .await
-        .map_err(from_registry)?;
+    let mut blob = parts.registry.blob(reference, &layer.digest).await.map_err(from_registry)?;
     if let Some(size) = blob.size.filter(|size| *size != layer.size) {
         return Err(wrong_size(size.to_string()));
     }
     progress.counters.received.store(0, Ordering::Relaxed);
     progress.counters.expected.store(layer.size, Ordering::Relaxed);
-    let fetched = parts
-        .metrics
-        .fetched_bytes
-        .with_label_values(&[reference.registry()]);
+    let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);
     let mut waiting = Vec::with_capacity(WRITE_BYTES.min(layer.size as usize));
     let mut received = 0;
     while let Some(piece) = blob.stream.next().await {

@@ -152,11 +152,7 @@ enum Need {
 
 /// What the records say of a plan.
 enum Known {
-    Held {
-        reference: Reference,
-        record: Arc<Record>,
-        why: Why,
-    },
+    Held { reference: Reference, record: Arc<Record>, why: Why },
     Failed(Arc<CacheError>),
     Unknown,
 }
@@ -215,11 +211,7 @@ impl Cache {
             return Ok(local);
         }
         match self.known(plan) {
-            Known::Held {
-                reference,
-                record,
-                why,
-            } => {
+            Known::Held { reference, record, why } => {
                 if let Some(local) = self.local(name, plan, Some(why), need).await? {
                     return Ok(local);
                 }
@@ -249,10 +241,7 @@ impl Cache {
         // A second time when the file is replaced in between.
         for _ in 0..2 {
             let index = self.parts.store.overlay();
-            let fitting = plan
-                .versions
-                .iter()
-                .filter(|(_, why)| *why <= reached.unwrap_or(Why::Exact));
+            let fitting = plan.versions.iter().filter(|(_, why)| *why <= reached.unwrap_or(Why::Exact));
             let mut entries =
                 fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, *why)));
             let Some((entry, why)) = entries.next() else {
@@ -281,10 +270,7 @@ impl Cache {
                 modified: entry.modified,
                 origin: Origin::Overlay(entry.path.clone()),
                 why,
-                status: CacheStatus::Hit {
-                    ttl: None,
-                    detail: "overlay",
-                },
+                status: CacheStatus::Hit { ttl: None, detail: "overlay" },
             };
             return Ok(Some((found, body)));
         }
@@ -331,10 +317,7 @@ impl Cache {
     }
 
     fn remembered(&self, reference: &Reference, now: Timestamp) -> Option<Arc<CacheError>> {
-        self.failures
-            .get(reference)
-            .filter(|failure| failure.until > now)
-            .map(|failure| failure.error)
+        self.failures.get(reference).filter(|failure| failure.until > now).map(|failure| failure.error)
     }
 
     /// What is held. `None` when the bytes were lost.
@@ -351,33 +334,23 @@ impl Cache {
         let (body, tier) = match need {
             Need::Facts if self.parts.store.holds(&present.module) => (None, "disk"),
             Need::Facts => return Ok(None),
-            Need::Bytes => match self
-                .parts
-                .store
-                .module(&present.module)
-                .await
-                .map_err(|e| Arc::new(e.into()))?
-            {
-                Some((body, tier)) => (Some(body), tier.as_str()),
-                None => return Ok(None),
-            },
+            Need::Bytes => {
+                match self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))? {
+                    Some((body, tier)) => (Some(body), tier.as_str()),
+                    None => return Ok(None),
+                }
+            }
         };
         if need == Need::Bytes {
             self.parts.metrics.lookups.with_label_values(&[tier]).inc();
         }
         let status = match self.parts.lifetimes.judge(record, self.parts.clock.now()) {
-            Freshness::Fresh(ttl) => CacheStatus::Hit {
-                ttl: Some(ttl),
-                detail: tier,
-            },
+            Freshness::Fresh(ttl) => CacheStatus::Hit { ttl: Some(ttl), detail: tier },
             Freshness::Stale(by) => {
                 let failure = self.failures.get(reference);
                 let reason = failure.map_or("while-revalidate", |failure| failure.error.code);
                 self.parts.metrics.stale_served.with_label_values(&[reason]).inc();
-                CacheStatus::Stale {
-                    by,
-                    detail: format!("stale-{reason}"),
-                }
+                CacheStatus::Stale { by, detail: format!("stale-{reason}") }
             }
         };
         Ok(Some((found(reference, present, why, status), body)))
@@ -385,33 +358,21 @@ impl Cache {
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
     async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
-        let key = plan
-            .candidates
-            .iter()
-            .map(|candidate| candidate.reference.clone())
-            .collect();
+        let key = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
         let cache = self.clone();
         let work = plan.clone();
-        let (waiting, collapsed) = self
-            .walks
-            .join(&self.parts.runtime, key, async move { cache.walk(&work).await });
+        let (waiting, collapsed) =
+            self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work).await });
         if collapsed {
             self.parts.metrics.fills_collapsed.inc();
         }
-        let first = plan
-            .candidates
-            .first()
-            .map(|candidate| candidate.reference.clone());
+        let first = plan.candidates.first().map(|candidate| candidate.reference.clone());
         let reference = match tokio::time::timeout(self.parts.config.hold, waiting.done()).await {
             Ok(Some(result)) => result?,
             Ok(None) => return Err(Arc::new(CacheError::internal("the fetch ended early"))),
             Err(_) => return Err(Arc::new(CacheError::pending(self.parts.config.hold, first))),
         };
-        let why = plan
-            .candidates
-            .iter()
-            .find(|c| c.reference == reference)
-            .map_or(Why::Exact, |c| c.why);
+        let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
         if let Some(local) = self.local(name, plan, Some(why), need).await? {
             return Ok(local);
         }
@@ -421,19 +382,11 @@ impl Cache {
         let body = match need {
             Need::Facts => None,
             Need::Bytes => {
-                let body = self
-                    .parts
-                    .store
-                    .module(&present.module)
-                    .await
-                    .map_err(|e| Arc::new(e.into()))?;
+                let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
                 Some(body.ok_or_else(lost)?.0)
             }
         };
-        Ok((
-            found(&reference, present, why, CacheStatus::Miss { collapsed }),
-            body,
-        ))
+        Ok((found(&reference, present, why, CacheStatus::Miss { collapsed }), body))
     }
 }
 
@@ -441,15 +394,6 @@ impl Cache {
 type Answer = Result<(Found, Option<Body>), Arc<CacheError>>;
 
 fn found(reference: &Reference, present: &Present, why: Why, status: CacheStatus) -> Found {
-    let origin = Origin::Registry {
-        reference: reference.clone(),
-        manifest: present.manifest,
-    };
-    Found {
-        module: present.module.clone(),
-        modified: present.since,
-        origin,
-        why,
-        status,
-    }
+    let origin = Origin::Registry { reference: reference.clone(), manifest: present.manifest };
+    Found { module: present.module.clone(), modified: present.since, origin, why, status }
 }

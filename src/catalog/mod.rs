@@ -131,10 +131,7 @@ impl Catalog {
         let mut faults = Vec::new();
         let mut plugins: BTreeMap<PluginName, Entry> = BTreeMap::new();
         let builtin = config.builtin.then_some(("built-in catalog", BUILTIN));
-        for (source, text) in builtin
-            .into_iter()
-            .chain(files.iter().map(|(n, t)| (n.as_str(), t.as_str())))
-        {
+        for (source, text) in builtin.into_iter().chain(files.iter().map(|(n, t)| (n.as_str(), t.as_str()))) {
             let lines = properties::parse(source, text, &mut faults);
             // Who names a plugin anew takes it over: an earlier file's line for one version must not lead elsewhere.
             for line in lines.iter().filter(|line| line.version.is_none()) {
@@ -150,12 +147,7 @@ impl Catalog {
         }
         for (name, rules) in &config.plugins {
             let place = format!("catalog.plugins.{name}");
-            let mut fault = |problem: String| {
-                faults.push(Fault {
-                    place: place.clone(),
-                    problem,
-                })
-            };
+            let mut fault = |problem: String| faults.push(Fault { place: place.clone(), problem });
             let Ok(name) = name.parse::<PluginName>().map_err(|e| fault(e.to_string())) else {
                 continue;
             };
@@ -168,25 +160,13 @@ impl Catalog {
             }
             entry.aliases = aliases(&rules.aliases, &place, &mut faults);
         }
-        let template = config
-            .template
-            .as_deref()
-            .filter(|t| !t.is_empty())
-            .and_then(|text| {
-                let fault = |problem| Fault {
-                    place: "catalog.template".into(),
-                    problem,
-                };
-                text.parse().map_err(|problem| faults.push(fault(problem))).ok()
-            });
+        let template = config.template.as_deref().filter(|t| !t.is_empty()).and_then(|text| {
+            let fault = |problem| Fault { place: "catalog.template".into(), problem };
+            text.parse().map_err(|problem| faults.push(fault(problem))).ok()
+        });
         let global = aliases(&config.aliases, "catalog", &mut faults);
         if faults.is_empty() {
-            Ok(Self {
-                plugins,
-                template,
-                fallback: config.fallback,
-                aliases: global,
-            })
+            Ok(Self { plugins, template, fallback: config.fallback, aliases: global })
         } else {
             Err(faults)
         }
@@ -194,8 +174,7 @@ impl Catalog {
 
     /// True when the name has a line or a rule of its own.
     pub fn lists(&self, name: &str) -> bool {
-        name.parse::<PluginName>()
-            .is_ok_and(|name| self.plugins.contains_key(&name))
+        name.parse::<PluginName>().is_ok_and(|name| self.plugins.contains_key(&name))
     }
 
     /// The names that have a line or a rule, in order.
@@ -220,25 +199,25 @@ impl Catalog {
         lines.chain(self.default_version(name)).collect()
     }
 
+    /// The name's lines for single versions.
+    pub fn lines(&self, name: &PluginName) -> impl Iterator<Item = (&Version, &Reference)> {
+        self.plugins.get(name).into_iter().flat_map(|entry| &entry.lines)
+    }
+
     /// What may answer `request`; no candidates when no rule allows the name, or when it has no version and the catalog
     /// names none.
     pub fn plan(&self, request: &Request) -> Plan {
         let entry = self.plugins.get(&request.name);
         let own = entry.and_then(|entry| entry.reference.as_ref());
         let repositories = self.repositories(&request.name);
-        let mut plan = Plan {
-            versions: Vec::new(),
-            candidates: Vec::new(),
-        };
+        let mut plan = Plan { versions: Vec::new(), candidates: Vec::new() };
         let asked = request.version.clone().or_else(|| own.map(version_of));
         if let Some(asked) = &asked {
             match entry.and_then(|entry| entry.lines.get(asked)) {
                 Some(line) => plan.add(asked, [line.clone()], Why::Exact),
                 None => plan.add(asked, at(&repositories, asked), Why::Exact),
             }
-            let alias = entry
-                .and_then(|entry| entry.aliases.get(asked))
-                .or_else(|| self.aliases.get(asked));
+            let alias = entry.and_then(|entry| entry.aliases.get(asked)).or_else(|| self.aliases.get(asked));
             if let Some(meant) = alias {
                 match entry.and_then(|entry| entry.lines.get(meant)) {
                     Some(line) => plan.add(meant, [line.clone()], Why::Alias),
@@ -263,20 +242,13 @@ impl Catalog {
         if let Some(reference) = entry.and_then(|entry| entry.reference.as_ref()) {
             return vec![reference.repository()];
         }
-        self.template
-            .iter()
-            .map(|template| template.repository(name))
-            .collect()
+        self.template.iter().map(|template| template.repository(name)).collect()
     }
 
     /// The name whose versions lie in `repository`, if there is one.
     pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
-        let listed = self
-            .names()
-            .find(|name| self.repositories(name).contains(repository));
-        listed
-            .cloned()
-            .or_else(|| self.template.as_ref()?.name_of(repository))
+        let listed = self.names().find(|name| self.repositories(name).contains(repository));
+        listed.cloned().or_else(|| self.template.as_ref()?.name_of(repository))
     }
 
     /// Up to three listed names that look most like `name`, best first.
@@ -284,11 +256,8 @@ impl Catalog {
         /// Chosen so that `ai-prxy` finds `ai-proxy` and `foo` finds nothing.
         const ALIKE: f64 = 0.85;
         let score = |listed: &&PluginName| strsim::jaro_winkler(name, listed.as_str());
-        let mut scored: Vec<_> = self
-            .names()
-            .map(|listed| (score(&listed), listed))
-            .filter(|(s, _)| *s >= ALIKE)
-            .collect();
+        let mut scored: Vec<_> =
+            self.names().map(|listed| (score(&listed), listed)).filter(|(s, _)| *s >= ALIKE).collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         scored.into_iter().take(3).map(|(_, listed)| listed).collect()
     }
@@ -296,16 +265,11 @@ impl Catalog {
     /// The registries that it may ask, as written.
     pub fn registries(&self) -> BTreeSet<String> {
         let entries = self.plugins.values().flat_map(|entry| {
-            let references = entry
-                .reference
-                .iter()
-                .chain(entry.lines.values())
-                .map(|r| r.registry().to_owned());
+            let references =
+                entry.reference.iter().chain(entry.lines.values()).map(|r| r.registry().to_owned());
             references.chain(entry.repositories.iter().map(|r| r.registry().to_owned()))
         });
-        entries
-            .chain(self.template.iter().map(|t| t.registry().to_owned()))
-            .collect()
+        entries.chain(self.template.iter().map(|t| t.registry().to_owned())).collect()
     }
 }
 
@@ -349,10 +313,7 @@ fn aliases(
         match (asked.parse::<Version>(), meant.parse::<Version>()) {
             (Ok(asked), Ok(meant)) => drop(out.insert(asked, meant)),
             (Err(e), _) | (_, Err(e)) => {
-                faults.push(Fault {
-                    place: format!("{place}.aliases"),
-                    problem: e.to_string(),
-                });
+                faults.push(Fault { place: format!("{place}.aliases"), problem: e.to_string() });
             }
         }
     }

@@ -72,12 +72,12 @@ fn fit<'p>(
     let fits = match first {
         Segment::Any => unreachable!("handled above"),
         Segment::Literal(text) => part == text,
-        Segment::Name(before, after) => between(part, before, after)
-            .map(|found| *name = Some(found))
-            .is_some(),
-        Segment::Version(before, after) => between(part, before, after)
-            .map(|found| *version = Some(found))
-            .is_some(),
+        Segment::Name(before, after) => {
+            between(part, before, after).map(|found| *name = Some(found)).is_some()
+        }
+        Segment::Version(before, after) => {
+            between(part, before, after).map(|found| *version = Some(found)).is_some()
+        }
         Segment::Both(before, separator, after) => {
             match between(part, before, after).and_then(|inner| split(inner, separator, listed)) {
                 Some((found_name, found_version)) => {
@@ -93,9 +93,7 @@ fn fit<'p>(
 }
 
 fn between<'p>(part: &'p str, before: &str, after: &str) -> Option<&'p str> {
-    part.strip_prefix(before)?
-        .strip_suffix(after)
-        .filter(|found| !found.is_empty())
+    part.strip_prefix(before)?.strip_suffix(after).filter(|found| !found.is_empty())
 }
 
 fn split<'p>(inner: &'p str, separator: &str, listed: &dyn Fn(&str) -> bool) -> Option<(&'p str, &'p str)> {
@@ -122,13 +120,8 @@ impl FromStr for Pattern {
         let wrong = |why: &str| format!("pattern '{text}' {why}");
         // `${name}`, as the Console writes it, means the same.
         let plain = text.replace("${", "{");
-        let path = plain
-            .strip_prefix('/')
-            .ok_or_else(|| wrong("does not begin with '/'"))?;
-        let (names, versions) = (
-            plain.matches("{name}").count(),
-            plain.matches("{version}").count(),
-        );
+        let path = plain.strip_prefix('/').ok_or_else(|| wrong("does not begin with '/'"))?;
+        let (names, versions) = (plain.matches("{name}").count(), plain.matches("{version}").count());
         if names != 1 || versions > 1 {
             return Err(wrong("needs {name} exactly once and {version} at most once"));
         }
@@ -140,13 +133,9 @@ impl FromStr for Pattern {
                 "has a character that no path has; only {name} and {version} are placeholders",
             ));
         }
-        let segments = path
-            .split('/')
-            .map(|part| segment(part).ok_or_else(|| wrong("has an empty or unclear segment")));
-        Ok(Self {
-            text: text.into(),
-            segments: segments.collect::<Result<_, _>>()?,
-        })
+        let segments =
+            path.split('/').map(|part| segment(part).ok_or_else(|| wrong("has an empty or unclear segment")));
+        Ok(Self { text: text.into(), segments: segments.collect::<Result<_, _>>()? })
     }
 }
 
@@ -184,31 +173,19 @@ mod tests {
                 "/plugins/ai-proxy/2.0.1/plugin.wasm",
                 "ai-proxy 2.0.1",
             ),
-            (
-                "/plugins/${name}/${version}.wasm",
-                "/plugins/ai-proxy/2.0.1.wasm",
-                "ai-proxy 2.0.1",
-            ),
+            ("/plugins/${name}/${version}.wasm", "/plugins/ai-proxy/2.0.1.wasm", "ai-proxy 2.0.1"),
             ("/plugins/{name}.wasm", "/plugins/ai-proxy.wasm", "ai-proxy -"),
             ("/{name}.wasm", "/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/wasm-plugins/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/a/b/c/ai-proxy.wasm", "ai-proxy -"),
             ("/**/{name}.wasm", "/ai-proxy.wasm", "ai-proxy -"),
-            (
-                "/software/{name}-{version}.wasm",
-                "/software/ai-proxy-2.0.1.wasm",
-                "ai-proxy 2.0.1",
-            ),
+            ("/software/{name}-{version}.wasm", "/software/ai-proxy-2.0.1.wasm", "ai-proxy 2.0.1"),
             (
                 "/software/{name}-{version}.wasm",
                 "/software/other-one-1.0.0-rc.1.wasm",
                 "other-one 1.0.0-rc.1",
             ),
-            (
-                "/software/{name}-{version}.wasm",
-                "/software/key-2-auth-3.0.wasm",
-                "key-2-auth 3.0",
-            ),
+            ("/software/{name}-{version}.wasm", "/software/key-2-auth-3.0.wasm", "key-2-auth 3.0"),
             ("/software/{name}-{version}.wasm", "/software/x-v1.wasm", "x v1"),
         ] {
             assert_eq!(matched(pattern, path).as_deref(), Some(found), "{pattern} {path}");
@@ -218,18 +195,9 @@ mod tests {
     #[test]
     fn other_paths_do_not_fit() {
         for (pattern, path) in [
-            (
-                "/plugins/{name}/{version}/plugin.wasm",
-                "/plugins/ai-proxy/2.0.1/plugin.WASM",
-            ),
-            (
-                "/plugins/{name}/{version}/plugin.wasm",
-                "/plugins/ai-proxy/2.0.1/plugin.wasm/",
-            ),
-            (
-                "/plugins/{name}/{version}/plugin.wasm",
-                "/plugins/ai-proxy/plugin.wasm",
-            ),
+            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/2.0.1/plugin.WASM"),
+            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/2.0.1/plugin.wasm/"),
+            ("/plugins/{name}/{version}/plugin.wasm", "/plugins/ai-proxy/plugin.wasm"),
             ("/{name}.wasm", "/.wasm"),
             ("/{name}.wasm", "/a/b.wasm"),
             ("/software/{name}-{version}.wasm", "/software/ai-proxy.wasm"),

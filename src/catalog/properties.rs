@@ -28,28 +28,22 @@ pub fn parse(source: &str, text: &str, faults: &mut Vec<Fault>) -> Vec<Line> {
         }
         match line(raw) {
             Ok(line) => lines.push(line),
-            Err(problem) => faults.push(Fault {
-                place: format!("{source}:{}", number + 1),
-                problem,
-            }),
+            Err(problem) => faults.push(Fault { place: format!("{source}:{}", number + 1), problem }),
         }
     }
     lines
 }
 
 fn line(raw: &str) -> Result<Line, String> {
-    let (key, value) = raw
-        .split_once('=')
-        .ok_or("no '=': expected name=reference or name@version=reference")?;
+    let (key, value) =
+        raw.split_once('=').ok_or("no '=': expected name=reference or name@version=reference")?;
     let (name, version) = match key.trim().split_once('@') {
         Some((name, version)) => (name, Some(version.parse().map_err(|e| format!("{e}"))?)),
         None => (key.trim(), None),
     };
     let value = value.trim();
     if let Some((scheme, _)) = value.split_once("://").filter(|(scheme, _)| *scheme != "oci") {
-        return Err(format!(
-            "'{scheme}://' is no registry reference: expected oci://host/repository:tag"
-        ));
+        return Err(format!("'{scheme}://' is no registry reference: expected oci://host/repository:tag"));
     }
     Ok(Line {
         name: name.parse().map_err(|e| format!("{e}"))?,
@@ -72,10 +66,7 @@ mod tests {
         let mut faults = Vec::new();
         let lines = parse("f", &text, &mut faults);
         assert_eq!(faults, []);
-        let shown: Vec<_> = lines
-            .iter()
-            .map(|l| format!("{}={}", l.name, l.reference))
-            .collect();
+        let shown: Vec<_> = lines.iter().map(|l| format!("{}={}", l.name, l.reference)).collect();
         let b = format!("b=h.example:5000/p/b@{digest}");
         assert_eq!(shown, ["a=h.example/p/a:1", b.as_str(), "c=h.example/p/c:one"]);
         assert_eq!(lines[2].version, Some("1.0.0".parse().unwrap()));

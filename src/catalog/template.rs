@@ -17,19 +17,13 @@ impl Template {
     /// The repository for `name`.
     pub fn repository(&self, name: &PluginName) -> Repository {
         let text = self.repository.replace("{name}", name.as_str());
-        text.parse()
-            .unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
+        text.parse().unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
     }
 
     /// The name that this template would have made `repository` of.
     pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
         let (before, after) = self.repository.split_once("{name}")?;
-        repository
-            .to_string()
-            .strip_prefix(before)?
-            .strip_suffix(after)?
-            .parse()
-            .ok()
+        repository.to_string().strip_prefix(before)?.strip_suffix(after)?.parse().ok()
     }
 
     /// The registry's host and port.
@@ -59,14 +53,9 @@ impl FromStr for Template {
             .map_err(|e| format!("'{text}' makes no reference: {e}"))?;
         let (host, _) = repository.split_once('/').unwrap_or_default();
         if host.contains('{') {
-            return Err(format!(
-                "'{text}' has {{name}} in the host; a URL must not choose the registry"
-            ));
+            return Err(format!("'{text}' has {{name}} in the host; a URL must not choose the registry"));
         }
-        Ok(Self {
-            repository: repository.into(),
-            registry: sample.registry().into(),
-        })
+        Ok(Self { repository: repository.into(), registry: sample.registry().into() })
     }
 }
 
@@ -76,10 +65,7 @@ mod tests {
 
     #[test]
     fn a_template_makes_a_repository_of_a_name() {
-        for text in [
-            "oci://h.example/plugins/{name}:{version}",
-            "h.example/plugins/${name}:${version}",
-        ] {
+        for text in ["oci://h.example/plugins/{name}:{version}", "h.example/plugins/${name}:${version}"] {
             let template: Template = text.parse().unwrap();
             assert_eq!(
                 template.repository(&"ai-proxy".parse().unwrap()).to_string(),
@@ -88,10 +74,7 @@ mod tests {
             assert_eq!(template.registry(), "h.example");
             let back = template.name_of(&"h.example/plugins/ai-proxy".parse().unwrap());
             assert_eq!(back.unwrap().as_str(), "ai-proxy");
-            assert_eq!(
-                template.name_of(&"h.example/other/ai-proxy".parse().unwrap()),
-                None
-            );
+            assert_eq!(template.name_of(&"h.example/other/ai-proxy".parse().unwrap()), None);
         }
     }
 

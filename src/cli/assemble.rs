@@ -45,15 +45,9 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
         faults.extend(found.into_iter().map(|fault| {
             if fault.place.starts_with("catalog") {
                 let place = loaded.place(&fault.place);
-                Fault {
-                    place,
-                    problem: format!("{}: {}", fault.place, fault.problem),
-                }
+                Fault { place, problem: format!("{}: {}", fault.place, fault.problem) }
             } else {
-                Fault {
-                    place: fault.place,
-                    problem: fault.problem,
-                }
+                Fault { place: fault.place, problem: fault.problem }
             }
         }));
     });
@@ -63,10 +57,7 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
             Ok(pattern) => patterns.push(pattern),
             Err(problem) => {
                 let place = loaded.place("routes.patterns");
-                faults.push(Fault {
-                    place,
-                    problem: format!("routes.patterns: {problem}"),
-                });
+                faults.push(Fault { place, problem: format!("routes.patterns: {problem}") });
             }
         }
     }
@@ -78,11 +69,7 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
         faults.extend(found.into_iter().map(fault));
     });
     match (catalog, hosts) {
-        (Ok(catalog), Ok(hosts)) if faults.is_empty() => Ok(Read {
-            catalog,
-            patterns,
-            hosts,
-        }),
+        (Ok(catalog), Ok(hosts)) if faults.is_empty() => Ok(Read { catalog, patterns, hosts }),
         _ => Err(faults),
     }
 }
@@ -92,15 +79,12 @@ pub fn cache_dir(config: &Config) -> PathBuf {
     if let Some(dir) = &config.cache.dir {
         return dir.clone();
     }
-    let in_container = ["/.dockerenv", "/run/.containerenv"]
-        .iter()
-        .any(|mark| std::path::Path::new(mark).exists())
-        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    let in_container =
+        ["/.dockerenv", "/run/.containerenv"].iter().any(|mark| std::path::Path::new(mark).exists())
+            || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let user = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from)
-        .or_else(home);
+    let user =
+        std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from).or_else(home);
     match user {
         Some(user) if !in_container => user.join("larder"),
         _ => "/var/lib/larder".into(),
@@ -111,11 +95,7 @@ pub fn cache_dir(config: &Config) -> PathBuf {
 pub fn overlay_dirs(config: &Config) -> Vec<PathBuf> {
     config.overlay.dirs.clone().unwrap_or_else(|| {
         let default = PathBuf::from(overlay::DEFAULT_DIR);
-        if default.is_dir() {
-            vec![default]
-        } else {
-            Vec::new()
-        }
+        if default.is_dir() { vec![default] } else { Vec::new() }
     })
 }
 
@@ -145,13 +125,7 @@ pub fn assemble(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::<Metrics>::default();
     let overlay = Arc::new(Overlay::open(overlay_dirs(config), config.limits.module.as_u64()));
-    let store = Tiered::open(
-        dir,
-        &config.cache,
-        overlay.clone(),
-        clock.clone(),
-        metrics.clone(),
-    )?;
+    let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
     let registry = Arc::new(Client::new(read.hosts, clock.clone()));
     let cache = Cache::new(Parts {
@@ -164,12 +138,5 @@ pub fn assemble(
         limits: config.limits,
         runtime,
     });
-    Ok(Assembled {
-        cache,
-        catalog: Arc::new(read.catalog),
-        patterns: read.patterns,
-        overlay,
-        metrics,
-        clock,
-    })
+    Ok(Assembled { cache, catalog: Arc::new(read.catalog), patterns: read.patterns, overlay, metrics, clock })
 }

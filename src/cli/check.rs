@@ -25,20 +25,9 @@ pub fn run(loaded: Result<Loaded, Vec<Fault>>) -> ExitCode {
     println!(
         "names         {} listed; others {}",
         read.catalog.names().count(),
-        if read.catalog.is_open() {
-            "by the template"
-        } else {
-            "refused"
-        }
+        if read.catalog.is_open() { "by the template" } else { "refused" }
     );
-    println!(
-        "registries    {}",
-        if registries.is_empty() {
-            "none".into()
-        } else {
-            registries.join(", ")
-        }
-    );
+    println!("registries    {}", if registries.is_empty() { "none".into() } else { registries.join(", ") });
     println!(
         "cache         {}, {} on disk, {} in memory",
         assemble::cache_dir(config).display(),

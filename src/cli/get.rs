@@ -33,10 +33,7 @@ impl Get {
             Ok(read) => read,
             Err(faults) => return report(&faults),
         };
-        let runtime = match tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
+        let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
         {
             Ok(runtime) => runtime,
             Err(error) => return fail(exit::OSERR, &error.to_string(), ""),
@@ -71,33 +68,16 @@ impl Get {
     }
 
     async fn fetch(&self, parts: &assemble::Assembled) -> ExitCode {
-        let request = Request {
-            name: self.name.clone(),
-            version: Some(self.version.clone()),
-        };
+        let request = Request { name: self.name.clone(), version: Some(self.version.clone()) };
         let plan = parts.catalog.plan(&request);
         let local = parts.cache.store().overlay();
-        let is_local = plan
-            .versions
-            .iter()
-            .any(|(v, _)| local.contains_key(&(self.name.clone(), v.clone())));
+        let is_local = plan.versions.iter().any(|(v, _)| local.contains_key(&(self.name.clone(), v.clone())));
         if plan.candidates.is_empty() && !is_local {
-            let near: Vec<_> = parts
-                .catalog
-                .nearest(self.name.as_str())
-                .iter()
-                .map(ToString::to_string)
-                .collect();
-            let hint = if near.is_empty() {
-                String::new()
-            } else {
-                format!("did you mean {}?", near.join(", "))
-            };
-            return fail(
-                exit::NOINPUT,
-                &format!("'{}' is not in the catalog", self.name),
-                &hint,
-            );
+            let near: Vec<_> =
+                parts.catalog.nearest(self.name.as_str()).iter().map(ToString::to_string).collect();
+            let hint =
+                if near.is_empty() { String::new() } else { format!("did you mean {}?", near.join(", ")) };
+            return fail(exit::NOINPUT, &format!("'{}' is not in the catalog", self.name), &hint);
         }
         let shown = tokio::spawn(show(parts.cache.clone()));
         let got = parts.cache.get(&self.name, &plan).await;
@@ -118,14 +98,9 @@ impl Get {
             },
         };
         debug_assert_eq!(Digest::of(&bytes), served.found.module.digest);
-        let to = self
-            .output
-            .clone()
-            .unwrap_or_else(|| format!("{}.wasm", self.name).into());
+        let to = self.output.clone().unwrap_or_else(|| format!("{}.wasm", self.name).into());
         let written = if to.as_os_str() == "-" {
-            std::io::stdout()
-                .write_all(&bytes)
-                .and_then(|()| std::io::stdout().flush())
+            std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush())
         } else {
             std::fs::write(&to, &bytes)
         };
@@ -136,17 +111,8 @@ impl Get {
             Origin::Registry { reference, manifest } => format!("{reference} ({manifest})"),
             Origin::Overlay(path) => path.display().to_string(),
         };
-        eprintln!(
-            "{}: {} bytes, sha256 {}",
-            to.display(),
-            bytes.len(),
-            served.found.module.digest.hex()
-        );
-        eprintln!(
-            "from {from}, {} match, {}",
-            served.found.why.as_str(),
-            served.found.status
-        );
+        eprintln!("{}: {} bytes, sha256 {}", to.display(), bytes.len(), served.found.module.digest.hex());
+        eprintln!("from {from}, {} match, {}", served.found.why.as_str(), served.found.status);
         ExitCode::SUCCESS
     }
 }

@@ -93,12 +93,7 @@ impl Options {
         let mut one = |flag: &str, key: &str, value: &Option<String>| {
             if let Some(value) = value {
                 let (key, value) = (key.into(), value.as_str().into());
-                out.push(Setting {
-                    key,
-                    value,
-                    place: flag.into(),
-                    append: false,
-                });
+                out.push(Setting { key, value, place: flag.into(), append: false });
             }
         };
         one("--listen", "listen.data", &self.listen);
@@ -130,20 +125,13 @@ impl Options {
             Some(path) => match std::fs::read_to_string(path) {
                 Ok(text) => Some((path.clone(), text)),
                 Err(e) => {
-                    return Err(vec![Fault {
-                        place: path.display().to_string(),
-                        problem: e.to_string(),
-                    }]);
+                    return Err(vec![Fault { place: path.display().to_string(), problem: e.to_string() }]);
                 }
             },
         };
         let variables =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        config::load(&Sources {
-            file,
-            variables: variables.collect(),
-            flags: self.settings(),
-        })
+        config::load(&Sources { file, variables: variables.collect(), flags: self.settings() })
     }
 }
 

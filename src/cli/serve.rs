@@ -60,12 +60,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
     let drain = Drain::new();
     let app = |face| {
         let (config, metrics) = (config.server, parts.metrics.clone());
-        Arc::new(App {
-            face,
-            config,
-            metrics,
-            drain: drain.clone(),
-        })
+        Arc::new(App { face, config, metrics, drain: drain.clone() })
     };
     let data = app(Face::Data(Data {
         cache: parts.cache.clone(),
@@ -80,8 +75,8 @@ pub fn run(loaded: &Loaded) -> ExitCode {
         drain: drain.clone(),
     }));
 
-    let opened = open(&front, config.listen.data, "data")
-        .and_then(|port| Ok((port, open(&behind, config.listen.admin, "admin")?)));
+    let opened = open(&front, config, config.listen.data, "data")
+        .and_then(|port| Ok((port, open(&behind, config, config.listen.admin, "admin")?)));
     let (data_port, admin_port) = match opened {
         Ok(ports) => ports,
         Err(code) => return code,
@@ -90,13 +85,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
 
     let limit = config.server.connections;
     let make = |app: Arc<App>| {
-        move |peer| {
-            Arc::new(Connection {
-                app: app.clone(),
-                peer,
-                used: AtomicBool::new(false),
-            })
-        }
+        move |peer| Arc::new(Connection { app: app.clone(), peer, used: AtomicBool::new(false) })
     };
     front.spawn(data_port.accept(limit, drain.clone(), parts.metrics.clone(), make(data)));
     behind.spawn(admin_port.accept(limit, drain.clone(), parts.metrics.clone(), make(admin)));
@@ -135,9 +124,14 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
         .build()
 }
 
-fn open(runtime: &Runtime, address: SocketAddr, name: &'static str) -> Result<Port, ExitCode> {
+fn open(
+    runtime: &Runtime,
+    config: &Config,
+    address: SocketAddr,
+    name: &'static str,
+) -> Result<Port, ExitCode> {
     let _within = runtime.enter();
-    Port::open(address, name).map_err(|error| {
+    Port::open(address, name, u32::try_from(config.server.send_buffer.as_u64()).unwrap_or(u32::MAX)).map_err(|error| {
         eprintln!("larder: cannot listen on {address}: {error}; another address is set by --listen or --admin-listen");
         ExitCode::from(exit::OSERR)
     })
@@ -159,12 +153,7 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
         registries = registries.join(", "),
         "serving the catalog; registries are asked when a plugin is first asked for"
     );
-    let overlay: Vec<_> = parts
-        .overlay
-        .dirs()
-        .iter()
-        .map(|dir| dir.display().to_string())
-        .collect();
+    let overlay: Vec<_> = parts.overlay.dirs().iter().map(|dir| dir.display().to_string()).collect();
     tracing::info!(
         cache = %dir.display(), disk = %config.cache.disk, memory = %config.cache.memory, overlay = overlay.join(", "),
         "keeping"

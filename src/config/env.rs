@@ -24,18 +24,14 @@ pub fn settings(
         }
         let Some(key) = keys.iter().find(|key| name_of(key) == *variable) else {
             let problem = unknown(variable, keys.iter().map(|key| name_of(key)));
-            warnings.push(Fault {
-                place: "environment".into(),
-                problem,
-            });
+            warnings.push(Fault { place: "environment".into(), problem });
             continue;
         };
         match read(key, text, variable, defaults) {
             Ok(setting) => out.push(setting),
-            Err(problem) => faults.push(Fault {
-                place: variable.clone(),
-                problem: format!("{key}: {problem}"),
-            }),
+            Err(problem) => {
+                faults.push(Fault { place: variable.clone(), problem: format!("{key}: {problem}") })
+            }
         }
     }
     out
@@ -53,19 +49,8 @@ fn made_by_kubernetes(variable: &str) -> bool {
 
 /// A variable is text: taken as it is where that is valid, else read as YAML, else as a list with commas.
 fn read(key: &str, text: &str, place: &str, defaults: &Value) -> Result<Setting, String> {
-    let setting = |value| Setting {
-        key: key.into(),
-        value,
-        place: place.into(),
-        append: false,
-    };
-    let list = || {
-        text.split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .map(Value::from)
-            .collect()
-    };
+    let setting = |value| Setting { key: key.into(), value, place: place.into(), append: false };
+    let list = || text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect();
     let mut readings = vec![Value::from(text)];
     readings.extend(serde_saphyr::from_str::<Value>(text).ok());
     readings.push(list());
@@ -84,11 +69,7 @@ fn leaves(above: &str, tree: &Value, out: &mut Vec<String>) {
     match tree {
         Value::Object(map) if above.is_empty() || !is_open(above) => {
             for (key, inner) in map {
-                let full = if above.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{above}.{key}")
-                };
+                let full = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
                 leaves(&full, inner, out);
             }
         }

@@ -82,9 +82,7 @@ impl Node {
             Self::Scalar(value) => value.clone(),
             Self::List(list) => list.iter().map(Self::value).collect(),
             Self::Map(map) => Value::Object(
-                map.iter()
-                    .map(|(k, v)| (k.value.clone(), v.value.value()))
-                    .collect::<Map<_, _>>(),
+                map.iter().map(|(k, v)| (k.value.clone(), v.value.value())).collect::<Map<_, _>>(),
             ),
         }
     }
@@ -113,10 +111,7 @@ pub fn settings(name: &str, text: &str, defaults: &Value, faults: &mut Vec<Fault
     match root {
         None | Some(Node::Scalar(Value::Null)) => {}
         Some(Node::Map(map)) => walk(name, "", &map, defaults, &mut out, faults),
-        Some(_) => faults.push(Fault {
-            place: name.into(),
-            problem: "expected keys and values".into(),
-        }),
+        Some(_) => faults.push(Fault { place: name.into(), problem: "expected keys and values".into() }),
     }
     out
 }
@@ -131,22 +126,11 @@ fn walk(
 ) {
     for (key, node) in map {
         let place = format!("{name}:{}:{}", key.referenced.line(), key.referenced.column());
-        let full = if above.is_empty() {
-            key.value.clone()
-        } else {
-            format!("{above}.{}", key.value)
-        };
+        let full = if above.is_empty() { key.value.clone() } else { format!("{above}.{}", key.value) };
         let Some(default) = defaults.get(&key.value) else {
             let known = defaults.as_object().into_iter().flatten().map(|(k, _)| k.clone());
-            let within = if above.is_empty() {
-                String::new()
-            } else {
-                format!("{above}: ")
-            };
-            faults.push(Fault {
-                place,
-                problem: format!("{within}{}", unknown(&key.value, known)),
-            });
+            let within = if above.is_empty() { String::new() } else { format!("{above}: ") };
+            faults.push(Fault { place, problem: format!("{within}{}", unknown(&key.value, known)) });
             continue;
         };
         match (&node.value, default) {
@@ -155,12 +139,7 @@ fn walk(
             }
             // `listen:` with nothing behind it changes nothing.
             (Node::Scalar(Value::Null), Value::Object(_)) => {}
-            (node, _) => out.push(Setting {
-                key: full,
-                value: node.value(),
-                place,
-                append: false,
-            }),
+            (node, _) => out.push(Setting { key: full, value: node.value(), place, append: false }),
         }
     }
 }

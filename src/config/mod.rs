@@ -174,19 +174,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     let mut warnings = Vec::new();
     let mut settings = Vec::new();
     if let Some((path, text)) = &sources.file {
-        settings.extend(file::settings(
-            &path.display().to_string(),
-            text,
-            &tree,
-            &mut faults,
-        ));
+        settings.extend(file::settings(&path.display().to_string(), text, &tree, &mut faults));
     }
-    settings.extend(env::settings(
-        &sources.variables,
-        &tree,
-        &mut faults,
-        &mut warnings,
-    ));
+    settings.extend(env::settings(&sources.variables, &tree, &mut faults, &mut warnings));
     settings.extend(sources.flags.iter().cloned());
     let mut places = Vec::new();
     for setting in settings {
@@ -195,33 +185,21 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
                 tree = changed;
                 places.push((setting.key, setting.place));
             }
-            Err(problem) => faults.push(Fault {
-                place: setting.place,
-                problem: format!("{}: {problem}", setting.key),
-            }),
+            Err(problem) => {
+                faults.push(Fault { place: setting.place, problem: format!("{}: {problem}", setting.key) })
+            }
         }
     }
     let config: Config = match serde_json::from_value(tree) {
         Ok(config) => config,
         Err(e) => {
-            faults.push(Fault {
-                place: "configuration".into(),
-                problem: e.to_string(),
-            });
+            faults.push(Fault { place: "configuration".into(), problem: e.to_string() });
             return Err(faults);
         }
     };
-    let mut loaded = Loaded {
-        config,
-        warnings,
-        places,
-    };
+    let mut loaded = Loaded { config, warnings, places };
     judge(&mut loaded, &mut faults);
-    if faults.is_empty() {
-        Ok(loaded)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(loaded) } else { Err(faults) }
 }
 
 /// The tree with the setting in it, if the whole is valid then.
@@ -234,9 +212,7 @@ fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
         (None, true) => *slot = Value::Array(vec![setting.value.clone()]),
         (_, false) => *slot = setting.value.clone(),
     }
-    Config::deserialize(&changed)
-        .map(|_| changed)
-        .map_err(|e| e.to_string())
+    Config::deserialize(&changed).map(|_| changed).map_err(|e| e.to_string())
 }
 
 /// Whether `key` holds keys of the user's own.
@@ -246,9 +222,7 @@ fn is_open(key: &str) -> bool {
 
 /// `key` and what it looks most like among `known`.
 fn unknown(key: &str, known: impl Iterator<Item = String>) -> String {
-    let best = known
-        .map(|k| (strsim::jaro_winkler(key, &k), k))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let best = known.map(|k| (strsim::jaro_winkler(key, &k), k)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best.filter(|(score, _)| *score > 0.7) {
         Some((_, near)) => format!("unknown key '{key}'; did you mean '{near}'?"),
         None => format!("unknown key '{key}'"),
@@ -259,16 +233,10 @@ fn unknown(key: &str, known: impl Iterator<Item = String>) -> String {
 fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     let config = &loaded.config;
     let mut wrong = |key: &str, problem: &str| {
-        faults.push(Fault {
-            place: loaded.place(key),
-            problem: format!("{key}: {problem}"),
-        });
+        faults.push(Fault { place: loaded.place(key), problem: format!("{key}: {problem}") });
     };
     if config.listen.data == config.listen.admin && config.listen.data.port() != 0 {
-        wrong(
-            "listen.admin",
-            "is the same address as listen.data; expected another port",
-        );
+        wrong("listen.admin", "is the same address as listen.data; expected another port");
     }
     for (key, time) in [
         ("fill.timeout", config.fill.timeout),
@@ -310,27 +278,18 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
         ));
     }
     if config.server.drain + config.server.finish > Duration::from_secs(25) {
-        doubt.push((
-            "server.finish",
-            "drain and finish together are over 25s; Kubernetes kills after 30s",
-        ));
+        doubt.push(("server.finish", "drain and finish together are over 25s; Kubernetes kills after 30s"));
     }
     if config.catalog.template.is_none()
         && !config.catalog.builtin
         && config.catalog.files.is_empty()
         && config.catalog.plugins.is_empty()
     {
-        doubt.push((
-            "catalog",
-            "no name is allowed: nothing but local files will be served",
-        ));
+        doubt.push(("catalog", "no name is allowed: nothing but local files will be served"));
     }
     let doubt: Vec<_> = doubt
         .into_iter()
-        .map(|(key, problem)| Fault {
-            place: loaded.place(key),
-            problem: format!("{key}: {problem}"),
-        })
+        .map(|(key, problem)| Fault { place: loaded.place(key), problem: format!("{key}: {problem}") })
         .collect();
     loaded.warnings.extend(doubt);
 }

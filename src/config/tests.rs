@@ -2,23 +2,13 @@ use super::*;
 
 fn from_file(text: &str) -> Result<Loaded, Vec<String>> {
     let file = Some(("larder.yaml".into(), text.into()));
-    load(&Sources {
-        file,
-        ..Sources::default()
-    })
-    .map_err(|f| f.iter().map(ToString::to_string).collect())
+    load(&Sources { file, ..Sources::default() }).map_err(|f| f.iter().map(ToString::to_string).collect())
 }
 
 fn from_variables(pairs: &[(&str, &str)]) -> Result<Loaded, Vec<String>> {
-    let variables = pairs
-        .iter()
-        .map(|(k, v)| (k.to_string(), v.to_string()))
-        .collect();
-    load(&Sources {
-        variables,
-        ..Sources::default()
-    })
-    .map_err(|f| f.iter().map(ToString::to_string).collect())
+    let variables = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    load(&Sources { variables, ..Sources::default() })
+        .map_err(|f| f.iter().map(ToString::to_string).collect())
 }
 
 #[test]
@@ -39,14 +29,7 @@ fn a_file_changes_what_it_names_and_nothing_else() {
     assert!(from_file("").is_ok());
     assert!(from_file("# only a comment\n").is_ok());
     assert!(from_file("listen:\n").is_ok());
-    assert_eq!(
-        from_file("catalog: {template: null}")
-            .unwrap()
-            .config
-            .catalog
-            .template,
-        None
-    );
+    assert_eq!(from_file("catalog: {template: null}").unwrap().config.catalog.template, None);
 }
 
 #[test]
@@ -54,45 +37,20 @@ fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
     let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {cert: x}\n";
     let faults = from_file(text).unwrap_err();
     assert_eq!(faults.len(), 5, "{faults:#?}");
-    assert_eq!(
-        faults[0],
-        "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?"
-    );
-    assert_eq!(
-        faults[1],
-        "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?"
-    );
-    assert!(
-        faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"),
-        "{}",
-        faults[2]
-    );
-    assert!(
-        faults[3].starts_with("larder.yaml:6:3: cache.memory: "),
-        "{}",
-        faults[3]
-    );
-    assert!(
-        faults[4].starts_with("larder.yaml:8:3: registry.hosts: unknown field `cert`"),
-        "{}",
-        faults[4]
-    );
+    assert_eq!(faults[0], "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?");
+    assert_eq!(faults[1], "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?");
+    assert!(faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"), "{}", faults[2]);
+    assert!(faults[3].starts_with("larder.yaml:6:3: cache.memory: "), "{}", faults[3]);
+    assert!(faults[4].starts_with("larder.yaml:8:3: registry.hosts: unknown field `cert`"), "{}", faults[4]);
 }
 
 #[test]
 fn what_is_no_yaml_is_told_with_its_line() {
-    for (text, line) in [
-        ("a: [1\n", 1),
-        ("fill:\n\thold: 1s\n", 2),
-        ("fill: {}\nfill: {}\n", 2),
-        ("- a\n", 0),
-    ] {
+    for (text, line) in
+        [("a: [1\n", 1), ("fill:\n\thold: 1s\n", 2), ("fill: {}\nfill: {}\n", 2), ("- a\n", 0)]
+    {
         let faults = from_file(text).unwrap_err();
-        let place = if line == 0 {
-            "larder.yaml: ".to_owned()
-        } else {
-            "larder.yaml:".to_owned()
-        };
+        let place = if line == 0 { "larder.yaml: ".to_owned() } else { "larder.yaml:".to_owned() };
         assert!(faults[0].starts_with(&place), "{text:?}: {faults:?}");
     }
 }
@@ -144,10 +102,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
         append,
     };
     let loaded = load(&Sources {
-        file: Some((
-            "f".into(),
-            "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into(),
-        )),
+        file: Some(("f".into(), "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into())),
         variables: vec![
             ("LARDER_FILL_HOLD".into(), "2s".into()),
             ("LARDER_CACHE_DIR".into(), "/variable".into()),
@@ -172,26 +127,9 @@ fn settings_that_make_no_sense_together_are_told() {
         "listen: {data: 127.0.0.1:1, admin: 127.0.0.1:1}\nfill: {timeout: 0s}\ncache:\n  disk: 1MiB\n",
     )
     .unwrap_err();
-    assert!(
-        faults[0].starts_with("f") || faults[0].contains("listen.admin"),
-        "{faults:?}"
-    );
-    assert!(
-        faults
-            .iter()
-            .any(|f| f.starts_with("larder.yaml:2:8: fill.timeout: is zero")),
-        "{faults:?}"
-    );
-    assert!(
-        faults
-            .iter()
-            .any(|f| f.starts_with("larder.yaml:4:3: cache.disk: ")),
-        "{faults:?}"
-    );
+    assert!(faults[0].starts_with("f") || faults[0].contains("listen.admin"), "{faults:?}");
+    assert!(faults.iter().any(|f| f.starts_with("larder.yaml:2:8: fill.timeout: is zero")), "{faults:?}");
+    assert!(faults.iter().any(|f| f.starts_with("larder.yaml:4:3: cache.disk: ")), "{faults:?}");
     let doubtful = from_file("fill: {hold: 20s}").unwrap();
-    assert!(
-        doubtful.warnings[0]
-            .problem
-            .contains("gateways give up after 15s")
-    );
+    assert!(doubtful.warnings[0].problem.contains("gateways give up after 15s"));
 }

@@ -49,10 +49,7 @@ impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("larder; ")?;
         match self {
-            Self::Hit {
-                ttl: Some(ttl),
-                detail,
-            } if *ttl < Duration::from_secs(u64::from(u32::MAX)) => {
+            Self::Hit { ttl: Some(ttl), detail } if *ttl < Duration::from_secs(u64::from(u32::MAX)) => {
                 write!(f, "hit; ttl={}; detail={detail}", ttl.as_secs())
             }
             Self::Hit { detail, .. } => write!(f, "hit; detail={detail}"),
@@ -72,46 +69,16 @@ mod tests {
     fn members_have_the_form_of_rfc_9211() {
         let ttl = Some(Duration::from_secs(5));
         for (status, text) in [
+            (CacheStatus::Hit { ttl, detail: "memory" }, "larder; hit; ttl=5; detail=memory"),
+            (CacheStatus::Hit { ttl: None, detail: "overlay" }, "larder; hit; detail=overlay"),
+            (CacheStatus::Hit { ttl: Some(Duration::MAX), detail: "disk" }, "larder; hit; detail=disk"),
             (
-                CacheStatus::Hit {
-                    ttl,
-                    detail: "memory",
-                },
-                "larder; hit; ttl=5; detail=memory",
-            ),
-            (
-                CacheStatus::Hit {
-                    ttl: None,
-                    detail: "overlay",
-                },
-                "larder; hit; detail=overlay",
-            ),
-            (
-                CacheStatus::Hit {
-                    ttl: Some(Duration::MAX),
-                    detail: "disk",
-                },
-                "larder; hit; detail=disk",
-            ),
-            (
-                CacheStatus::Stale {
-                    by: Duration::from_secs(9),
-                    detail: "stale-connect".into(),
-                },
+                CacheStatus::Stale { by: Duration::from_secs(9), detail: "stale-connect".into() },
                 "larder; hit; ttl=-9; detail=stale-connect",
             ),
-            (
-                CacheStatus::Miss { collapsed: false },
-                "larder; fwd=uri-miss; stored",
-            ),
-            (
-                CacheStatus::Miss { collapsed: true },
-                "larder; fwd=uri-miss; collapsed",
-            ),
-            (
-                CacheStatus::Failed { detail: "not_found" },
-                "larder; fwd=uri-miss; detail=not_found",
-            ),
+            (CacheStatus::Miss { collapsed: false }, "larder; fwd=uri-miss; stored"),
+            (CacheStatus::Miss { collapsed: true }, "larder; fwd=uri-miss; collapsed"),
+            (CacheStatus::Failed { detail: "not_found" }, "larder; fwd=uri-miss; detail=not_found"),
         ] {
             assert_eq!(status.to_string(), text);
         }

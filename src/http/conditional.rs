@@ -37,11 +37,7 @@ pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Verdict {
     }
     if headers.contains_key(IF_NONE_MATCH) {
         let weak = |tag: &str| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
-        return if any_tag(headers, IF_NONE_MATCH, weak) {
-            Verdict::NotModified
-        } else {
-            Verdict::Proceed
-        };
+        return if any_tag(headers, IF_NONE_MATCH, weak) { Verdict::NotModified } else { Verdict::Proceed };
     }
     match date(headers, IF_MODIFIED_SINCE) {
         Some(since) if validators.modified.millis() / 1000 <= since => Verdict::NotModified,
@@ -51,10 +47,7 @@ pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Verdict {
 
 /// True when a `Range` is to be honoured: no `If-Range`, or one that matches strongly (RFC 9110, section 13.1.5).
 pub fn range_applies(headers: &HeaderMap, validators: Validators<'_>) -> bool {
-    match headers
-        .get(IF_RANGE)
-        .map(|value| value.to_str().unwrap_or_default().trim())
-    {
+    match headers.get(IF_RANGE).map(|value| value.to_str().unwrap_or_default().trim()) {
         None => true,
         Some(tag) if tag.starts_with('"') => tag == validators.etag,
         Some(tag) if tag.starts_with("W/") => false,
@@ -64,33 +57,25 @@ pub fn range_applies(headers: &HeaderMap, validators: Validators<'_>) -> bool {
 
 /// Whether any member of the header's lists of entity tags pleases `test`. Walks the text once; a tag may hold commas.
 fn any_tag(headers: &HeaderMap, name: http::HeaderName, test: impl Fn(&str) -> bool) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|text| {
-            let mut rest = text.trim_matches([' ', '\t', ',']);
-            while !rest.is_empty() {
-                let open = if rest.starts_with("W/\"") {
-                    3
-                } else {
-                    usize::from(rest.starts_with('"'))
-                };
-                let end = if open == 0 {
-                    rest.find(',').unwrap_or(rest.len())
-                } else {
-                    match rest[open..].find('"') {
-                        Some(close) => open + close + 1,
-                        None => return false,
-                    }
-                };
-                if test(rest[..end].trim_end()) {
-                    return true;
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|text| {
+        let mut rest = text.trim_matches([' ', '\t', ',']);
+        while !rest.is_empty() {
+            let open = if rest.starts_with("W/\"") { 3 } else { usize::from(rest.starts_with('"')) };
+            let end = if open == 0 {
+                rest.find(',').unwrap_or(rest.len())
+            } else {
+                match rest[open..].find('"') {
+                    Some(close) => open + close + 1,
+                    None => return false,
                 }
-                rest = rest[end..].trim_start_matches([' ', '\t', ',']);
+            };
+            if test(rest[..end].trim_end()) {
+                return true;
             }
-            false
-        })
+            rest = rest[end..].trim_start_matches([' ', '\t', ',']);
+        }
+        false
+    })
 }
 
 fn date(headers: &HeaderMap, name: http::HeaderName) -> Option<u64> {
@@ -107,17 +92,11 @@ mod tests {
     const EARLIER: &str = "Tue, 14 Nov 2023 22:13:19 GMT";
 
     fn validators() -> Validators<'static> {
-        Validators {
-            etag: ETAG,
-            modified: Timestamp::from_millis(1_700_000_000_500),
-        }
+        Validators { etag: ETAG, modified: Timestamp::from_millis(1_700_000_000_500) }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(n, v)| (http::HeaderName::from_static(n), v.parse().unwrap()))
-            .collect()
+        pairs.iter().map(|(n, v)| (http::HeaderName::from_static(n), v.parse().unwrap())).collect()
     }
 
     fn verdict(pairs: &[(&'static str, &str)]) -> Verdict {
@@ -141,10 +120,7 @@ mod tests {
         ] {
             assert_eq!(verdict(&[("if-none-match", value)]), expected, "{value:.40}");
         }
-        assert_eq!(
-            verdict(&[("if-none-match", "\"other\""), ("if-modified-since", DATE)]),
-            Verdict::Proceed
-        );
+        assert_eq!(verdict(&[("if-none-match", "\"other\""), ("if-modified-since", DATE)]), Verdict::Proceed);
     }
 
     #[test]
@@ -159,15 +135,9 @@ mod tests {
     #[test]
     fn if_match_compares_strongly_and_is_judged_first() {
         assert_eq!(verdict(&[("if-match", ETAG)]), Verdict::Proceed);
-        assert_eq!(
-            verdict(&[("if-match", "*"), ("if-none-match", ETAG)]),
-            Verdict::NotModified
-        );
+        assert_eq!(verdict(&[("if-match", "*"), ("if-none-match", ETAG)]), Verdict::NotModified);
         assert_eq!(verdict(&[("if-match", "W/\"sha256:aa\"")]), Verdict::Failed);
-        assert_eq!(
-            verdict(&[("if-match", "\"b\""), ("if-none-match", ETAG)]),
-            Verdict::Failed
-        );
+        assert_eq!(verdict(&[("if-match", "\"b\""), ("if-none-match", ETAG)]), Verdict::Failed);
     }
 
     #[test]
@@ -180,11 +150,7 @@ mod tests {
             (EARLIER, false),
             ("x", false),
         ] {
-            assert_eq!(
-                range_applies(&headers(&[("if-range", value)]), validators()),
-                applies,
-                "{value}"
-            );
+            assert_eq!(range_applies(&headers(&[("if-range", value)]), validators()), applies, "{value}");
         }
         assert!(range_applies(&headers(&[]), validators()));
     }

@@ -47,10 +47,7 @@ impl Problem {
 
     /// `text/plain`: the same, a line a member.
     pub fn to_text(&self) -> String {
-        let mut out = format!(
-            "{} {} ({})\n{}\n",
-            self.status, self.title, self.code, self.detail
-        );
+        let mut out = format!("{} {} ({})\n{}\n", self.status, self.title, self.code, self.detail);
         let mut line = |name: &str, value: &str| {
             if !value.is_empty() {
                 out.push_str(&format!("{name}: {value}\n"));

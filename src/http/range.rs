@@ -35,27 +35,17 @@ pub fn judge(value: &str, size: u64) -> Wanted {
             if suffix == 0 || size == 0 {
                 return Wanted::Unsatisfiable;
             }
-            Wanted::Part {
-                first: size - suffix.min(size),
-                last: size - 1,
-            }
+            Wanted::Part { first: size - suffix.min(size), last: size - 1 }
         }
         (Number::Is(first), last @ (Number::None | Number::Is(_))) => {
-            let last = if let Number::Is(last) = last {
-                last
-            } else {
-                u64::MAX
-            };
+            let last = if let Number::Is(last) = last { last } else { u64::MAX };
             if last < first {
                 return Wanted::Whole;
             }
             if first >= size {
                 return Wanted::Unsatisfiable;
             }
-            Wanted::Part {
-                first,
-                last: last.min(size - 1),
-            }
+            Wanted::Part { first, last: last.min(size - 1) }
         }
         _ => Wanted::Whole,
     }

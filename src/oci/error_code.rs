@@ -22,11 +22,7 @@ struct Entry {
 ///
 /// Control characters are escaped and the length is bounded: the text comes from outside and goes into logs and answers.
 pub fn summary(body: &[u8]) -> Option<String> {
-    let first = serde_json::from_slice::<Body>(body)
-        .ok()?
-        .errors
-        .into_iter()
-        .next()?;
+    let first = serde_json::from_slice::<Body>(body).ok()?.errors.into_iter().next()?;
     let text = match first.message {
         Some(message) if !message.is_empty() => format!("{}: {message}", first.code),
         _ => first.code,
@@ -59,25 +55,13 @@ mod tests {
     fn the_first_error_is_told_in_one_clean_line() {
         let body =
             br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest\nunknown","detail":{"Tag":"1"}}]}"#;
-        assert_eq!(
-            summary(body).as_deref(),
-            Some("MANIFEST_UNKNOWN: manifest\\nunknown")
-        );
-        assert_eq!(
-            summary(br#"{"errors":[{"code":"DENIED"}]}"#).as_deref(),
-            Some("DENIED")
-        );
+        assert_eq!(summary(body).as_deref(), Some("MANIFEST_UNKNOWN: manifest\\nunknown"));
+        assert_eq!(summary(br#"{"errors":[{"code":"DENIED"}]}"#).as_deref(), Some("DENIED"));
     }
 
     #[test]
     fn other_bodies_have_no_summary() {
-        for body in [
-            &b""[..],
-            b"<html>",
-            b"{}",
-            br#"{"errors":[]}"#,
-            br#"{"errors":"x"}"#,
-        ] {
+        for body in [&b""[..], b"<html>", b"{}", br#"{"errors":[]}"#, br#"{"errors":"x"}"#] {
             assert_eq!(summary(body), None);
         }
     }

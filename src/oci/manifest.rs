@@ -130,14 +130,10 @@ impl Document {
         }
         match by_body.or(by_header) {
             Some(Kind::Manifest) if outline.layers.is_none() => {
-                return Err(ManifestError::Ambiguous(
-                    "it is typed as a manifest and lists manifests",
-                ));
+                return Err(ManifestError::Ambiguous("it is typed as a manifest and lists manifests"));
             }
             Some(Kind::Index) if outline.manifests.is_none() => {
-                return Err(ManifestError::Ambiguous(
-                    "it is typed as an index and lists layers",
-                ));
+                return Err(ManifestError::Ambiguous("it is typed as an index and lists layers"));
             }
             _ => {}
         }
@@ -177,13 +173,8 @@ fn descriptors(list: &[spec::Descriptor]) -> Result<Vec<Descriptor>, ManifestErr
 }
 
 fn descriptor(from: &spec::Descriptor) -> Result<Descriptor, ManifestError> {
-    let platform = from
-        .platform()
-        .as_ref()
-        .map(|p| (p.os().to_string(), p.architecture().to_string()));
-    let is_attestation = platform
-        .as_ref()
-        .is_some_and(|(os, arch)| os == "unknown" && arch == "unknown")
+    let platform = from.platform().as_ref().map(|p| (p.os().to_string(), p.architecture().to_string()));
+    let is_attestation = platform.as_ref().is_some_and(|(os, arch)| os == "unknown" && arch == "unknown")
         || from
             .annotations()
             .as_ref()
@@ -210,33 +201,23 @@ mod tests {
     }
 
     fn code(text: &str, content_type: Option<&str>) -> &'static str {
-        Document::parse(text.as_bytes(), content_type)
-            .expect_err(text)
-            .code()
+        Document::parse(text.as_bytes(), content_type).expect_err(text).code()
     }
 
     #[test]
     fn a_manifest_is_known_by_type_header_or_content() {
         for (extra, header) in [
-            (
-                r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#,
-                None,
-            ),
+            (r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#, None),
             (
                 r#""mediaType":"application/vnd.docker.distribution.manifest.v2+json","#,
                 Some("application/json"),
             ),
-            (
-                "",
-                Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"),
-            ),
+            ("", Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8")),
             ("", Some("text/plain")),
             ("", None),
         ] {
             let parsed = Document::parse(manifest(extra).as_bytes(), header).unwrap();
-            let Document::Manifest(parsed) = parsed else {
-                panic!("an index")
-            };
+            let Document::Manifest(parsed) = parsed else { panic!("an index") };
             assert_eq!(parsed.layers.len(), 1);
             assert_eq!(parsed.layers[0].size, 3);
         }
@@ -254,10 +235,7 @@ mod tests {
             panic!("no index")
         };
         assert_eq!(children[0].platform, Some(("wasi".into(), "wasm".into())));
-        assert_eq!(
-            children.iter().map(|c| c.is_attestation).collect::<Vec<_>>(),
-            [false, true, true]
-        );
+        assert_eq!(children.iter().map(|c| c.is_attestation).collect::<Vec<_>>(), [false, true, true]);
     }
 
     #[test]
@@ -289,28 +267,17 @@ mod tests {
             assert_eq!(code(bad, None), "bad_manifest", "{bad:.60}");
         }
         assert!(["bad_digest", "bad_manifest"].contains(&code(&sha512, None)));
-        assert_eq!(
-            code(r#"{"schemaVersion":1,"layers":[]}"#, None),
-            "unsupported_schema"
-        );
-        assert_eq!(
-            code(r#"{"schemaVersion":3,"layers":[]}"#, None),
-            "unsupported_schema"
-        );
+        assert_eq!(code(r#"{"schemaVersion":1,"layers":[]}"#, None), "unsupported_schema");
+        assert_eq!(code(r#"{"schemaVersion":3,"layers":[]}"#, None), "unsupported_schema");
         assert_eq!(code(r#"{"schemaVersion":"2","layers":[]}"#, None), "bad_manifest");
         assert_eq!(code(&manifest(r#""manifests":[],"#), None), "ambiguous_manifest");
         assert_eq!(code(r#"{"schemaVersion":2}"#, None), "ambiguous_manifest");
         assert_eq!(code(&manifest(r#""schemaVersion":2,"#), None), "bad_manifest");
-        assert_eq!(
-            code(&manifest(""), Some(media_type::OCI_INDEX)),
-            "ambiguous_manifest"
-        );
+        assert_eq!(code(&manifest(""), Some(media_type::OCI_INDEX)), "ambiguous_manifest");
         let typed = manifest(r#""mediaType":"application/vnd.oci.image.manifest.v1+json","#);
         assert_eq!(code(&typed, Some(media_type::DOCKER_LIST)), "media_type_mismatch");
-        let many = format!(
-            r#"{{"schemaVersion":2,"config":{LAYER},"layers":[{}]}}"#,
-            vec![LAYER; 513].join(",")
-        );
+        let many =
+            format!(r#"{{"schemaVersion":2,"config":{LAYER},"layers":[{}]}}"#, vec![LAYER; 513].join(","));
         assert_eq!(code(&many, None), "too_many_layers");
     }
 }

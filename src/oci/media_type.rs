@@ -31,12 +31,7 @@ pub enum LayerKind {
 
 /// Sorts a layer's media type. Parameters (`; charset=…`) and case do not count.
 pub fn layer_kind(media_type: &str) -> LayerKind {
-    let bare = media_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let bare = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if bare.ends_with("+encrypted") || bare.contains("nondistributable") || bare.contains(".foreign.") {
         return LayerKind::Unreadable;
     }
@@ -44,23 +39,12 @@ pub fn layer_kind(media_type: &str) -> LayerKind {
         return LayerKind::Wasm;
     }
     let document = bare.starts_with("text/") || bare.starts_with("image/");
-    let suffix = ["+markdown", "+yaml", "+json", "+png", "+jpeg", "+svg"]
+    let suffix =
+        ["+markdown", "+yaml", "+json", "+png", "+jpeg", "+svg"].iter().any(|end| bare.ends_with(end));
+    let part = ["wasm.doc.", "wasm.spec.", "wasm.icon.", "wasm.config.", "vnd.oci.empty."]
         .iter()
-        .any(|end| bare.ends_with(end));
-    let part = [
-        "wasm.doc.",
-        "wasm.spec.",
-        "wasm.icon.",
-        "wasm.config.",
-        "vnd.oci.empty.",
-    ]
-    .iter()
-    .any(|p| bare.contains(p));
-    if document || suffix || part {
-        LayerKind::Other
-    } else {
-        LayerKind::Perhaps
-    }
+        .any(|p| bare.contains(p));
+    if document || suffix || part { LayerKind::Other } else { LayerKind::Perhaps }
 }
 
 #[cfg(test)]
@@ -87,18 +71,9 @@ mod tests {
             ("application/vnd.module.wasm.config.v1+json", Other),
             ("application/vnd.oci.empty.v1+json", Other),
             ("application/vnd.in-toto+json", Other),
-            (
-                "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
-                Unreadable,
-            ),
-            (
-                "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
-                Unreadable,
-            ),
-            (
-                "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
-                Unreadable,
-            ),
+            ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", Unreadable),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Unreadable),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Unreadable),
         ] {
             assert_eq!(layer_kind(media_type), kind, "{media_type}");
         }

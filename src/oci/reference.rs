@@ -79,10 +79,7 @@ impl Reference {
 
     /// The repository with its registry.
     pub fn repository(&self) -> Repository {
-        Repository {
-            registry: self.registry.clone(),
-            path: self.repository.clone(),
-        }
+        Repository { registry: self.registry.clone(), path: self.repository.clone() }
     }
 
     /// The tag, if one is written.
@@ -171,9 +168,7 @@ impl serde::Serialize for Reference {
 
 impl<'de> serde::Deserialize<'de> for Reference {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -189,6 +184,11 @@ impl Repository {
     pub fn registry(&self) -> &str {
         &self.registry
     }
+
+    /// True when `reference` points into this repository.
+    pub fn holds(&self, reference: &Reference) -> bool {
+        self.registry == reference.registry && self.path == reference.repository
+    }
 }
 
 impl FromStr for Repository {
@@ -196,9 +196,7 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let bare = text.strip_prefix("oci://").unwrap_or(text);
-        let (registry, path) = bare
-            .split_once('/')
-            .ok_or_else(|| ReferenceError::NoRegistry(text.into()))?;
+        let (registry, path) = bare.split_once('/').ok_or_else(|| ReferenceError::NoRegistry(text.into()))?;
         if !is_registry(registry) {
             let shown = registry.rsplit('@').next().unwrap_or_default();
             return Err(ReferenceError::BadRegistry(shown.into()));
@@ -206,10 +204,7 @@ impl FromStr for Repository {
         if !is_repository(path) {
             return Err(ReferenceError::BadRepository(path.into()));
         }
-        Ok(Self {
-            registry: registry.to_ascii_lowercase(),
-            path: path.into(),
-        })
+        Ok(Self { registry: registry.to_ascii_lowercase(), path: path.into() })
     }
 }
 
@@ -252,9 +247,7 @@ pub fn is_registry(text: &str) -> bool {
             !label.is_empty()
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         });
     let port_ok =
         port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0));
@@ -346,10 +339,7 @@ mod tests {
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
         }
-        let told = "robot:s3cret@harbor.corp/a:1"
-            .parse::<Reference>()
-            .unwrap_err()
-            .to_string();
+        let told = "robot:s3cret@harbor.corp/a:1".parse::<Reference>().unwrap_err().to_string();
         assert!(!told.contains("s3cret"), "{told}");
     }
 }

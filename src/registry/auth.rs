@@ -9,8 +9,7 @@ use crate::clock::{Clock, Timestamp};
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -21,10 +20,13 @@ const EARLY: Duration = Duration::from_secs(10);
 /// Tokens of real services have up to 16 KiB.
 const TOKEN_BODY_BYTES: usize = 1 << 20;
 
+/// Repositories whose tokens are kept at once. Names come from clients; this many are more than anybody uses.
+const REMEMBERED_TOKENS: u64 = 1000;
+
 /// Tokens by registry and repository, and what answers challenges.
 pub struct Auth {
     clock: Arc<dyn Clock>,
-    slots: Mutex<HashMap<(String, String), Arc<Slot>>>,
+    slots: moka::sync::Cache<(String, String), Arc<Slot>>,
 }
 
 /// One registry and repository. The lock makes concurrent requests ask for one token, not for many.
@@ -53,18 +55,11 @@ enum Challenge {
 impl Auth {
     /// Without any token.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            slots: Mutex::default(),
-        }
+        Self { clock, slots: moka::sync::Cache::new(REMEMBERED_TOKENS) }
     }
 
     fn slot(&self, host: &Host, repository: &str) -> Arc<Slot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots
-            .entry((host.name.clone(), repository.to_owned()))
-            .or_default()
-            .clone()
+        self.slots.get_with((host.name.clone(), repository.to_owned()), Arc::default)
     }
 
     /// What to send first: a token or Basic that was accepted before and is still good.
@@ -89,9 +84,8 @@ impl Auth {
         let slot = self.slot(host, repository);
         let mut grant = slot.lock().await;
         // Another request renewed it while this one waited.
-        if let Some(held) = grant
-            .as_ref()
-            .filter(|held| held.until > self.clock.now() && Some(&held.value) != sent)
+        if let Some(held) =
+            grant.as_ref().filter(|held| held.until > self.clock.now() && Some(&held.value) != sent)
         {
             return Ok(held.value.clone());
         }
@@ -102,10 +96,7 @@ impl Auth {
                 self.token(host, repository, &realm, service.as_deref()).await?
             }
         };
-        *grant = Some(Grant {
-            value: value.clone(),
-            until: self.clock.now().plus(lifetime),
-        });
+        *grant = Some(Grant { value: value.clone(), until: self.clock.now().plus(lifetime) });
         Ok(value)
     }
 
@@ -118,15 +109,9 @@ impl Auth {
     ) -> Result<(HeaderValue, Duration), RegistryError> {
         let mut url = allowed_realm(host, realm)?;
         let shown = url.host_str().unwrap_or_default().to_owned();
-        let what = format!(
-            "GET {}://{shown}{} (token for {})",
-            url.scheme(),
-            url.path(),
-            host.name
-        );
+        let what = format!("GET {}://{shown}{} (token for {})", url.scheme(), url.path(), host.name);
         // The scope is ours: what the challenge asks for may be more than we want to hold.
-        url.query_pairs_mut()
-            .append_pair("scope", &format!("repository:{repository}:pull"));
+        url.query_pairs_mut().append_pair("scope", &format!("repository:{repository}:pull"));
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", service);
         }
@@ -134,10 +119,8 @@ impl Auth {
         if let Some(credentials) = &host.credentials {
             request = request.basic_auth(&credentials.username, Some(credentials.password.expose_secret()));
         }
-        let mut response = request
-            .send()
-            .await
-            .map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
+        let mut response =
+            request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
         if response.status().is_redirection() {
             return Err(RegistryError::new(
                 Kind::RedirectRefused,
@@ -145,10 +128,7 @@ impl Auth {
             ));
         }
         if !response.status().is_success() {
-            let answer = super::transport::Answer {
-                response,
-                from_registry: true,
-            };
+            let answer = super::transport::Answer { response, from_registry: true };
             let mut error = super::transport::refusal(&what, host, answer).await;
             if error.kind == Kind::NotFound {
                 error.kind = Kind::Upstream;
@@ -156,10 +136,8 @@ impl Auth {
             return Err(error);
         }
         let mut body = Vec::new();
-        while let Some(piece) = response
-            .chunk()
-            .await
-            .map_err(|e| RegistryError::from_transport(&what, &shown, &e))?
+        while let Some(piece) =
+            response.chunk().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?
         {
             body.extend_from_slice(&piece);
             if body.len() > TOKEN_BODY_BYTES {
@@ -168,21 +146,14 @@ impl Auth {
         }
         let answer: TokenAnswer =
             serde_json::from_slice(&body).map_err(|_| bad_token(&what, "is no JSON object with a token"))?;
-        let token = answer
-            .token
-            .filter(|t| !t.is_empty())
-            .or(answer.access_token)
-            .unwrap_or_default();
+        let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
         if token.is_empty() {
             return Err(bad_token(&what, "has neither token nor access_token"));
         }
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| bad_token(&what, "holds a token with characters that no header may have"))?;
         value.set_sensitive(true);
-        let lifetime = answer
-            .expires_in
-            .as_u64()
-            .filter(|seconds| (1..=86_400 * 365).contains(seconds));
+        let lifetime = answer.expires_in.as_u64().filter(|seconds| (1..=86_400 * 365).contains(seconds));
         let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
         Ok((value, lifetime.saturating_sub(EARLY).max(Duration::from_secs(1))))
     }
@@ -199,11 +170,7 @@ fn basic(host: &Host) -> Result<HeaderValue, RegistryError> {
         let error = RegistryError::new(Kind::Denied, format!("{name} asks for a user name and password"));
         return Err(error.hint(format!("set registry.hosts.{name}.username and password_file")));
     };
-    let pair = format!(
-        "{}:{}",
-        credentials.username,
-        credentials.password.expose_secret()
-    );
+    let pair = format!("{}:{}", credentials.username, credentials.password.expose_secret());
     let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
     let mut value = HeaderValue::from_str(&format!("Basic {encoded}"))
         .map_err(|_| RegistryError::new(Kind::Denied, "the credentials cannot be sent"))?;
@@ -222,18 +189,12 @@ fn choose(headers: &HeaderMap, host: &Host) -> Result<Challenge, RegistryError> 
         };
         for challenge in challenges {
             let parameter = |name: &str| {
-                let found = challenge
-                    .params
-                    .iter()
-                    .find(|(key, _)| key.eq_ignore_ascii_case(name));
+                let found = challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 found.map(|(_, value)| value.to_unescaped())
             };
             if challenge.scheme.eq_ignore_ascii_case("bearer") {
                 if let Some(realm) = parameter("realm") {
-                    return Ok(Challenge::Bearer {
-                        realm,
-                        service: parameter("service"),
-                    });
+                    return Ok(Challenge::Bearer { realm, service: parameter("service") });
                 }
             } else if challenge.scheme.eq_ignore_ascii_case("basic") {
                 basic = true;
@@ -253,18 +214,10 @@ fn choose(headers: &HeaderMap, host: &Host) -> Result<Challenge, RegistryError> 
 fn allowed_realm(host: &Host, realm: &str) -> Result<Url, RegistryError> {
     let name = &host.name;
     let refuse = |shown: &str, why: &str| {
-        RegistryError::new(
-            Kind::RealmRefused,
-            format!("{name} names a token service at {shown}, {why}"),
-        )
+        RegistryError::new(Kind::RealmRefused, format!("{name} names a token service at {shown}, {why}"))
     };
-    let url: Url = realm
-        .parse()
-        .map_err(|_| refuse("no URL", "so no token can be had"))?;
-    let registry: Url = host
-        .base
-        .parse()
-        .map_err(|_| refuse("no URL", "so no token can be had"))?;
+    let url: Url = realm.parse().map_err(|_| refuse("no URL", "so no token can be had"))?;
+    let registry: Url = host.base.parse().map_err(|_| refuse("no URL", "so no token can be had"))?;
     let (Some(to), Some(from)) = (url.host_str(), registry.host_str()) else {
         return Err(refuse("no host", "so no token can be had"));
     };
@@ -336,10 +289,7 @@ mod tests {
     #[test]
     fn bearer_is_preferred_and_a_riddle_is_answered_with_basic_or_not_at_all() {
         let chosen = |values: &[&str]| {
-            let headers = values
-                .iter()
-                .map(|v| (WWW_AUTHENTICATE, v.parse().unwrap()))
-                .collect();
+            let headers = values.iter().map(|v| (WWW_AUTHENTICATE, v.parse().unwrap())).collect();
             match choose(&headers, &host("r.example", &[])) {
                 Ok(Challenge::Basic) => "basic".to_owned(),
                 Ok(Challenge::Bearer { realm, service }) => {
@@ -352,10 +302,7 @@ mod tests {
             chosen(&[r#"Basic realm="x", Bearer realm="https://a/t",service="s",scope="repository:*:push""#]),
             "https://a/t s"
         );
-        assert_eq!(
-            chosen(&["Basic realm=x", r#"bearer realm="https://a/t""#]),
-            "https://a/t "
-        );
+        assert_eq!(chosen(&["Basic realm=x", r#"bearer realm="https://a/t""#]), "https://a/t ");
         assert_eq!(chosen(&[r#"Bearer realm="a\"b""#]), "a\"b ");
         assert_eq!(chosen(&["Basic realm=x"]), "basic");
         for nothing in [&[][..], &["Bearer"], &["Digest realm=x"], &["=,=,"]] {

@@ -26,10 +26,7 @@ pub struct Client {
 impl Client {
     /// Speaks to `hosts`; tokens age by `clock`.
     pub fn new(hosts: Hosts, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            hosts,
-            auth: Auth::new(clock),
-        }
+        Self { hosts, auth: Auth::new(clock) }
     }
 
     /// Sends a request and answers at most one challenge.
@@ -47,10 +44,7 @@ impl Client {
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
-        let value = self
-            .auth
-            .answer(host, repository, answer.response.headers(), known.as_ref())
-            .await?;
+        let value = self.auth.answer(host, repository, answer.response.headers(), known.as_ref()).await?;
         transport::send(host, method, path, headers, Some(value)).await
     }
 
@@ -61,11 +55,7 @@ impl Client {
         method: Method,
         validator: Option<&Digest>,
     ) -> Result<Answer, RegistryError> {
-        let path = format!(
-            "/v2/{}/manifests/{}",
-            reference.repository_path(),
-            reference.selector()
-        );
+        let path = format!("/v2/{}/manifests/{}", reference.repository_path(), reference.selector());
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(media_type::ACCEPT));
         if let Some(validator) = validator.and_then(|d| HeaderValue::from_str(&format!("\"{d}\"")).ok()) {
@@ -79,9 +69,7 @@ impl Client {
 impl Registry for Client {
     async fn confirm(&self, reference: &Reference, known: &Digest) -> Result<Confirmation, RegistryError> {
         let host = self.hosts.get(reference.registry());
-        let answer = self
-            .manifest_request(&host, reference, Method::HEAD, Some(known))
-            .await?;
+        let answer = self.manifest_request(&host, reference, Method::HEAD, Some(known)).await?;
         match answer.response.status().as_u16() {
             304 => Ok(Confirmation::Same),
             200 => Ok(match answer.response.headers().get(CONTENT_DIGEST) {
@@ -102,12 +90,8 @@ impl Registry for Client {
             return Err(transport::refusal(&what, &host, answer).await);
         }
         let said = answer.response.headers().get(CONTENT_DIGEST).cloned();
-        let content_type = answer
-            .response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .map(Into::into);
+        let content_type =
+            answer.response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
         let bytes = bounded(&what, &host, answer, limit).await?;
         let digest = Digest::of(&bytes);
         if let Some(said) = said.filter(|said| said.as_bytes() != digest.to_string().as_bytes()) {
@@ -121,20 +105,14 @@ impl Registry for Client {
                 format!("{what}: asked for {asked}, got {digest}"),
             ));
         }
-        Ok(FetchedManifest {
-            bytes,
-            digest,
-            media_type: content_type,
-        })
+        Ok(FetchedManifest { bytes, digest, media_type: content_type })
     }
 
     async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError> {
         let host = self.hosts.get(reference.registry());
         let what = format!("GET the blob {digest} of {}", reference.repository());
         let path = format!("/v2/{}/blobs/{digest}", reference.repository_path());
-        let answer = self
-            .send(&host, reference, Method::GET, &path, HeaderMap::new())
-            .await?;
+        let answer = self.send(&host, reference, Method::GET, &path, HeaderMap::new()).await?;
         if answer.response.status() != StatusCode::OK {
             let mut error = transport::refusal(&what, &host, answer).await;
             // The manifest is there and names it: the registry is incomplete, not empty.
@@ -148,10 +126,7 @@ impl Registry for Client {
         let stream = answer.response.bytes_stream();
         let stream =
             stream.map(move |piece| piece.map_err(|e| RegistryError::from_transport(&what, &host.name, &e)));
-        Ok(Blob {
-            size,
-            stream: stream.boxed(),
-        })
+        Ok(Blob { size, stream: stream.boxed() })
     }
 }
 
@@ -161,19 +136,12 @@ async fn bounded(what: &str, host: &Host, mut answer: Answer, limit: u64) -> Res
         let text = format!("{what}: the manifest has more than {limit} bytes (limits.manifest)");
         RegistryError::new(Kind::TooLarge, text)
     };
-    if answer
-        .response
-        .content_length()
-        .is_some_and(|length| length > limit)
-    {
+    if answer.response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(piece) = answer
-        .response
-        .chunk()
-        .await
-        .map_err(|e| RegistryError::from_transport(what, &host.name, &e))?
+    while let Some(piece) =
+        answer.response.chunk().await.map_err(|e| RegistryError::from_transport(what, &host.name, &e))?
     {
         body.extend_from_slice(&piece);
         if body.len() as u64 > limit {

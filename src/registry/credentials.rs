@@ -27,9 +27,7 @@ impl Credentials {
             _ => return Err("username and password_file belong together; one of them is missing".into()),
         };
         let shown = file.display();
-        let size = std::fs::metadata(file)
-            .map_err(|e| format!("{shown}: {e}"))?
-            .len();
+        let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
         if size > PASSWORD_BYTES {
             return Err(format!("{shown}: {size} bytes are no password"));
         }
@@ -39,13 +37,8 @@ impl Credentials {
             return Err(format!("{shown}: the password is empty"));
         }
         if password.contains(['\r', '\n', '\0']) {
-            return Err(format!(
-                "{shown}: more than one line; expected the password alone"
-            ));
+            return Err(format!("{shown}: more than one line; expected the password alone"));
         }
-        Ok(Some(Self {
-            username: username.clone(),
-            password: password.to_owned().into(),
-        }))
+        Ok(Some(Self { username: username.clone(), password: password.to_owned().into() }))
     }
 }

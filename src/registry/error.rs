@@ -71,12 +71,7 @@ pub struct RegistryError {
 impl RegistryError {
     /// An error without a hint.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-            hint: String::new(),
-            retry_after: None,
-        }
+        Self { kind, detail: detail.into(), hint: String::new(), retry_after: None }
     }
 
     /// With what to do about it.
@@ -129,12 +124,7 @@ impl RegistryError {
             }
             _ => String::new(),
         };
-        Self {
-            kind,
-            detail: format!("{what}: {chain}"),
-            hint,
-            retry_after: None,
-        }
+        Self { kind, detail: format!("{what}: {chain}"), hint, retry_after: None }
     }
 }
 
@@ -158,11 +148,7 @@ fn chain(error: &reqwest::Error) -> String {
         next = cause.source();
     }
     if parts.is_empty() {
-        parts.push(if error.is_timeout() {
-            "timed out".into()
-        } else {
-            "the connection failed".into()
-        });
+        parts.push(if error.is_timeout() { "timed out".into() } else { "the connection failed".into() });
     }
     crate::oci::error_code::shown(&parts.join(": "))
 }

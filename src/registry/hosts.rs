@@ -46,10 +46,7 @@ impl Hosts {
         }
         for name in &config.plain_http {
             if !is_registry(name) {
-                note(
-                    "registry.plain_http",
-                    format!("'{name}' is no host: expected name or name:port"),
-                );
+                note("registry.plain_http", format!("'{name}' is no host: expected name or name:port"));
             }
         }
         let http = match client(config, &global) {
@@ -67,11 +64,7 @@ impl Hosts {
             }
         }
         if faults.is_empty() {
-            Ok(Self {
-                known,
-                plain_http: config.plain_http.clone(),
-                http,
-            })
+            Ok(Self { known, plain_http: config.plain_http.clone(), http })
         } else {
             Err(faults)
         }
@@ -112,10 +105,7 @@ fn host(
     };
     Ok(Host {
         name: name.into(),
-        base: base(
-            name,
-            settings.plain_http || config.plain_http.iter().any(|plain| plain == name),
-        ),
+        base: base(name, settings.plain_http || config.plain_http.iter().any(|plain| plain == name)),
         http,
         credentials: Credentials::read(settings)?,
         token_hosts: settings.token_hosts.clone(),
@@ -124,11 +114,8 @@ fn host(
 
 /// Docker Hub's API is on another host than its references name.
 fn base(name: &str, plain_http: bool) -> String {
-    let authority = if matches!(name, "docker.io" | "index.docker.io") {
-        "registry-1.docker.io"
-    } else {
-        name
-    };
+    let authority =
+        if matches!(name, "docker.io" | "index.docker.io") { "registry-1.docker.io" } else { name };
     format!("{}://{authority}", if plain_http { "http" } else { "https" })
 }
 
@@ -137,13 +124,8 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
     let shown = path.display();
     let files: Vec<PathBuf> = if path.is_dir() {
         let listed = std::fs::read_dir(path).map_err(|e| format!("{shown}: {e}"))?;
-        let mut files: Vec<_> = listed
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .collect();
-        files.retain(|file| {
-            file.extension()
-                .is_some_and(|end| end == "pem" || end == "crt" || end == "cer")
-        });
+        let mut files: Vec<_> = listed.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+        files.retain(|file| file.extension().is_some_and(|end| end == "pem" || end == "crt" || end == "cer"));
         files.sort();
         files
     } else {
@@ -155,9 +137,7 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
         let bytes = std::fs::read(&file).map_err(|e| format!("{shown}: {e}"))?;
         let list = Certificate::from_pem_bundle(&bytes).map_err(|e| format!("{shown}: {e}"))?;
         if list.is_empty() {
-            return Err(format!(
-                "{shown}: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
-            ));
+            return Err(format!("{shown}: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
         }
         found.extend(list);
     }
@@ -182,14 +162,10 @@ fn client(config: &Config, trusted: &[Certificate]) -> Result<reqwest::Client, S
     } else {
         let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
         let roots = roots.filter_map(|der| Certificate::from_der(der.as_ref()).ok());
-        builder()
-            .tls_certs_only(roots.chain(trusted.iter().cloned()))
-            .build()
+        builder().tls_certs_only(roots.chain(trusted.iter().cloned())).build()
     };
     built.map_err(|e| {
-        let cause = std::error::Error::source(&e)
-            .map(|c| c.to_string())
-            .unwrap_or_else(|| e.to_string());
+        let cause = std::error::Error::source(&e).map(|c| c.to_string()).unwrap_or_else(|| e.to_string());
         format!("the certificates cannot be used: {cause}")
     })
 }

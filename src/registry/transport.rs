@@ -41,30 +41,18 @@ pub async fn send(
         .map_err(|e| RegistryError::new(Kind::Upstream, format!("{what}: {e}")))?;
     let mut authorization = authorization;
     for hop in 0..=MAX_HOPS {
-        let mut request = host
-            .http
-            .request(method.clone(), url.clone())
-            .headers(headers.clone());
+        let mut request = host.http.request(method.clone(), url.clone()).headers(headers.clone());
         if let Some(value) = authorization.take() {
             request = request.header(AUTHORIZATION, value);
         }
         let shown = url.host_str().unwrap_or_default().to_owned();
-        let response = request
-            .send()
-            .await
-            .map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
+        let response = request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
         if !is_redirect(response.status()) {
-            return Ok(Answer {
-                response,
-                from_registry: hop == 0,
-            });
+            return Ok(Answer { response, from_registry: hop == 0 });
         }
         url = next(&what, &url, response.headers())?;
     }
-    Err(RegistryError::new(
-        Kind::RedirectRefused,
-        format!("{what}: more than {MAX_HOPS} redirects"),
-    ))
+    Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: more than {MAX_HOPS} redirects")))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -73,12 +61,8 @@ fn is_redirect(status: StatusCode) -> bool {
 
 /// Where a redirect leads, if it is one that we follow.
 fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
-    let refuse = |why: String| {
-        Err(RegistryError::new(
-            Kind::RedirectRefused,
-            format!("{what}: redirected {why}"),
-        ))
-    };
+    let refuse =
+        |why: String| Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: redirected {why}")));
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return refuse("without a Location".into());
     };
@@ -94,10 +78,7 @@ fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryErro
     if !to.username().is_empty() || to.password().is_some() {
         return refuse(format!("to a URL with credentials, at {shown}"));
     }
-    if to
-        .port()
-        .is_some_and(|port| port < 1024 && port != 80 && port != 443)
-    {
+    if to.port().is_some_and(|port| port < 1024 && port != 80 && port != 443) {
         return refuse(format!("to {shown}, port {}", to.port().unwrap_or_default()));
     }
     Ok(to)
@@ -105,10 +86,7 @@ fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryErro
 
 /// Makes an error of an answer that is not a success, reading its text as far as it is of the specification's form.
 pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
-    let Answer {
-        mut response,
-        from_registry,
-    } = answer;
+    let Answer { mut response, from_registry } = answer;
     let status = response.status();
     let retry_after = retry_after(response.headers());
     let is_html = response
@@ -157,12 +135,7 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
         }
         _ => String::new(),
     };
-    RegistryError {
-        kind,
-        detail,
-        hint,
-        retry_after,
-    }
+    RegistryError { kind, detail, hint, retry_after }
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).
@@ -184,9 +157,7 @@ mod tests {
 
     fn led(from: &str, location: &str) -> Result<String, Kind> {
         let headers = [(LOCATION, location.parse().unwrap())].into_iter().collect();
-        next("GET x", &from.parse().unwrap(), &headers)
-            .map(|url| url.to_string())
-            .map_err(|e| e.kind)
+        next("GET x", &from.parse().unwrap(), &headers).map(|url| url.to_string()).map_err(|e| e.kind)
     }
 
     #[test]

@@ -22,23 +22,15 @@ pub struct Line<'a> {
     pub complete: bool,
     /// `User-Agent`.
     pub agent: &'a str,
+    /// True for health and metrics, which are asked for all the time: their lines are for `log.level: debug`.
+    pub probe: bool,
     /// What the answer was about.
     pub note: &'a Note,
 }
 
 /// Writes the line. What a client chose is written with controls escaped, in either format.
 pub fn write(line: &Line<'_>) {
-    let Line {
-        peer,
-        method,
-        target,
-        status,
-        bytes,
-        took,
-        complete,
-        agent,
-        note,
-    } = line;
+    let Line { peer, method, target, status, bytes, took, complete, agent, probe, note } = line;
     let method = crate::oci::error_code::shown(method);
     let target = crate::oci::error_code::shown(target);
     let agent = crate::oci::error_code::shown(agent);
@@ -47,6 +39,9 @@ pub fn write(line: &Line<'_>) {
     let reference = note.reference.as_deref();
     let matched = note.matched;
     match &note.detail {
+        None if *probe => {
+            tracing::debug!(target: "access", %peer, method, path = target, status, bytes, millis, agent)
+        }
         None => tracing::info!(
             target: "access", %peer, method, path = target, status, bytes, millis, complete, cache, reference, matched, agent
         ),

@@ -39,28 +39,14 @@ impl Admin {
             ("memory", usage.memory_entries, usage.memory_bytes),
             ("disk", usage.disk_entries, usage.disk_bytes),
         ] {
-            self.metrics
-                .cache_entries
-                .with_label_values(&[tier])
-                .set(entries as i64);
-            self.metrics
-                .cache_bytes
-                .with_label_values(&[tier])
-                .set(bytes as i64);
+            self.metrics.cache_entries.with_label_values(&[tier]).set(entries as i64);
+            self.metrics.cache_bytes.with_label_values(&[tier]).set(bytes as i64);
         }
         let text = self.metrics.render();
         let mut headers = HeaderMap::new();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
-        Answer {
-            status: 200,
-            headers,
-            content: Content::Bytes(text.into()),
-            note: Note::default(),
-        }
+        Answer { status: 200, headers, content: Content::Bytes(text.into()), note: Note::default() }
     }
 
     /// Ready from the first moment until the drain begins. A registry that is down is no reason to send nobody here:
@@ -71,18 +57,10 @@ impl Admin {
         }
         let text = "draining\n";
         let mut headers = HeaderMap::new();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        Answer {
-            status: 503,
-            headers,
-            content: Content::Bytes(text.into()),
-            note: Note::default(),
-        }
+        Answer { status: 503, headers, content: Content::Bytes(text.into()), note: Note::default() }
     }
 }

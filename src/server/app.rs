@@ -61,11 +61,8 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         let config = &self.app.config;
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let patience = if self.used.swap(true, Ordering::Relaxed) {
-            config.idle_timeout
-        } else {
-            config.header_timeout
-        };
+        let patience =
+            if self.used.swap(true, Ordering::Relaxed) { config.idle_timeout } else { config.header_timeout };
         match tokio::time::timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
@@ -98,28 +95,21 @@ impl HttpServerApp for Connection {
         let status_text = status.to_string();
         let cache = note.cache.unwrap_or("none");
         let metrics = &self.app.metrics;
-        metrics
-            .requests
-            .with_label_values(&[label, status_text.as_str(), cache])
-            .inc();
-        metrics
-            .request_duration
-            .with_label_values(&[label])
-            .observe(took.as_secs_f64());
+        metrics.requests.with_label_values(&[label, status_text.as_str(), cache]).inc();
+        metrics.request_duration.with_label_values(&[label]).observe(took.as_secs_f64());
         metrics.response_bytes.with_label_values(&[label]).inc_by(bytes);
-        if label != "health" {
-            access_log::write(&Line {
-                peer: self.peer,
-                method: &method,
-                target: &target,
-                status,
-                bytes,
-                took,
-                complete,
-                agent: agent.as_deref().unwrap_or_default(),
-                note: &note,
-            });
-        }
+        access_log::write(&Line {
+            peer: self.peer,
+            method: &method,
+            target: &target,
+            status,
+            bytes,
+            took,
+            complete,
+            agent: agent.as_deref().unwrap_or_default(),
+            probe: label == "health",
+            note: &note,
+        });
         if !complete {
             // The client must see that this was not all.
             session.shutdown().await;
@@ -152,18 +142,10 @@ impl Connection {
             _ if head_only => Bytes::new(),
             Content::None => Bytes::new(),
             Content::Bytes(bytes) => bytes,
-            Content::Module {
-                body: Body::Memory(bytes),
-                first,
-                last,
-                ..
-            } => bytes.slice(first as usize..last as usize + 1),
-            Content::Module {
-                body: Body::File(file),
-                first,
-                last,
-                digest,
-            } => {
+            Content::Module { body: Body::Memory(bytes), first, last, .. } => {
+                bytes.slice(first as usize..last as usize + 1)
+            }
+            Content::Module { body: Body::File(file), first, last, digest } => {
                 return self.write_file(session, file, first, last, &digest).await;
             }
         };
@@ -206,11 +188,7 @@ impl Connection {
             let to = (last + 1 - start).min(piece.len() as u64) as usize;
             let part = piece.slice(from..to);
             let length = part.len() as u64;
-            if session
-                .write_response_body(part, index == last / piece_bytes)
-                .await
-                .is_err()
-            {
+            if session.write_response_body(part, index == last / piece_bytes).await.is_err() {
                 return (sent, false);
             }
             sent += length;

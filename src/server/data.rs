@@ -41,12 +41,7 @@ impl Data {
         let label = route.label();
         let answer = match route {
             Route::Root => respond::plain(
-                concat!(
-                    "larder ",
-                    env!("CARGO_PKG_VERSION"),
-                    ": plugins are listed at /plugins/\n"
-                )
-                .into(),
+                concat!("larder ", env!("CARGO_PKG_VERSION"), ": plugins are listed at /plugins/\n").into(),
             ),
             Route::Health => respond::plain("ok\n".into()),
             Route::Redirect(to) => respond::redirect(&to),
@@ -63,13 +58,7 @@ impl Data {
                 if self.listing().versions(&name).contains(&version) {
                     self.list(headers, path, self.listing().files(&name, &version))
                 } else {
-                    self.unknown(
-                        headers,
-                        &Request {
-                            name,
-                            version: Some(version),
-                        },
-                    )
+                    self.unknown(headers, &Request { name, version: Some(version) })
                 }
             }
             Route::Inventory => {
@@ -84,10 +73,7 @@ impl Data {
     }
 
     fn listing(&self) -> Listing<'_> {
-        Listing {
-            catalog: &self.catalog,
-            store: self.cache.store().as_ref(),
-        }
+        Listing { catalog: &self.catalog, store: self.cache.store().as_ref() }
     }
 
     fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
@@ -100,25 +86,10 @@ impl Data {
     }
 
     fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let versions = self
-            .listing()
-            .versions(&request.name)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let nearest = self
-            .catalog
-            .nearest(request.name.as_str())
-            .into_iter()
-            .map(ToString::to_string)
-            .collect();
-        refuse::unknown(
-            headers,
-            request,
-            self.catalog.lists(request.name.as_str()),
-            versions,
-            nearest,
-        )
+        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
+        let nearest =
+            self.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect();
+        refuse::unknown(headers, request, self.catalog.lists(request.name.as_str()), versions, nearest)
     }
 
     /// What may answer; `None` when no rule and no local file does.
@@ -128,11 +99,8 @@ impl Data {
             let local = self.listing().highest_local(&request.name)?;
             plan.versions.push((local, Why::Exact));
         }
-        let local = || {
-            plan.versions
-                .iter()
-                .any(|(version, _)| self.listing().is_local(&request.name, version))
-        };
+        let local =
+            || plan.versions.iter().any(|(version, _)| self.listing().is_local(&request.name, version));
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
@@ -141,11 +109,9 @@ impl Data {
             return self.unknown(headers, request);
         };
         match self.cache.get(&request.name, &plan).await {
-            Ok(served) => respond::module(
-                headers,
-                served,
-                matches!(request.version, Some(Version::Digest(_))),
-            ),
+            Ok(served) => {
+                respond::module(headers, served, matches!(request.version, Some(Version::Digest(_))))
+            }
             Err(error) => self.refused(headers, request, &error),
         }
     }
@@ -158,10 +124,7 @@ impl Data {
             Ok(found) => found,
             Err(error) => return self.refused(headers, request, &error),
         };
-        let version = request
-            .version
-            .as_ref()
-            .or(plan.versions.first().map(|(version, _)| version));
+        let version = request.version.as_ref().or(plan.versions.first().map(|(version, _)| version));
         let (reference, manifest) = match &found.origin {
             Origin::Registry { reference, manifest } => (reference.to_string(), Some(*manifest)),
             Origin::Overlay(path) => (path.display().to_string(), None),
@@ -180,22 +143,13 @@ impl Data {
         } else {
             respond::small(headers, TEXT, metadata_txt::render(&metadata), found.modified)
         };
-        answer.note = respond::describe(
-            &mut answer.headers,
-            &found.origin,
-            found.why.as_str(),
-            &found.status,
-        );
+        answer.note =
+            respond::describe(&mut answer.headers, &found.origin, found.why.as_str(), &found.status);
         answer
     }
 
     fn refused(&self, headers: &HeaderMap, request: &Request, error: &CacheError) -> Answer {
-        let versions = self
-            .listing()
-            .versions(&request.name)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
         refuse::cache_error(headers, request, error, versions)
     }
 }

@@ -51,23 +51,12 @@ pub struct Accepted {
 
 /// Checks a head.
 pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
-    let reject = |status, code, detail: &str| {
-        Err(Rejected {
-            status,
-            code,
-            detail: detail.into(),
-            hint: "",
-        })
-    };
+    let reject = |status, code, detail: &str| Err(Rejected { status, code, detail: detail.into(), hint: "" });
     if head.raw.len() > HEADER_BYTES || head.headers.len() > HEADER_FIELDS {
         if head.target.len() > TARGET_BYTES {
             return reject(414, "target_too_long", "the request target is over 8 KiB");
         }
-        return reject(
-            431,
-            "headers_too_large",
-            "the request's header is over 16 KiB or 100 fields",
-        );
+        return reject(431, "headers_too_large", "the request's header is over 16 KiB or 100 fields");
     }
     if head.target.len() > TARGET_BYTES {
         return reject(414, "target_too_long", "the request target is over 8 KiB");
@@ -76,50 +65,30 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
         return reject(400, "bad_framing", "a header line ends without a carriage return");
     }
     if head.headers.contains_key(TRANSFER_ENCODING) && names_content_length(head) {
-        return reject(
-            400,
-            "bad_framing",
-            "both Content-Length and Transfer-Encoding are given",
-        );
+        return reject(400, "bad_framing", "both Content-Length and Transfer-Encoding are given");
     }
     check_host(head)?;
     if *head.method != Method::GET && *head.method != Method::HEAD {
         return reject(405, "method_not_allowed", "only GET and HEAD are answered here");
     }
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
-        || head
-            .headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length.as_bytes() != b"0");
-    Ok(Accepted {
-        path: check_path(head.target)?,
-        reusable: !has_body,
-    })
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
+    Ok(Accepted { path: check_path(head.target)?, reusable: !has_body })
 }
 
 fn has_bare_line_feed(raw: &[u8]) -> bool {
-    raw.iter()
-        .enumerate()
-        .any(|(at, byte)| *byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'))
+    raw.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'))
 }
 
 /// The parser drops `Content-Length` beside `Transfer-Encoding`, so the raw head is asked.
 fn names_content_length(head: &Head<'_>) -> bool {
-    head.raw.split(|byte| *byte == b'\n').any(|line| {
-        line.get(..15)
-            .is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"))
-    })
+    head.raw
+        .split(|byte| *byte == b'\n')
+        .any(|line| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")))
 }
 
 fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
-    let bad = |detail: &str| {
-        Err(Rejected {
-            status: 400,
-            code: "bad_host",
-            detail: detail.into(),
-            hint: "",
-        })
-    };
+    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_host", detail: detail.into(), hint: "" });
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if head.version == Version::HTTP_11 => bad("HTTP/1.1 asks for a Host field"),
@@ -137,27 +106,14 @@ fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
 }
 
 fn check_path(target: &[u8]) -> Result<String, Rejected> {
-    let bad = |detail: &str| {
-        Err(Rejected {
-            status: 400,
-            code: "bad_path",
-            detail: detail.into(),
-            hint: "",
-        })
-    };
-    let path = target
-        .split(|byte| *byte == b'?' || *byte == b'#')
-        .next()
-        .unwrap_or_default();
+    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_path", detail: detail.into(), hint: "" });
+    let path = target.split(|byte| *byte == b'?' || *byte == b'#').next().unwrap_or_default();
     if path.iter().any(|byte| !byte.is_ascii_graphic()) {
         return bad("the path has a byte that is not printable ASCII");
     }
     let path = String::from_utf8_lossy(path);
     // An absolute form (RFC 9112, section 3.2.2) means its path.
-    let path = match path
-        .strip_prefix("http://")
-        .or_else(|| path.strip_prefix("https://"))
-    {
+    let path = match path.strip_prefix("http://").or_else(|| path.strip_prefix("https://")) {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => &path,
     };
@@ -192,11 +148,7 @@ fn check_path(target: &[u8]) -> Result<String, Rejected> {
 
 /// `${name}`, `{version}` and the like, plain or escaped.
 fn is_unexpanded(path: &str) -> bool {
-    let plain = path
-        .to_ascii_lowercase()
-        .replace("%24", "$")
-        .replace("%7b", "{")
-        .replace("%7d", "}");
+    let plain = path.to_ascii_lowercase().replace("%24", "$").replace("%7b", "{").replace("%7d", "}");
     plain.contains("${") || plain.contains("{name}") || plain.contains("{version}")
 }
 
@@ -209,10 +161,7 @@ mod tests {
         let mut raw = [method.as_bytes(), b" ", target, b" HTTP/1.1\r\n"].concat();
         for line in lines {
             let (name, value) = line.split_once(": ").unwrap();
-            headers.append(
-                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
-                value.parse().unwrap(),
-            );
+            headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
             raw.extend_from_slice(format!("{line}\r\n").as_bytes());
         }
         let head = Head {
@@ -226,9 +175,7 @@ mod tests {
     }
 
     fn path(target: &str) -> Result<String, &'static str> {
-        checked("GET", target.as_bytes(), &["Host: l"])
-            .map(|a| a.path)
-            .map_err(|(_, code)| code)
+        checked("GET", target.as_bytes(), &["Host: l"]).map(|a| a.path).map_err(|(_, code)| code)
     }
 
     #[test]
@@ -289,83 +236,45 @@ mod tests {
     #[test]
     fn only_get_and_head_are_taken() {
         assert!(checked("HEAD", b"/", &["Host: l"]).is_ok());
-        for method in [
-            "POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "get", "FOO",
-        ] {
-            assert_eq!(
-                checked(method, b"/", &["Host: l"]),
-                Err((405, "method_not_allowed")),
-                "{method}"
-            );
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS", "CONNECT", "get", "FOO"] {
+            assert_eq!(checked(method, b"/", &["Host: l"]), Err((405, "method_not_allowed")), "{method}");
         }
     }
 
     #[test]
     fn hosts_are_checked() {
         for host in ["l", "larder.svc:8080", "[::1]:80", "10.0.0.1"] {
-            assert!(
-                checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(),
-                "{host}"
-            );
+            assert!(checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(), "{host}");
         }
         for host in ["", "a b", "evil/x", "a:99999", "u@h", "a,b"] {
-            assert_eq!(
-                checked("GET", b"/", &[&format!("Host: {host}")]),
-                Err((400, "bad_host")),
-                "{host}"
-            );
+            assert_eq!(checked("GET", b"/", &[&format!("Host: {host}")]), Err((400, "bad_host")), "{host}");
         }
         assert_eq!(checked("GET", b"/", &[]), Err((400, "bad_host")));
-        assert_eq!(
-            checked("GET", b"/", &["Host: a", "Host: b"]),
-            Err((400, "bad_host"))
-        );
+        assert_eq!(checked("GET", b"/", &["Host: a", "Host: b"]), Err((400, "bad_host")));
     }
 
     #[test]
     fn ambiguous_framing_is_refused_and_a_body_ends_the_connection() {
         let both = ["Host: l", "Content-Length: 5", "Transfer-Encoding: chunked"];
         assert_eq!(checked("GET", b"/", &both), Err((400, "bad_framing")));
-        assert_eq!(
-            checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.reusable),
-            Ok(false)
-        );
-        assert_eq!(
-            checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable),
-            Ok(true)
-        );
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.reusable), Ok(false));
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable), Ok(true));
         let raw = b"GET / HTTP/1.1\nHost: l\r\n\r\n";
         let headers = [(HOST, "l".parse().unwrap())].into_iter().collect();
-        let head = Head {
-            method: &Method::GET,
-            target: b"/",
-            version: Version::HTTP_11,
-            headers: &headers,
-            raw,
-        };
+        let head =
+            Head { method: &Method::GET, target: b"/", version: Version::HTTP_11, headers: &headers, raw };
         assert_eq!(check(&head).unwrap_err().code, "bad_framing");
     }
 
     #[test]
     fn sizes_are_bounded() {
         let long = format!("/{}", "a".repeat(9000));
-        assert_eq!(
-            checked("GET", long.as_bytes(), &["Host: l"]),
-            Err((414, "target_too_long"))
-        );
+        assert_eq!(checked("GET", long.as_bytes(), &["Host: l"]), Err((414, "target_too_long")));
         let huge = format!("/{}", "a".repeat(100_000));
-        assert_eq!(
-            checked("GET", huge.as_bytes(), &["Host: l"]),
-            Err((414, "target_too_long"))
-        );
+        assert_eq!(checked("GET", huge.as_bytes(), &["Host: l"]), Err((414, "target_too_long")));
         let line = format!("X: {}", "a".repeat(17_000));
-        assert_eq!(
-            checked("GET", b"/", &["Host: l", &line]),
-            Err((431, "headers_too_large"))
-        );
-        let many: Vec<_> = std::iter::once("Host: l")
-            .chain(std::iter::repeat_n("X: y", 100))
-            .collect();
+        assert_eq!(checked("GET", b"/", &["Host: l", &line]), Err((431, "headers_too_large")));
+        let many: Vec<_> = std::iter::once("Host: l").chain(std::iter::repeat_n("X: y", 100)).collect();
         assert_eq!(checked("GET", b"/", &many), Err((431, "headers_too_large")));
     }
 

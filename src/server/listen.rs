@@ -5,9 +5,9 @@
 //! listener closes, answers in flight are finished, and the process ends.
 
 use super::Config;
+use super::wire::Wire;
 use crate::metrics::Metrics;
 use pingora::apps::ServerApp;
-use pingora::protocols::l4::stream::Stream;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,11 +79,7 @@ impl Drain {
             let mut quiet = 0;
             while quiet < 2 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                quiet = if self.in_flight.load(Ordering::SeqCst) == 0 {
-                    quiet + 1
-                } else {
-                    0
-                };
+                quiet = if self.in_flight.load(Ordering::SeqCst) == 0 { quiet + 1 } else { 0 };
             }
         };
         if tokio::time::timeout(config.finish, all_done).await.is_err() {
@@ -106,22 +102,20 @@ pub struct Port {
 }
 
 impl Port {
-    /// Opens `address`. Must run within the runtime that will accept.
+    /// Opens `address`. Must run within the runtime that will accept. `send_buffer` bounds what the kernel takes of an
+    /// answer before the client does, in bytes; 0 leaves that to the kernel.
     ///
     /// # Errors
     /// The operating system's, as it is.
-    pub fn open(address: SocketAddr, name: &'static str) -> io::Result<Self> {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+    pub fn open(address: SocketAddr, name: &'static str, send_buffer: u32) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
+        if send_buffer > 0 {
+            // Accepted connections inherit it.
+            socket.set_send_buffer_size(send_buffer)?;
+        }
         socket.bind(address)?;
-        Ok(Self {
-            tcp: socket.listen(BACKLOG)?,
-            name,
-        })
+        Ok(Self { tcp: socket.listen(BACKLOG)?, name })
     }
 
     /// The address with the port that was given.
@@ -167,7 +161,7 @@ impl Port {
             tokio::spawn(async move {
                 open.inc();
                 let counted = Counted(open, slot);
-                app.process_new(Box::new(Stream::from(stream)), &shutdown).await;
+                app.process_new(Box::new(Wire::new(stream)), &shutdown).await;
                 drop(counted);
             });
         }

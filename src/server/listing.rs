@@ -13,7 +13,6 @@ use http::{HeaderMap, header::ACCEPT};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::sync::Arc;
 
 /// A line of a listing.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
@@ -33,12 +32,7 @@ pub struct Item {
 
 impl Item {
     fn directory(name: impl ToString) -> Self {
-        Self {
-            name: name.to_string(),
-            kind: "directory",
-            mtime: None,
-            size: None,
-        }
+        Self { name: name.to_string(), kind: "directory", mtime: None, size: None }
     }
 }
 
@@ -63,7 +57,7 @@ impl Listing<'_> {
     pub fn names(&self) -> Vec<Item> {
         let mut names: BTreeSet<PluginName> = self.catalog.names().cloned().collect();
         names.extend(self.store.overlay().keys().map(|(name, _)| name.clone()));
-        names.extend(self.records().into_keys());
+        names.extend(self.held_names());
         names.into_iter().map(Item::directory).collect()
     }
 
@@ -79,18 +73,13 @@ impl Listing<'_> {
     /// The highest local version of a name, for a URL without one.
     pub fn highest_local(&self, name: &PluginName) -> Option<Version> {
         let index = self.store.overlay();
-        let versions = index
-            .keys()
-            .filter(|(held, _)| held == name)
-            .map(|(_, version)| version.clone());
+        let versions = index.keys().filter(|(held, _)| held == name).map(|(_, version)| version.clone());
         versions.max_by_key(natural)
     }
 
     /// True when a local file has this name and version.
     pub fn is_local(&self, name: &PluginName, version: &Version) -> bool {
-        self.store
-            .overlay()
-            .contains_key(&(name.clone(), version.clone()))
+        self.store.overlay().contains_key(&(name.clone(), version.clone()))
     }
 
     /// `/plugins/{name}/{version}/`: always the same files, with sizes where they are held.
@@ -99,23 +88,17 @@ impl Listing<'_> {
         let module = Item {
             name: "plugin.wasm".into(),
             kind: "file",
-            mtime: held
-                .as_ref()
-                .map(|held| httpdate::fmt_http_date(held.since.system())),
+            mtime: held.as_ref().map(|held| httpdate::fmt_http_date(held.since.system())),
             size: held.as_ref().map(|held| held.module.size),
         };
-        let text = |name: &str| Item {
-            name: name.into(),
-            kind: "file",
-            mtime: module.mtime.clone(),
-            size: None,
-        };
+        let text =
+            |name: &str| Item { name: name.into(), kind: "file", mtime: module.mtime.clone(), size: None };
         vec![text("metadata.json"), text("metadata.txt"), module.clone()]
     }
 
     /// `snapshot-inventory.json`: for each name the catalog's version if it is held, else the highest that is.
     pub fn inventory(&self) -> BTreeMap<String, InventoryItem> {
-        let mut names: BTreeSet<PluginName> = self.records().into_keys().collect();
+        let mut names = self.held_names();
         names.extend(self.store.overlay().keys().map(|(name, _)| name.clone()));
         let item = |name: &PluginName| {
             let wanted = self.catalog.default_version(name);
@@ -141,45 +124,37 @@ impl Listing<'_> {
                 && let Ok(module) = &entry.module
             {
                 let (version, module) = (version.clone(), module.clone());
-                held.push(Held {
-                    version,
-                    module,
-                    since: entry.modified,
-                    manifest: None,
-                });
+                held.push(Held { version, module, since: entry.modified, manifest: None });
             }
         }
-        for record in self.records().remove(name).unwrap_or_default() {
-            let version = version_of(&record.reference);
-            if let Some(present) = record.present()
-                && !held.iter().any(|held| held.version == version)
+        let mut add = |version: Version, record: &Record| {
+            if let Some(present) =
+                record.present().filter(|_| !held.iter().any(|held| held.version == version))
             {
                 let (module, since) = (present.module.clone(), present.since);
-                held.push(Held {
-                    version,
-                    module,
-                    since,
-                    manifest: Some(present.manifest),
-                });
+                held.push(Held { version, module, since, manifest: Some(present.manifest) });
+            }
+        };
+        for (version, reference) in self.catalog.lines(name) {
+            if let Some(record) = self.store.record(reference) {
+                add(version.clone(), &record);
+            }
+        }
+        let repositories = self.catalog.repositories(name);
+        for record in self.store.records() {
+            if repositories.iter().any(|repository| repository.holds(&record.reference)) {
+                add(version_of(&record.reference), &record);
             }
         }
         held
     }
 
-    /// The records of modules, by the name that they are of.
-    fn records(&self) -> BTreeMap<PluginName, Vec<Arc<Record>>> {
-        let mut by_name: BTreeMap<PluginName, Vec<Arc<Record>>> = BTreeMap::new();
-        for record in self
-            .store
-            .records()
-            .into_iter()
-            .filter(|record| record.present().is_some())
-        {
-            if let Some(name) = self.catalog.name_of(&record.reference.repository()) {
-                by_name.entry(name).or_default().push(record);
-            }
-        }
-        by_name
+    /// The names of which something from a registry is held.
+    fn held_names(&self) -> BTreeSet<PluginName> {
+        let records = self.store.records();
+        let present = records.iter().filter(|record| record.present().is_some());
+        let repositories: BTreeSet<_> = present.map(|record| record.reference.repository()).collect();
+        repositories.iter().filter_map(|repository| self.catalog.name_of(repository)).collect()
     }
 }
 
@@ -217,10 +192,7 @@ fn natural(version: &Version) -> Vec<(u64, String)> {
 
 /// True when the client names JSON and not HTML.
 pub fn wants_json(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/html")
 }
 
@@ -235,11 +207,7 @@ pub fn html(path: &str, items: &[Item]) -> String {
         let slash = if item.kind == "directory" { "/" } else { "" };
         let name = format!("{}{slash}", item.name);
         // A colon in a first segment would read as a scheme.
-        let link = if name.contains(':') {
-            format!("./{name}")
-        } else {
-            name.clone()
-        };
+        let link = if name.contains(':') { format!("./{name}") } else { name.clone() };
         let pad = " ".repeat(COLUMN.saturating_sub(name.len()).max(1));
         let mtime = item.mtime.as_deref().unwrap_or("-");
         let size = item.size.map_or("-".into(), |size| size.to_string());
@@ -255,9 +223,8 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_people_count() {
-        let mut versions: Vec<Version> = ["1.10.0", "1.9.0", "2.0.0", "2.0.0-rc.1", "v1.9.1"]
-            .map(|v| v.parse().unwrap())
-            .into();
+        let mut versions: Vec<Version> =
+            ["1.10.0", "1.9.0", "2.0.0", "2.0.0-rc.1", "v1.9.1"].map(|v| v.parse().unwrap()).into();
         versions.sort_by_key(natural);
         let shown: Vec<_> = versions.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["1.9.0", "v1.9.1", "1.10.0", "2.0.0-rc.1", "2.0.0"]);
@@ -265,12 +232,8 @@ mod tests {
 
     #[test]
     fn a_listing_is_links_that_work_from_its_own_folder() {
-        let file = Item {
-            name: "plugin.wasm".into(),
-            kind: "file",
-            mtime: Some("now".into()),
-            size: Some(7),
-        };
+        let file =
+            Item { name: "plugin.wasm".into(), kind: "file", mtime: Some("now".into()), size: Some(7) };
         let page = html("/plugins/a/1/", &[Item::directory("sha256:aa"), file]);
         assert!(page.contains("<a href=\"./sha256:aa/\">sha256:aa/</a>"));
         assert!(page.contains("<a href=\"plugin.wasm\">plugin.wasm</a>"));

@@ -16,6 +16,7 @@ pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
+mod wire;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -46,6 +47,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// Least rate at which a client must take an answer, in bytes a second.
     pub send_rate: ByteSize,
+    /// Bytes of an answer that the kernel holds for a connection; it doubles the number. 0 is the kernel's own choice.
+    pub send_buffer: ByteSize,
     /// Most connections at once.
     pub connections: usize,
     /// After SIGTERM: how long to go on serving while readiness says no.

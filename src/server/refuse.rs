@@ -26,10 +26,7 @@ pub fn status(kind: ErrorKind) -> u16 {
 }
 
 fn title(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-        .unwrap_or("Error")
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
 }
 
 /// An error of the cache, with what is known of the plugin.
@@ -53,20 +50,14 @@ pub fn cache_error(
         plugin: Some(request.name.to_string()),
         version: request.version.as_ref().map(ToString::to_string),
         reference: error.reference.as_ref().map(ToString::to_string),
-        versions: if matches!(status, 403 | 404) {
-            versions
-        } else {
-            Vec::new()
-        },
+        versions: if matches!(status, 403 | 404) { versions } else { Vec::new() },
         nearest: Vec::new(),
     };
     let mut answer = problem_answer(headers, &problem);
     answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
     answer.note.reference = problem.reference;
     if let Some(wait) = error.retry_after {
-        answer
-            .headers
-            .insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        answer.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
     answer
 }
@@ -80,25 +71,15 @@ pub fn unknown(
     nearest: Vec<String>,
 ) -> Answer {
     let (code, detail, hint) = if request.version.is_none() && (listed || versions.is_empty()) {
-        let detail = format!(
-            "the URL has no version, and the catalog names none for '{}'",
-            request.name
-        );
+        let detail = format!("the URL has no version, and the catalog names none for '{}'", request.name);
         (
             "version_needed",
             detail,
             "use /plugins/<name>/<version>/plugin.wasm, or add a line to a catalog file",
         )
     } else {
-        let detail = format!(
-            "'{}' is not in the catalog, and no rule allows other names",
-            request.name
-        );
-        (
-            "unknown_name",
-            detail,
-            "check the spelling, or add a line to a catalog file (--catalog)",
-        )
+        let detail = format!("'{}' is not in the catalog, and no rule allows other names", request.name);
+        ("unknown_name", detail, "check the spelling, or add a line to a catalog file (--catalog)")
     };
     let problem = Problem {
         status: 404,
@@ -117,17 +98,9 @@ pub fn unknown(
 
 /// A malformed request.
 pub fn rejected(headers: &HeaderMap, rejected: &Rejected) -> Answer {
-    let mut answer = simple(
-        headers,
-        rejected.status,
-        rejected.code,
-        &rejected.detail,
-        rejected.hint,
-    );
+    let mut answer = simple(headers, rejected.status, rejected.code, &rejected.detail, rejected.hint);
     if rejected.status == 405 {
-        answer
-            .headers
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        answer.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
     }
     answer
 }
@@ -178,20 +151,12 @@ fn problem_answer(headers: &HeaderMap, problem: &Problem) -> Answer {
         hint: Some(problem.hint.clone()).filter(|hint| !hint.is_empty()),
         ..Note::default()
     };
-    Answer {
-        status: problem.status,
-        headers: out,
-        content: Content::Bytes(Bytes::from(text)),
-        note,
-    }
+    Answer { status: problem.status, headers: out, content: Content::Bytes(Bytes::from(text)), note }
 }
 
 /// True when the client names text and not JSON.
 fn wants_text(headers: &HeaderMap) -> bool {
-    let accept = headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     accept.contains("text/") && !accept.contains("json")
 }
 
@@ -202,15 +167,8 @@ mod tests {
     #[test]
     fn a_gateway_is_told_to_come_back_only_for_what_may_pass() {
         use ErrorKind as K;
-        let retried = [
-            K::Corrupt,
-            K::Unavailable,
-            K::Pending,
-            K::RateLimited,
-            K::Overloaded,
-            K::TimedOut,
-            K::Internal,
-        ];
+        let retried =
+            [K::Corrupt, K::Unavailable, K::Pending, K::RateLimited, K::Overloaded, K::TimedOut, K::Internal];
         for kind in retried {
             assert!(matches!(status(kind), 500 | 502 | 503 | 504), "{kind:?}");
         }

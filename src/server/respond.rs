@@ -95,18 +95,10 @@ pub fn small(
 /// A text without validators, for probes.
 pub fn plain(content: String) -> Answer {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Answer {
-        status: 200,
-        headers,
-        content: Content::Bytes(content.into()),
-        note: Note::default(),
-    }
+    Answer { status: 200, headers, content: Content::Bytes(content.into()), note: Note::default() }
 }
 
 /// To the same place with a slash. The place is relative: behind a proxy we do not know our own name.
@@ -114,44 +106,20 @@ pub fn redirect(to: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(LOCATION, value(to));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-    Answer {
-        status: 301,
-        headers,
-        content: Content::None,
-        note: Note::default(),
-    }
+    Answer { status: 301, headers, content: Content::None, note: Note::default() }
 }
 
 /// A module.
 pub fn module(request: &HeaderMap, served: Served, immutable: bool) -> Answer {
-    let Served {
-        body,
-        found:
-            Found {
-                module,
-                modified,
-                origin,
-                why,
-                status,
-            },
-    } = served;
+    let Served { body, found: Found { module, modified, origin, why, status } } = served;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
-    let lifetime = if immutable {
-        "public, max-age=31536000, immutable"
-    } else {
-        "no-cache"
-    };
+    let lifetime = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
     let note = describe(&mut headers, &origin, why.as_str(), &status);
     let size = module.size;
     let mut answer = negotiate(request, headers, module.digest, modified, size, |first, last| {
-        Content::Module {
-            body,
-            first,
-            last,
-            digest: module.digest,
-        }
+        Content::Module { body, first, last, digest: module.digest }
     });
     answer.note = note;
     answer
@@ -199,22 +167,14 @@ fn negotiate(
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
     let etag = format!("\"{digest}\"");
-    let validators = Validators {
-        etag: &etag,
-        modified,
-    };
+    let validators = Validators { etag: &etag, modified };
     headers.insert(ETAG, value(&etag));
     headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
     headers.insert(REPR_DIGEST, value(&format!("sha-256=:{encoded}:")));
-    let answer = |status, headers, content| Answer {
-        status,
-        headers,
-        content,
-        note: Note::default(),
-    };
+    let answer = |status, headers, content| Answer { status, headers, content, note: Note::default() };
     match conditional::judge(request, validators) {
         Verdict::NotModified => {
             headers.remove(CONTENT_TYPE);

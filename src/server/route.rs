@@ -59,11 +59,8 @@ pub fn route(path: &str, patterns: &[Pattern], listed: &dyn Fn(&str) -> bool) ->
         return Ok(Route::Module(request));
     }
     // Beside `…/plugin.wasm` there is room for other files; `…/{version}.wasm` has none.
-    let folders: Vec<Pattern> = patterns
-        .iter()
-        .filter(|p| p.as_str().ends_with("/plugin.wasm"))
-        .cloned()
-        .collect();
+    let folders: Vec<Pattern> =
+        patterns.iter().filter(|p| p.as_str().ends_with("/plugin.wasm")).cloned().collect();
     for (file, json) in [("/metadata.txt", false), ("/metadata.json", true)] {
         if let Some(folder) = path.strip_suffix(file)
             && let Some(request) = module(&format!("{folder}/plugin.wasm"), &folders, listed)?
@@ -74,9 +71,7 @@ pub fn route(path: &str, patterns: &[Pattern], listed: &dyn Fn(&str) -> bool) ->
     let Some(inner) = path.strip_prefix("/plugins/") else {
         return Ok(Route::None);
     };
-    let (folder, has_slash) = inner
-        .strip_suffix('/')
-        .map_or((inner, false), |folder| (folder, true));
+    let (folder, has_slash) = inner.strip_suffix('/').map_or((inner, false), |folder| (folder, true));
     let mut parts = folder.split('/');
     let route = match (parts.next(), parts.next(), parts.next()) {
         (Some(name), None, _) => name.parse().ok().map(Route::Versions),
@@ -105,10 +100,7 @@ fn module(
         return Ok(None);
     };
     let version = matched.version.map(str::parse).transpose()?;
-    Ok(Some(Request {
-        name: matched.name.parse()?,
-        version,
-    }))
+    Ok(Some(Request { name: matched.name.parse()?, version }))
 }
 
 #[cfg(test)]
@@ -128,10 +120,7 @@ mod tests {
     }
 
     fn request(name: &str, version: Option<&str>) -> Request {
-        Request {
-            name: name.parse().unwrap(),
-            version: version.map(|v| v.parse().unwrap()),
-        }
+        Request { name: name.parse().unwrap(), version: version.map(|v| v.parse().unwrap()) }
     }
 
     #[test]
@@ -143,10 +132,7 @@ mod tests {
             ("/plugins", Route::Redirect("plugins/".into())),
             ("/plugins/", Route::Plugins),
             ("/plugins/ai-proxy/", Route::Versions("ai-proxy".parse().unwrap())),
-            (
-                "/plugins/ai-proxy/2.0.1/",
-                Route::Files("ai-proxy".parse().unwrap(), "2.0.1".parse().unwrap()),
-            ),
+            ("/plugins/ai-proxy/2.0.1/", Route::Files("ai-proxy".parse().unwrap(), "2.0.1".parse().unwrap())),
             ("/plugins/ai-proxy/2.0.1", Route::Redirect("2.0.1/".into())),
             ("/plugins/snapshot-inventory.json", Route::Inventory),
             ("/plugins/ai-proxy/2.0.1/plugin.wasm", Route::Module(versioned())),
@@ -154,18 +140,9 @@ mod tests {
             ("/software/ai-proxy-2.0.1.wasm", Route::Module(versioned())),
             ("/plugins/ai-proxy.wasm", Route::Module(request("ai-proxy", None))),
             ("/ai-proxy.wasm", Route::Module(request("ai-proxy", None))),
-            (
-                "/any/prefix/ai-proxy.wasm",
-                Route::Module(request("ai-proxy", None)),
-            ),
-            (
-                "/plugins/ai-proxy/2.0.1/metadata.txt",
-                Route::Metadata(versioned(), false),
-            ),
-            (
-                "/plugins/ai-proxy/2.0.1/metadata.json",
-                Route::Metadata(versioned(), true),
-            ),
+            ("/any/prefix/ai-proxy.wasm", Route::Module(request("ai-proxy", None))),
+            ("/plugins/ai-proxy/2.0.1/metadata.txt", Route::Metadata(versioned(), false)),
+            ("/plugins/ai-proxy/2.0.1/metadata.json", Route::Metadata(versioned(), true)),
             ("/plugins/ai-proxy/2.0.1/plugin.wat", Route::None),
             ("/plugins/ai-proxy/2.0.1/plugin.wasm/", Route::None),
             ("/favicon.ico", Route::None),

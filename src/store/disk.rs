@@ -17,6 +17,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
+/// Absences that are kept. Which names and versions do not exist is for clients to invent, so their number has a limit;
+/// a forgotten one costs a question to the registry.
+const MOST_ABSENCES: usize = 4096;
+
 /// Modules and records of one directory.
 pub struct Disk {
     layout: Layout,
@@ -58,13 +62,9 @@ impl Disk {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
-        for folder in [
-            layout.root().into(),
-            layout.tmp(),
-            layout.quarantine(),
-            layout.records(),
-            layout.modules(),
-        ] {
+        for folder in
+            [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()]
+        {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|e| StoreError::io("creating", &folder, e))?;
         }
@@ -76,31 +76,10 @@ impl Disk {
         );
         metrics.quarantined.inc_by(found.quarantined);
         let bytes = found.modules.values().map(|(size, _)| size).sum();
-        let entry = |(size, last_used)| Entry {
-            size,
-            last_used,
-            touched: false,
-            checks: None,
-        };
-        let modules = found
-            .modules
-            .into_iter()
-            .map(|(digest, facts)| (digest, entry(facts)))
-            .collect();
-        let index = Mutex::new(Index {
-            modules,
-            records: found.records,
-            bytes,
-        });
-        Ok(Self {
-            layout,
-            limit,
-            clock,
-            metrics,
-            index,
-            commit: Mutex::default(),
-            _lock: lock,
-        })
+        let entry = |(size, last_used)| Entry { size, last_used, touched: false, checks: None };
+        let modules = found.modules.into_iter().map(|(digest, facts)| (digest, entry(facts))).collect();
+        let index = Mutex::new(Index { modules, records: found.records, bytes });
+        Ok(Self { layout, limit, clock, metrics, index, commit: Mutex::default(), _lock: lock })
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -119,10 +98,7 @@ impl Disk {
 
     /// True when a module is here, as far as the index knows.
     pub fn holds(&self, module: &Module) -> bool {
-        self.index()
-            .modules
-            .get(&module.digest)
-            .is_some_and(|entry| entry.size == module.size)
+        self.index().modules.get(&module.digest).is_some_and(|entry| entry.size == module.size)
     }
 
     /// Entries and bytes.
@@ -135,11 +111,7 @@ impl Disk {
     pub fn draft(&self) -> Result<Draft, StoreError> {
         let tmp = self.layout.tmp();
         Draft::new(&tmp).or_else(|e| {
-            if tmp.exists() {
-                Err(e)
-            } else {
-                make_folders(&self.layout).and_then(|()| Draft::new(&tmp))
-            }
+            if tmp.exists() { Err(e) } else { make_folders(&self.layout).and_then(|()| Draft::new(&tmp)) }
         })
     }
 
@@ -153,9 +125,7 @@ impl Disk {
         let module = record.present().map(|present| present.module.digest);
         let path = self.layout.record(&record.reference);
         let bytes = record.encode();
-        self.index()
-            .records
-            .insert(record.reference.clone(), Arc::new(record));
+        self.index().records.insert(record.reference.clone(), Arc::new(record));
         let tmp = self.layout.tmp();
         let wrong = |e| StoreError::io("writing", &path, e);
         if !tmp.exists() || !self.layout.records().exists() {
@@ -169,7 +139,43 @@ impl Disk {
             return Ok(());
         }
         file.persist(&path).map_err(|e| wrong(e.error))?;
+        if module.is_none() {
+            self.forget_old_absences()?;
+        }
         sync_folder(&self.layout.records())
+    }
+
+    /// Keeps the number of absences below its limit, within a commit. The oldest leave, some at a time.
+    fn forget_old_absences(&self) -> Result<(), StoreError> {
+        let gone: Vec<Reference> = {
+            let mut index = self.index();
+            let absences = index.records.values().filter(|record| record.present().is_none());
+            let mut absences: Vec<_> =
+                absences.map(|record| (record.checked_at, record.reference.clone())).collect();
+            if absences.len() <= MOST_ABSENCES {
+                return Ok(());
+            }
+            absences.sort();
+            absences.truncate(absences.len() - MOST_ABSENCES / 10 * 9);
+            for (_, reference) in &absences {
+                index.records.remove(reference);
+            }
+            absences.into_iter().map(|(_, reference)| reference).collect()
+        };
+        self.remove_records(&gone)
+    }
+
+    fn remove_records(&self, references: &[Reference]) -> Result<(), StoreError> {
+        for reference in references {
+            let path = self.layout.record(reference);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io("removing", &path, e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Commits a module and makes room for it.
@@ -181,11 +187,7 @@ impl Disk {
         let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
         if !folder.exists() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(wrong)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
             sync_folder(&self.layout.modules())?;
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
@@ -193,23 +195,15 @@ impl Disk {
         sync_folder(folder)?;
         let leaving = {
             let mut index = self.index();
-            let entry = Entry {
-                size: module.size,
-                last_used: self.clock.now(),
-                touched: true,
-                checks: Some(checks),
-            };
+            let entry =
+                Entry { size: module.size, last_used: self.clock.now(), touched: true, checks: Some(checks) };
             index.bytes += module.size;
             if let Some(old) = index.modules.insert(module.digest, entry) {
                 index.bytes -= old.size;
             }
             let held = index.modules.iter();
             let held = held
-                .map(|(digest, e)| Held {
-                    digest: *digest,
-                    size: e.size,
-                    last_used: e.last_used,
-                })
+                .map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used })
                 .collect();
             evict::choose(held, self.limit, &module.digest)
         };
@@ -238,35 +232,17 @@ impl Disk {
             if let Some(entry) = index.modules.remove(digest) {
                 index.bytes -= entry.size;
             }
-            let points = |record: &Record| {
-                record
-                    .present()
-                    .is_some_and(|present| present.module.digest == *digest)
-            };
-            let gone: Vec<_> = index
-                .records
-                .values()
-                .filter(|r| points(r))
-                .map(|r| r.reference.clone())
-                .collect();
+            let points =
+                |record: &Record| record.present().is_some_and(|present| present.module.digest == *digest);
+            let gone: Vec<_> =
+                index.records.values().filter(|r| points(r)).map(|r| r.reference.clone()).collect();
             for reference in &gone {
                 index.records.remove(reference);
             }
             gone
         };
-        for reference in &gone {
-            let path = self.layout.record(reference);
-            if let Err(e) = fs::remove_file(&path)
-                && e.kind() != io::ErrorKind::NotFound
-            {
-                return Err(StoreError::io("removing", &path, e));
-            }
-        }
-        if gone.is_empty() {
-            Ok(())
-        } else {
-            sync_folder(&self.layout.records())
-        }
+        self.remove_records(&gone)?;
+        if gone.is_empty() { Ok(()) } else { sync_folder(&self.layout.records()) }
     }
 
     /// Opens a module. `None` when it is not there or was found damaged; then it and its records are out of the way.
@@ -341,13 +317,9 @@ impl Disk {
 
 /// Makes what is missing: at the start, and again if somebody emptied the directory under us.
 fn make_folders(layout: &Layout) -> Result<(), StoreError> {
-    for folder in [
-        layout.root().into(),
-        layout.tmp(),
-        layout.quarantine(),
-        layout.records(),
-        layout.modules(),
-    ] {
+    for folder in
+        [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()]
+    {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|e| StoreError::io("creating", &folder, e))?;
     }
@@ -370,10 +342,7 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             let parent = layout.root().parent().unwrap_or(layout.root());
-            return Err(StoreError::Locked {
-                path: parent.into(),
-                holder: holder.trim().into(),
-            });
+            return Err(StoreError::Locked { path: parent.into(), holder: holder.trim().into() });
         }
         Err(fs::TryLockError::Error(e)) => return Err(wrong(e)),
     }
@@ -383,9 +352,7 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
 }
 
 fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| StoreError::io("syncing", folder, e))
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("syncing", folder, e))
 }
 
 #[cfg(test)]

@@ -75,13 +75,7 @@ impl Draft {
     pub(super) fn new(folder: &Path) -> Result<Self, StoreError> {
         let file =
             NamedTempFile::new_in(folder).map_err(|e| StoreError::io("creating a file in", folder, e))?;
-        Ok(Self {
-            file,
-            sha256: Hasher::new(),
-            md5: Md5::new(),
-            checks: Checker::default(),
-            size: 0,
-        })
+        Ok(Self { file, sha256: Hasher::new(), md5: Md5::new(), checks: Checker::default(), size: 0 })
     }
 
     /// Bytes written so far.
@@ -99,23 +93,9 @@ impl Draft {
     /// Completes a module: reads its ABI and computes its facts.
     pub fn seal(mut self) -> io::Result<Sealed> {
         let abi = crate::artifact::inspect::abi(self.file.as_file_mut())?;
-        let md5 = self
-            .md5
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let module = Module {
-            digest: self.sha256.finish(),
-            size: self.size,
-            md5,
-            abi,
-        };
-        Ok(Sealed {
-            file: self.file,
-            checks: Arc::new(self.checks.finish()),
-            module,
-        })
+        let md5 = self.md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let module = Module { digest: self.sha256.finish(), size: self.size, md5, abi };
+        Ok(Sealed { file: self.file, checks: Arc::new(self.checks.finish()), module })
     }
 }
 
@@ -197,10 +177,7 @@ impl ModuleFile {
             return Err(Damage::Shape("is no regular file".into()));
         }
         if metadata.size() != size {
-            return Err(Damage::Shape(format!(
-                "has {} bytes instead of {size}",
-                metadata.size()
-            )));
+            return Err(Damage::Shape(format!("has {} bytes instead of {size}", metadata.size())));
         }
         let checks = match checks {
             Some(checks) => checks,
@@ -212,12 +189,7 @@ impl ModuleFile {
                 Arc::new(checks)
             }
         };
-        Ok(Self {
-            file: Arc::new(file),
-            path: Arc::new(path.into()),
-            size,
-            checks,
-        })
+        Ok(Self { file: Arc::new(file), path: Arc::new(path.into()), size, checks })
     }
 
     /// Computes the facts of any file, for the overlay: its module and its checks.
@@ -228,16 +200,7 @@ impl ModuleFile {
         let filled = size.min(8) as usize;
         file.read_exact_at(&mut head[..filled], 0)?;
         let abi = crate::artifact::inspect::abi(&mut file)?;
-        Ok((
-            Module {
-                digest,
-                size,
-                md5,
-                abi,
-            },
-            checks,
-            head,
-        ))
+        Ok((Module { digest, size, md5, abi }, checks, head))
     }
 
     /// The checks, to open it again without reading it whole.
@@ -260,10 +223,7 @@ impl ModuleFile {
         let mut piece = vec![0; length];
         self.file.read_exact_at(&mut piece, start)?;
         if self.checks.0.get(index) != Some(&crc32fast::hash(&piece)) {
-            let text = format!(
-                "{} changed on disk, at byte {start} or behind",
-                self.path.display()
-            );
+            let text = format!("{} changed on disk, at byte {start} or behind", self.path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
         Ok(piece.into())
@@ -282,16 +242,12 @@ impl ModuleFile {
 fn open_plain(path: &Path) -> Result<File, Damage> {
     /// `O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC`: no link is followed and a FIFO does not hang us.
     const FLAGS: i32 = 0o400_000 | 0o4_000 | 0o2_000_000;
-    std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(FLAGS)
-        .open(path)
-        .map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => Damage::Missing,
-            // ELOOP: it is a link.
-            _ if e.raw_os_error() == Some(40) => Damage::Shape("is a symbolic link".into()),
-            _ => Damage::Unreadable(e),
-        })
+    std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => Damage::Missing,
+        // ELOOP: it is a link.
+        _ if e.raw_os_error() == Some(40) => Damage::Shape("is a symbolic link".into()),
+        _ => Damage::Unreadable(e),
+    })
 }
 
 fn scan(mut file: &File) -> io::Result<(Digest, Checks, String, u64)> {
@@ -346,9 +302,7 @@ mod tests {
         assert_eq!(file.pieces(), 3);
         assert_eq!(file.read().unwrap(), bytes);
         let writer = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-        writer
-            .write_all_at(&[bytes[PIECE_BYTES] ^ 1], PIECE_BYTES as u64)
-            .unwrap();
+        writer.write_all_at(&[bytes[PIECE_BYTES] ^ 1], PIECE_BYTES as u64).unwrap();
         assert!(file.piece(0).is_ok());
         assert_eq!(file.piece(1).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
@@ -362,10 +316,7 @@ mod tests {
         assert!(open(&path, b"bytes", 5).is_ok());
         assert!(matches!(open(&path, b"other", 5), Err(Damage::Digest(_))));
         assert!(matches!(open(&path, b"bytes", 6), Err(Damage::Shape(_))));
-        assert!(matches!(
-            open(&folder.path().join("none"), b"bytes", 5),
-            Err(Damage::Missing)
-        ));
+        assert!(matches!(open(&folder.path().join("none"), b"bytes", 5), Err(Damage::Missing)));
         assert!(matches!(open(folder.path(), b"bytes", 5), Err(Damage::Shape(_))));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();

@@ -32,11 +32,7 @@ pub enum StoreError {
 impl StoreError {
     /// An I/O error with its place.
     pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io {
-            doing,
-            path: path.into(),
-            source,
-        }
+        Self::Io { doing, path: path.into(), source }
     }
 
     /// What an operator can do about it.

@@ -41,11 +41,7 @@ mod tests {
     use super::*;
 
     fn held(name: &str, size: u64, at: u64) -> Held {
-        Held {
-            digest: Digest::of(name.as_bytes()),
-            size,
-            last_used: Timestamp::from_millis(at),
-        }
+        Held { digest: Digest::of(name.as_bytes()), size, last_used: Timestamp::from_millis(at) }
     }
 
     #[test]
@@ -54,13 +50,7 @@ mod tests {
         let none = Digest::of(b"");
         assert_eq!(choose(all.clone(), 1200, &none), []);
         assert_eq!(choose(all.clone(), 1000, &none), [Digest::of(b"old")]);
-        assert_eq!(
-            choose(all.clone(), 500, &none),
-            [Digest::of(b"old"), Digest::of(b"mid")]
-        );
-        assert_eq!(
-            choose(all, 500, &Digest::of(b"old")),
-            [Digest::of(b"mid"), Digest::of(b"new")]
-        );
+        assert_eq!(choose(all.clone(), 500, &none), [Digest::of(b"old"), Digest::of(b"mid")]);
+        assert_eq!(choose(all, 500, &Digest::of(b"old")), [Digest::of(b"mid"), Digest::of(b"new")]);
     }
 }

@@ -15,9 +15,7 @@ pub struct Layout {
 impl Layout {
     /// Below `dir`.
     pub fn new(dir: &Path) -> Self {
-        Self {
-            root: dir.join(FORMAT),
-        }
+        Self { root: dir.join(FORMAT) }
     }
 
     /// The folder of this format.
@@ -72,10 +70,7 @@ mod tests {
         let layout = Layout::new(Path::new("/c"));
         let digest = Digest::of(b"");
         let hex = digest.hex();
-        assert_eq!(
-            layout.module(&digest),
-            PathBuf::from(format!("/c/v1/modules/sha256/e3/{hex}"))
-        );
+        assert_eq!(layout.module(&digest), PathBuf::from(format!("/c/v1/modules/sha256/e3/{hex}")));
         let record = layout.record(&"h.example/p/a:1".parse().unwrap());
         assert_eq!(
             record,

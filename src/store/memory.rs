@@ -41,11 +41,7 @@ impl Memory {
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self {
-            cache,
-            live: Arc::default(),
-            limit,
-        }
+        Self { cache, live: Arc::default(), limit }
     }
 
     /// The largest module that is kept here: one of four times that size still fits beside it.
@@ -85,10 +81,7 @@ impl Memory {
                 return Err(e);
             }
         };
-        let bytes = Bytes::from_owner(Counted {
-            bytes,
-            live: self.live.clone(),
-        });
+        let bytes = Bytes::from_owner(Counted { bytes, live: self.live.clone() });
         self.cache.insert(digest, bytes.clone());
         self.cache.run_pending_tasks();
         Ok(Some(bytes))
@@ -111,9 +104,7 @@ mod tests {
     use super::*;
 
     fn load(memory: &Memory, name: &str, size: usize) -> Option<Bytes> {
-        memory
-            .load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size]))
-            .unwrap()
+        memory.load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size])).unwrap()
     }
 
     #[test]
@@ -135,14 +126,9 @@ mod tests {
     #[test]
     fn bytes_count_until_the_last_reader_is_done() {
         let memory = Memory::new(400);
-        let readers: Vec<_> = (0..4)
-            .filter_map(|n| load(&memory, &n.to_string(), 100))
-            .collect();
+        let readers: Vec<_> = (0..4).filter_map(|n| load(&memory, &n.to_string(), 100)).collect();
         assert_eq!(readers.len(), 4);
-        assert!(
-            load(&memory, "fifth", 100).is_none(),
-            "the budget is used up, kept or not"
-        );
+        assert!(load(&memory, "fifth", 100).is_none(), "the budget is used up, kept or not");
         drop(readers);
         memory.cache.run_pending_tasks();
         assert!(load(&memory, "fifth", 100).is_some());

@@ -83,11 +83,7 @@ pub struct Overlay {
 impl Overlay {
     /// Looks through `dirs` once. Blocks.
     pub fn open(dirs: Vec<PathBuf>, largest: u64) -> Self {
-        let overlay = Self {
-            dirs,
-            largest,
-            index: RwLock::default(),
-        };
+        let overlay = Self { dirs, largest, index: RwLock::default() };
         overlay.refresh();
         overlay
     }
@@ -115,10 +111,7 @@ impl Overlay {
                 let Some((identity, modified)) = identity(&path) else {
                     continue;
                 };
-                let known = old
-                    .get(&key)
-                    .filter(|e| e.identity == identity && e.path == path)
-                    .cloned();
+                let known = old.get(&key).filter(|e| e.identity == identity && e.path == path).cloned();
                 let entry = known.unwrap_or_else(|| Arc::new(self.inspect(path, identity, modified)));
                 new.insert(key, entry);
             }
@@ -153,13 +146,7 @@ impl Overlay {
                 tracing::warn!(path = %path.display(), problem, "a local plugin cannot be served")
             }
         }
-        Entry {
-            path,
-            modified,
-            module,
-            checks,
-            identity,
-        }
+        Entry { path, modified, module, checks, identity }
     }
 }
 
@@ -172,9 +159,7 @@ fn identity(path: &Path) -> Option<(Identity, Timestamp)> {
         changed: (metadata.ctime(), metadata.ctime_nsec()),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     };
-    let modified = metadata
-        .modified()
-        .map_or(Timestamp::from_millis(0), Timestamp::from_system);
+    let modified = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
     Some((identity, modified))
 }
 
@@ -182,9 +167,7 @@ fn identity(path: &Path) -> Option<(Identity, Timestamp)> {
 fn files(dir: &Path) -> Vec<(PluginName, Version, PathBuf)> {
     fn folders<T: std::str::FromStr>(dir: &Path) -> Vec<(T, PathBuf)> {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path())))
-            .collect()
+        entries.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path()))).collect()
     }
     let mut found = Vec::new();
     for (name, folder) in folders::<PluginName>(dir) {
@@ -210,10 +193,7 @@ mod tests {
 
     fn digest_of(overlay: &Overlay, name: &str, version: &str) -> Option<Result<Digest, String>> {
         let key = (name.parse().unwrap(), version.parse().unwrap());
-        overlay
-            .index()
-            .get(&key)
-            .map(|e| e.module.clone().map(|m| m.digest))
+        overlay.index().get(&key).map(|e| e.module.clone().map(|m| m.digest))
     }
 
     #[test]
@@ -241,30 +221,13 @@ mod tests {
         put(b.path(), "html/1/plugin.wasm", b"<html>");
         put(b.path(), "large/1/plugin.wasm", &[0; 200]);
         let overlay = Overlay::open(vec![a.path().into(), b.path().into()], 100);
-        assert_eq!(
-            digest_of(&overlay, "x", "1"),
-            Some(Ok(Digest::of(b"\0asm\x01\0\0\0a")))
-        );
-        assert!(
-            digest_of(&overlay, "html", "1")
-                .unwrap()
-                .unwrap_err()
-                .contains("no wasm module")
-        );
-        assert!(
-            digest_of(&overlay, "large", "1")
-                .unwrap()
-                .unwrap_err()
-                .contains("limits.module")
-        );
+        assert_eq!(digest_of(&overlay, "x", "1"), Some(Ok(Digest::of(b"\0asm\x01\0\0\0a"))));
+        assert!(digest_of(&overlay, "html", "1").unwrap().unwrap_err().contains("no wasm module"));
+        assert!(digest_of(&overlay, "large", "1").unwrap().unwrap_err().contains("limits.module"));
     }
 
     #[test]
     fn a_folder_that_is_not_there_is_empty() {
-        assert!(
-            Overlay::open(vec!["/nonexistent/larder".into()], 1)
-                .index()
-                .is_empty()
-        );
+        assert!(Overlay::open(vec!["/nonexistent/larder".into()], 1).index().is_empty());
     }
 }

@@ -45,9 +45,7 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
             let in_place = super::is_digest_name(name).filter(|digest| layout.module(digest) == path);
             match (in_place, fs::symlink_metadata(&path)) {
                 (Some(digest), Ok(metadata)) if metadata.is_file() => {
-                    let used = metadata
-                        .modified()
-                        .map_or(Timestamp::from_millis(0), Timestamp::from_system);
+                    let used = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
                     found.modules.insert(digest, (metadata.len(), used));
                 }
                 _ => put_aside(layout, &path, "no module", &mut found),
@@ -61,12 +59,9 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
             }
             Ok(record) => {
                 let module = record.present().map(|present| &present.module);
-                if module.is_some_and(|m| {
-                    found
-                        .modules
-                        .get(&m.digest)
-                        .is_none_or(|(size, _)| *size != m.size)
-                }) {
+                if module
+                    .is_some_and(|m| found.modules.get(&m.digest).is_none_or(|(size, _)| *size != m.size))
+                {
                     put_aside(layout, &path, "a record whose module is gone", &mut found);
                 } else {
                     found.records.insert(record.reference.clone(), Arc::new(record));
@@ -106,19 +101,9 @@ fn put_aside(layout: &Layout, path: &Path, why: &str, found: &mut Found) {
 
 /// Moves a file to the quarantine folder. What cannot be moved stays and is not used.
 pub fn quarantine(layout: &Layout, path: &Path, why: &str) {
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let folder = layout.quarantine();
-    let free = (0..).map(|n| {
-        folder.join(if n == 0 {
-            name.clone()
-        } else {
-            format!("{name}.{n}")
-        })
-    });
+    let free = (0..).map(|n| folder.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }));
     let Some(to) = free.take(1000).find(|to| fs::symlink_metadata(to).is_err()) else {
         return;
     };

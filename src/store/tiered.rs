@@ -47,9 +47,7 @@ impl Tiered {
         work: impl FnOnce(&Disk) -> T + Send + 'static,
     ) -> Result<T, StoreError> {
         let disk = self.disk.clone();
-        tokio::task::spawn_blocking(move || work(&disk))
-            .await
-            .map_err(|_| StoreError::Lost)
+        tokio::task::spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Lost)
     }
 
     /// Bytes of a file that `open` finds, by way of memory where they fit. `lost` is told when they cannot be read.
@@ -62,9 +60,7 @@ impl Tiered {
         if let Some(bytes) = self.memory.get(&digest) {
             return Ok(Some((Body::Memory(bytes), Tier::Memory)));
         }
-        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES]
-            .lock()
-            .await;
+        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await;
         if let Some(bytes) = self.memory.get(&digest) {
             return Ok(Some((Body::Memory(bytes), Tier::Memory)));
         }
@@ -115,16 +111,13 @@ impl Store for Tiered {
         self.disk.touch(&digest);
         let module = module.clone();
         let lost = move |disk: &Disk, error| disk.lose(&digest, &Damage::Unreadable(error));
-        self.through_memory(digest, move |disk| disk.open_module(&module), lost)
-            .await
+        self.through_memory(digest, move |disk| disk.open_module(&module), lost).await
     }
 
     async fn damaged(&self, digest: &Digest, problem: std::io::Error) {
         let digest = *digest;
         self.memory.remove(&digest);
-        let _ = self
-            .blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem)))
-            .await;
+        let _ = self.blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem))).await;
     }
 
     fn overlay(&self) -> Arc<overlay::Index> {
@@ -136,15 +129,11 @@ impl Store for Tiered {
             return Ok(None);
         };
         let lost = |_: &Disk, error| tracing::warn!(%error, "a local plugin cannot be read");
-        let found = self
-            .through_memory(module.digest, move |_| entry.open(), lost)
-            .await?;
+        let found = self.through_memory(module.digest, move |_| entry.open(), lost).await?;
         if found.is_none() {
             // It is another file by now: the next look need not wait for the poll.
             let overlay = self.overlay.clone();
-            tokio::task::spawn_blocking(move || overlay.refresh())
-                .await
-                .map_err(|_| StoreError::Lost)?;
+            tokio::task::spawn_blocking(move || overlay.refresh()).await.map_err(|_| StoreError::Lost)?;
         }
         Ok(found.map(|(body, _)| body))
     }
@@ -157,11 +146,6 @@ impl Store for Tiered {
     fn usage(&self) -> Usage {
         let (disk_entries, disk_bytes) = self.disk.usage();
         let (memory_entries, memory_bytes) = self.memory.usage();
-        Usage {
-            disk_entries,
-            disk_bytes,
-            memory_entries,
-            memory_bytes,
-        }
+        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes }
     }
 }

@@ -26,10 +26,7 @@ fn download(from: SocketAddr, mut between: impl FnMut(&Reply)) -> Result<Vec<u8>
         let at = Instant::now();
         let reply = client::raw(from, ASK.as_bytes())
             .expect("a connection that breaks after the header is lost for ever");
-        assert!(
-            at.elapsed() < ATTEMPT,
-            "an attempt was held beyond the agent's patience"
-        );
+        assert!(at.elapsed() < ATTEMPT, "an attempt was held beyond the agent's patience");
         assert!(began.elapsed() < ALL, "the agent gave up");
         seen.push(reply.status);
         match reply.status {
@@ -51,10 +48,7 @@ fn a_registry_too_slow_for_one_attempt_is_fast_enough_for_the_next() {
     let larder = Home::new(&(settings(&registry.host()) + "fill: {hold: 1s}\n")).start();
     let mut pending = 0;
     let got = download(larder.data, |reply| {
-        assert_eq!(
-            (reply.status, reply.json()["code"].clone()),
-            (503, "pending".into())
-        );
+        assert_eq!((reply.status, reply.json()["code"].clone()), (503, "pending".into()));
         pending += 1;
         if pending == 2 {
             registry.open_gate();
@@ -62,11 +56,7 @@ fn a_registry_too_slow_for_one_attempt_is_fast_enough_for_the_next() {
     });
     assert_eq!(got, Ok(bytes));
     assert_eq!(pending, 2);
-    assert_eq!(
-        registry.count(|ask| ask.is_blob()),
-        1,
-        "one transfer for all attempts"
-    );
+    assert_eq!(registry.count(|ask| ask.is_blob()), 1, "one transfer for all attempts");
 }
 
 #[test]
@@ -89,10 +79,6 @@ fn what_does_not_exist_delays_nobody() {
 
 #[test]
 fn the_shipped_hold_leaves_the_agent_time_to_hear_of_it() {
-    let hold = larder::config::load(&larder::config::Sources::default())
-        .unwrap()
-        .config
-        .fill
-        .hold;
+    let hold = larder::config::load(&larder::config::Sources::default()).unwrap().config.fill.hold;
     assert_eq!(hold, Duration::from_secs(12));
 }

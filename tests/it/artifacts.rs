@@ -14,15 +14,8 @@ fn every_shape_of_the_contract_gives_its_module_byte_for_byte() {
         let reply = larder.get(&path);
         assert_eq!(reply.status, 200, "{shape}: {}", reply.text());
         assert_eq!(reply.body, artifact.module, "{shape}");
-        assert_eq!(
-            reply.header("larder-manifest-digest"),
-            artifact.manifest.digest().to_string(),
-            "{shape}"
-        );
-        let pinned = larder.get(&format!(
-            "/plugins/{shape}/{}/plugin.wasm",
-            artifact.manifest.digest()
-        ));
+        assert_eq!(reply.header("larder-manifest-digest"), artifact.manifest.digest().to_string(), "{shape}");
+        let pinned = larder.get(&format!("/plugins/{shape}/{}/plugin.wasm", artifact.manifest.digest()));
         assert_eq!(pinned.body, artifact.module, "{shape} by digest");
     }
 }

@@ -19,9 +19,7 @@ fn with_tokens(
     registry.script(move |ask, truth| {
         if ask.path.starts_with("/token") {
             let n = count.fetch_add(1, Ordering::SeqCst) + 1;
-            return Act::status(200)
-                .header("Content-Type", "application/json")
-                .body(answer(n));
+            return Act::status(200).header("Content-Type", "application/json").body(answer(n));
         }
         let newest = format!("Bearer tok-{}", count.load(Ordering::SeqCst));
         if ask.headers.get("authorization") == Some(&newest) {
@@ -60,18 +58,13 @@ async fn an_anonymous_token_is_asked_for_once_with_our_own_scope() {
     heart.registry.put("plugins/waf", "1", &one);
     heart.registry.put("plugins/waf", "2", &raw(&module("two", 5000)));
     let realm = format!("http://{}/token", heart.registry.host());
-    let granted = with_tokens(&heart.registry, &realm, |n| {
-        format!(r#"{{"token":"tok-{n}","expires_in":300}}"#)
-    });
+    let granted =
+        with_tokens(&heart.registry, &realm, |n| format!(r#"{{"token":"tok-{n}","expires_in":300}}"#));
     heart.ok("waf", "1").await;
     heart.ok("waf", "2").await;
     assert_eq!(granted.load(Ordering::SeqCst), 1);
     let tokens: Vec<_> = heart.registry.asked().into_iter().filter(is_token).collect();
-    assert!(
-        tokens[0].path.contains("scope=repository%3Aplugins%2Fwaf%3Apull"),
-        "{}",
-        tokens[0].path
-    );
+    assert!(tokens[0].path.contains("scope=repository%3Aplugins%2Fwaf%3Apull"), "{}", tokens[0].path);
     assert!(tokens[0].path.contains("service=test"));
     assert_eq!(tokens[0].headers.get("authorization"), None);
 }
@@ -80,14 +73,11 @@ async fn an_anonymous_token_is_asked_for_once_with_our_own_scope() {
 async fn a_token_is_renewed_before_it_expires_and_once_when_it_is_refused() {
     let heart = Heart::new();
     for n in 1..=3 {
-        heart
-            .registry
-            .put("plugins/waf", &n.to_string(), &raw(&module(&n.to_string(), 5000)));
+        heart.registry.put("plugins/waf", &n.to_string(), &raw(&module(&n.to_string(), 5000)));
     }
     let realm = format!("http://{}/token", heart.registry.host());
-    let granted = with_tokens(&heart.registry, &realm, |n| {
-        format!(r#"{{"access_token":"tok-{n}","expires_in":100}}"#)
-    });
+    let granted =
+        with_tokens(&heart.registry, &realm, |n| format!(r#"{{"access_token":"tok-{n}","expires_in":100}}"#));
     heart.ok("waf", "1").await;
     heart.clock.advance(Duration::from_secs(95));
     heart.ok("waf", "2").await;
@@ -109,13 +99,7 @@ async fn a_token_without_rights_is_not_asked_for_again_and_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_token_answers_are_told_and_not_sent() {
-    for answer in [
-        r#"{}"#,
-        r#"{"token":""}"#,
-        "no json",
-        r#"{"token":"a\r\nX-Evil: 1"}"#,
-        r#"[]"#,
-    ] {
+    for answer in [r#"{}"#, r#"{"token":""}"#, "no json", r#"{"token":"a\r\nX-Evil: 1"}"#, r#"[]"#] {
         let heart = Heart::new();
         let realm = format!("http://{}/token", heart.registry.host());
         with_tokens(&heart.registry, &realm, move |_| answer.into());
@@ -140,10 +124,7 @@ async fn a_token_service_on_a_foreign_host_sees_no_connection() {
         let hosts = [user(host, &folder)].into();
         // The folder must outlive the reading of the password, which is done when the heart is built.
         std::mem::forget(folder);
-        Setup {
-            hosts,
-            ..Setup::default()
-        }
+        Setup { hosts, ..Setup::default() }
     });
     let foreign = Scripted::start();
     let realm = format!("http://localhost:{}/token", foreign.address.port());
@@ -160,10 +141,7 @@ async fn a_configured_token_host_gets_the_credentials() {
     let heart = Heart::with(|host| {
         let (host, mut config) = user(host, &folder);
         config.token_hosts = vec!["localhost".into()];
-        Setup {
-            hosts: [(host, config)].into(),
-            ..Setup::default()
-        }
+        Setup { hosts: [(host, config)].into(), ..Setup::default() }
     });
     heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
     let realm = format!("http://localhost:{}/token", heart.registry.address.port());
@@ -177,31 +155,18 @@ async fn a_configured_token_host_gets_the_credentials() {
 async fn basic_is_sent_when_it_is_asked_for_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
     for challenge in [Some("Basic realm=\"test\""), None] {
-        let heart = Heart::with(|host| Setup {
-            hosts: [user(host, &folder)].into(),
-            ..Setup::default()
-        });
+        let heart = Heart::with(|host| Setup { hosts: [user(host, &folder)].into(), ..Setup::default() });
         heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
         heart.registry.script(move |ask, truth| {
-            if ask
-                .headers
-                .get("authorization")
-                .is_some_and(|value| value == BASIC)
-            {
+            if ask.headers.get("authorization").is_some_and(|value| value == BASIC) {
                 return truth;
             }
             let act = Act::status(401);
-            challenge
-                .into_iter()
-                .fold(act, |act, challenge| act.header("WWW-Authenticate", challenge))
+            challenge.into_iter().fold(act, |act, challenge| act.header("WWW-Authenticate", challenge))
         });
         heart.ok("waf", "1").await;
-        let sent: Vec<_> = heart
-            .registry
-            .asked()
-            .iter()
-            .map(|ask| ask.headers.contains_key("authorization"))
-            .collect();
+        let sent: Vec<_> =
+            heart.registry.asked().iter().map(|ask| ask.headers.contains_key("authorization")).collect();
         assert_eq!(sent, [false, true, true], "{challenge:?}");
     }
 }
@@ -209,10 +174,7 @@ async fn basic_is_sent_when_it_is_asked_for_and_not_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_leads_to_the_bytes_and_takes_no_credentials_along() {
     let folder = tempfile::tempdir().unwrap();
-    let heart = Heart::with(|host| Setup {
-        hosts: [user(host, &folder)].into(),
-        ..Setup::default()
-    });
+    let heart = Heart::with(|host| Setup { hosts: [user(host, &folder)].into(), ..Setup::default() });
     let one = raw(&module("one", 5000));
     heart.registry.put("plugins/waf", "1", &one);
     let store = Scripted::start();
@@ -243,9 +205,7 @@ async fn redirects_in_a_circle_or_to_another_scheme_are_refused() {
         "http://127.0.0.1:22/x",
     ] {
         let heart = Heart::new();
-        heart
-            .registry
-            .script(move |_, _| Act::status(302).header("Location", location));
+        heart.registry.script(move |_, _| Act::status(302).header("Location", location));
         assert_eq!(heart.code("waf", "1").await, "redirect_refused", "{location}");
         assert!(heart.registry.asked().len() <= 6);
     }

@@ -11,11 +11,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 
 fn told(output: Output) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -25,19 +21,12 @@ fn config_prints_the_default_file_which_is_conf_larder_yaml() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("larder.yaml");
     std::fs::write(&file, out).unwrap();
-    assert_eq!(
-        run(&["check", "--config", file.to_str().unwrap()]).0,
-        0,
-        "and is a valid file"
-    );
+    assert_eq!(run(&["check", "--config", file.to_str().unwrap()]).0, 0, "and is a valid file");
 }
 
 #[test]
 fn version_and_help_are_printed_and_typing_errors_are_64() {
-    assert_eq!(
-        run(&["version"]).1,
-        concat!("larder ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    assert_eq!(run(&["version"]).1, concat!("larder ", env!("CARGO_PKG_VERSION"), "\n"));
     assert_eq!(run(&["--version"]).0, 0);
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, 0);
@@ -89,16 +78,9 @@ fn check_reports_all_faults_with_their_places_and_starts_nothing() {
     std::fs::write(&file, "fil: {}\nfill: {hold: soon}\n").unwrap();
     let (code, _, faults) = run(&["check", "--config", file.to_str().unwrap()]);
     assert_eq!(code, 78);
-    assert!(
-        faults.contains(":1:1: unknown key 'fil'; did you mean 'fill'?"),
-        "{faults}"
-    );
+    assert!(faults.contains(":1:1: unknown key 'fil'; did you mean 'fill'?"), "{faults}");
     assert!(faults.contains(":2:8: fill.hold: "), "{faults}");
-    assert_eq!(
-        run(&["--config", file.to_str().unwrap()]).0,
-        78,
-        "serve says the same"
-    );
+    assert_eq!(run(&["--config", file.to_str().unwrap()]).0, 78, "serve says the same");
     assert_eq!(run(&["check", "--config", "/nonexistent.yaml"]).0, 78);
     let (code, out, _) = run(&["check"]);
     assert_eq!(code, 0);
@@ -148,27 +130,13 @@ fn get_writes_the_module_and_its_exit_code_tells_why_not() {
         command.output().unwrap()
     };
     let out = get("x", &[]);
-    assert_eq!(
-        out.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     assert_eq!(std::fs::read(dir.path().join("x.wasm")).unwrap(), bytes);
-    assert_eq!(
-        get("x", &["-o", "-"]).stdout,
-        bytes,
-        "from the cache, to standard output"
-    );
+    assert_eq!(get("x", &["-o", "-"]).stdout, bytes, "from the cache, to standard output");
     assert_eq!(registry.count(|ask| ask.is_blob()), 1);
     for (name, code) in [("nope", 66), ("denied", 77), ("html", 65), ("broken", 69)] {
         let out = get(name, &[]);
-        assert_eq!(
-            out.status.code(),
-            Some(code),
-            "{name}: {}",
-            String::from_utf8_lossy(&out.stderr)
-        );
+        assert_eq!(out.status.code(), Some(code), "{name}: {}", String::from_utf8_lossy(&out.stderr));
         assert!(!dir.path().join(format!("{name}.wasm")).exists());
     }
 }
@@ -180,18 +148,10 @@ fn get_works_beside_a_running_larder_and_a_second_server_on_its_directory_does_n
     registry.put("plugins/x", "1", &raw(&bytes));
     let larder = Larder::before(&registry.host());
     let settings = larder.home.path().join("larder.yaml");
-    let shared = [
-        "--config",
-        settings.to_str().unwrap(),
-        "--cache-dir",
-        larder.home.cache().to_str().unwrap(),
-    ]
-    .map(String::from);
-    let got = program()
-        .args(&shared)
-        .args(["get", "x", "1", "-o", "-"])
-        .output()
-        .unwrap();
+    let shared =
+        ["--config", settings.to_str().unwrap(), "--cache-dir", larder.home.cache().to_str().unwrap()]
+            .map(String::from);
+    let got = program().args(&shared).args(["get", "x", "1", "-o", "-"]).output().unwrap();
     assert_eq!(got.stdout, bytes, "{}", String::from_utf8_lossy(&got.stderr));
     let second = program()
         .args(&shared)
@@ -209,14 +169,7 @@ fn a_port_that_is_taken_is_71_and_named() {
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let cache = dir.path().to_str().unwrap();
-    let (code, _, why) = run(&[
-        "--listen",
-        &address,
-        "--admin-listen",
-        "127.0.0.1:0",
-        "--cache-dir",
-        cache,
-    ]);
+    let (code, _, why) = run(&["--listen", &address, "--admin-listen", "127.0.0.1:0", "--cache-dir", cache]);
     assert_eq!(code, 71);
     assert!(why.contains(&address), "{why}");
 }
@@ -225,11 +178,8 @@ fn a_port_that_is_taken_is_71_and_named() {
 fn a_start_says_where_it_listens_what_it_serves_and_what_it_would_ask() {
     let larder = Home::new("server: {drain: 0s}\n").start();
     let log = larder.log();
-    let find = |key: &str| {
-        log.iter()
-            .find_map(|line| line.get(key))
-            .unwrap_or_else(|| panic!("{key} in {log:#?}"))
-    };
+    let find =
+        |key: &str| log.iter().find_map(|line| line.get(key)).unwrap_or_else(|| panic!("{key} in {log:#?}"));
     assert_eq!(find("data"), &larder.data.to_string());
     assert_eq!(find("names"), 53);
     assert_eq!(find("registries"), "higress-registry.cn-hangzhou.cr.aliyuncs.com");

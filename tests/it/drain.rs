@@ -23,13 +23,9 @@ fn sigterm_turns_readiness_off_serves_on_and_ends_with_0() {
     let mut larder = Home::new(&text).start();
     assert_eq!(client::get(larder.admin, "/readyz").status, 200);
     larder.signal("TERM");
-    eventually("readiness going off", || {
-        (client::get(larder.admin, "/readyz").status == 503).then_some(())
-    });
+    eventually("readiness going off", || (client::get(larder.admin, "/readyz").status == 503).then_some(()));
     let mut stream = client::connect(larder.data).unwrap();
-    stream
-        .write_all(format!("GET {PATH} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes())
-        .unwrap();
+    stream.write_all(format!("GET {PATH} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
     let reply = client::read_reply(&mut stream, false).unwrap();
     assert_eq!(reply.body, bytes, "a new connection is still served");
     assert_eq!(reply.header("connection"), "close", "and asked not to stay");
@@ -44,13 +40,9 @@ fn an_answer_in_flight_is_finished_before_the_end() {
     registry.close_gate();
     let waiting = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| client::get(larder.data, PATH));
-        eventually("the fetch", || {
-            (registry.count(|ask| ask.is_blob()) == 1).then_some(())
-        });
+        eventually("the fetch", || (registry.count(|ask| ask.is_blob()) == 1).then_some(()));
         larder.signal("TERM");
-        eventually("the port being closed", || {
-            client::connect(larder.data).is_err().then_some(())
-        });
+        eventually("the port being closed", || client::connect(larder.data).is_err().then_some(()));
         registry.open_gate();
         waiting.join().unwrap()
     });
@@ -64,10 +56,7 @@ fn an_idle_connection_does_not_hold_the_end() {
     let mut larder = Home::new(&settings(&registry.host())).start();
     let mut idle = client::connect(larder.data).unwrap();
     idle.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
-    assert_eq!(
-        client::read_reply(&mut idle, false).unwrap().header("connection"),
-        "keep-alive"
-    );
+    assert_eq!(client::read_reply(&mut idle, false).unwrap().header("connection"), "keep-alive");
     larder.signal("TERM");
     assert_eq!(larder.wait().code(), Some(0));
     let told = serde_json::to_string(&larder.log()).unwrap();

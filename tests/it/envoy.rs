@@ -127,29 +127,16 @@ fn envoy_loads_a_filter_from_larder_and_its_header_is_seen() {
     registry.push(
         "plugins/add-header",
         "1.0.0",
-        &artifact(
-            OCI_MANIFEST,
-            "application/vnd.unknown.config.v1+json",
-            &[(TAR_GZIP, layer)],
-            &filter,
-        ),
+        &artifact(OCI_MANIFEST, "application/vnd.unknown.config.v1+json", &[(TAR_GZIP, layer)], &filter),
     );
     let home = program::Home::new(&program::settings(&registry.host()));
     let folder = tempfile::tempdir().unwrap();
     let larder = home.start();
     let sha256 = Digest::of(&filter).hex();
-    let mut envoy = Envoy::start(
-        folder.path(),
-        &larder,
-        "/plugins/add-header/1.0.0/plugin.wasm",
-        &sha256,
-    );
+    let mut envoy = Envoy::start(folder.path(), &larder, "/plugins/add-header/1.0.0/plugin.wasm", &sha256);
     let reply = eventually("Envoy answering with its filter", || {
         if let Ok(Some(status)) = envoy.child.try_wait() {
-            panic!(
-                "Envoy ended: {status}\n{}",
-                std::fs::read_to_string(&envoy.log).unwrap()
-            );
+            panic!("Envoy ended: {status}\n{}", std::fs::read_to_string(&envoy.log).unwrap());
         }
         client::connect(envoy.address).ok()?;
         let reply = client::get(envoy.address, "/");

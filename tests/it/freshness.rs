@@ -10,26 +10,18 @@ async fn a_miss_is_one_manifest_and_one_blob_and_a_hit_asks_nobody() {
     let heart = Heart::new();
     let one = raw(&module("one", 5000));
     heart.registry.put("plugins/waf", "1.0.0", &one);
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await,
-        (one.module.clone(), "larder; fwd=uri-miss; stored".into())
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await, (one.module.clone(), "larder; fwd=uri-miss; stored".into()));
     assert_eq!(heart.registry.count(|ask| ask.is_manifest()), 1);
     assert_eq!(heart.registry.count(|ask| ask.is_blob()), 1);
     heart.registry.down();
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await,
-        (one.module, "larder; hit; ttl=300; detail=memory".into())
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await, (one.module, "larder; hit; ttl=300; detail=memory".into()));
     assert_eq!(heart.registry.asked().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_tag_is_served_at_once_and_confirmed_behind_the_request_without_its_bytes() {
     let heart = Heart::new();
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
     heart.ok("waf", "1.0.0").await;
     heart.clock.advance(TAG_LIFETIME + Duration::from_secs(7));
     heart.registry.forget();
@@ -37,15 +29,9 @@ async fn a_stale_tag_is_served_at_once_and_confirmed_behind_the_request_without_
     assert_eq!(status, "larder; hit; ttl=-7; detail=stale-while-revalidate");
     heart.settle().await;
     let asked = heart.registry.asked();
-    assert_eq!(
-        asked.iter().map(|ask| ask.method.as_str()).collect::<Vec<_>>(),
-        ["HEAD"]
-    );
+    assert_eq!(asked.iter().map(|ask| ask.method.as_str()).collect::<Vec<_>>(), ["HEAD"]);
     assert!(asked[0].headers["if-none-match"].starts_with("\"sha256:"));
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await.1,
-        "larder; hit; ttl=300; detail=memory"
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await.1, "larder; hit; ttl=300; detail=memory");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,14 +46,7 @@ async fn a_moved_tag_is_served_after_its_lifetime() {
     assert_eq!(heart.ok("waf", "1.0.0").await.0, old, "stale, confirmed behind");
     heart.settle().await;
     assert_eq!(heart.ok("waf", "1.0.0").await.0, new);
-    assert_eq!(
-        heart
-            .metrics
-            .tags_moved
-            .with_label_values(&[&heart.registry.host()])
-            .get(),
-        1
-    );
+    assert_eq!(heart.metrics.tags_moved.with_label_values(&[&heart.registry.host()]).get(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,9 +55,7 @@ async fn a_moved_tag_that_cannot_be_used_leaves_the_old_module() {
     let old = module("old", 5000);
     heart.registry.put("plugins/waf", "1.0.0", &raw(&old));
     heart.ok("waf", "1.0.0").await;
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(b"<html>not a module</html>"));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(b"<html>not a module</html>"));
     heart.clock.advance(TAG_LIFETIME);
     heart.ok("waf", "1.0.0").await;
     heart.settle().await;
@@ -116,9 +93,7 @@ async fn once_served_it_is_served_whatever_the_registry_says_and_the_reason_is_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_tag_is_not_asked_about_at_every_request_while_the_registry_fails() {
     let heart = Heart::new();
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
     heart.ok("waf", "1.0.0").await;
     heart.registry.down();
     heart.clock.advance(TAG_LIFETIME);
@@ -128,11 +103,7 @@ async fn a_stale_tag_is_not_asked_about_at_every_request_while_the_registry_fail
         heart.settle().await;
     }
     // The client may try a second connection when the first is closed before an answer.
-    assert!(
-        heart.registry.asked().len() <= 2,
-        "{}",
-        heart.registry.asked().len()
-    );
+    assert!(heart.registry.asked().len() <= 2, "{}", heart.registry.asked().len());
     let before = heart.registry.asked().len();
     heart.clock.advance(TRANSIENT_LIFETIME);
     heart.ok("waf", "1.0.0").await;
@@ -143,9 +114,7 @@ async fn a_stale_tag_is_not_asked_about_at_every_request_while_the_registry_fail
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_answers_the_retries_of_a_gateway_and_is_forgotten_soon() {
     let heart = Heart::new();
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
     heart.registry.script(|_, _| Act::status(500));
     for _ in 0..5 {
         assert_eq!(heart.code("waf", "1.0.0").await, "upstream");
@@ -163,9 +132,7 @@ async fn an_absence_is_remembered_for_its_own_time() {
         assert_eq!(heart.code("waf", "1.0.0").await, "not_found");
     }
     assert_eq!(heart.registry.asked().len(), 1);
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
     assert_eq!(heart.code("waf", "1.0.0").await, "not_found");
     heart.clock.advance(ABSENT_LIFETIME);
     heart.ok("waf", "1.0.0").await;
@@ -174,12 +141,8 @@ async fn an_absence_is_remembered_for_its_own_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_asks_for_patience_gets_it() {
     let heart = Heart::new();
-    heart
-        .registry
-        .put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
-    heart
-        .registry
-        .script(|_, _| Act::status(429).header("Retry-After", "30"));
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    heart.registry.script(|_, _| Act::status(429).header("Retry-After", "30"));
     assert_eq!(heart.code("waf", "1.0.0").await, "rate_limited");
     heart.registry.heal();
     heart.clock.advance(Duration::from_secs(29));
@@ -191,10 +154,7 @@ async fn a_registry_that_asks_for_patience_gets_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_fetch_is_pending_and_goes_on_without_its_client() {
-    let heart = Heart::with(|_| Setup {
-        hold: Duration::from_millis(50),
-        ..Setup::default()
-    });
+    let heart = Heart::with(|_| Setup { hold: Duration::from_millis(50), ..Setup::default() });
     let one = raw(&module("one", 5000));
     heart.registry.put("plugins/waf", "1.0.0", &one);
     heart.registry.close_gate();
@@ -202,10 +162,7 @@ async fn a_slow_fetch_is_pending_and_goes_on_without_its_client() {
     assert_eq!(heart.code("waf", "1.0.0").await, "pending");
     heart.registry.open_gate();
     heart.settle().await;
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await.1,
-        "larder; hit; ttl=300; detail=disk"
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await.1, "larder; hit; ttl=300; detail=disk");
     assert_eq!(heart.registry.count(|ask| ask.is_blob()), 1);
 }
 
@@ -242,25 +199,14 @@ async fn a_registry_that_does_not_tell_digests_is_asked_for_the_manifest_instead
     heart.registry.put("plugins/waf", "1.0.0", &raw(&one));
     heart.registry.script(|ask, mut truth| {
         truth.headers.retain(|(name, _)| name != "Docker-Content-Digest");
-        if ask.method == "HEAD" {
-            Act::status(405)
-        } else {
-            truth
-        }
+        if ask.method == "HEAD" { Act::status(405) } else { truth }
     });
     heart.ok("waf", "1.0.0").await;
     heart.clock.advance(TAG_LIFETIME);
     heart.ok("waf", "1.0.0").await;
     heart.settle().await;
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await.1,
-        "larder; hit; ttl=300; detail=memory"
-    );
-    assert_eq!(
-        heart.registry.count(|ask| ask.is_blob()),
-        1,
-        "the bytes were known by their manifest"
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await.1, "larder; hit; ttl=300; detail=memory");
+    assert_eq!(heart.registry.count(|ask| ask.is_blob()), 1, "the bytes were known by their manifest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,11 +222,7 @@ async fn two_tags_of_one_manifest_are_one_transfer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_evicted_is_fetched_again() {
-    let heart = Heart::with(|_| Setup {
-        disk: 150_000,
-        memory: 0,
-        ..Setup::default()
-    });
+    let heart = Heart::with(|_| Setup { disk: 150_000, memory: 0, ..Setup::default() });
     let modules: Vec<_> = (0..3).map(|n| module(&n.to_string(), 60_000)).collect();
     for (n, bytes) in modules.iter().enumerate() {
         heart.registry.put(&format!("plugins/p{n}"), "1", &raw(bytes));
@@ -291,18 +233,12 @@ async fn what_was_evicted_is_fetched_again() {
     }
     assert_eq!(heart.metrics.evictions.get(), 1);
     assert_eq!(heart.files("modules").len(), 2);
-    assert_eq!(
-        heart.ok("p0", "1").await,
-        (modules[0].clone(), "larder; fwd=uri-miss; stored".into())
-    );
+    assert_eq!(heart.ok("p0", "1").await, (modules[0].clone(), "larder; fwd=uri-miss; stored".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_too_large_for_memory_is_served_from_disk() {
-    let heart = Heart::with(|_| Setup {
-        memory: 100_000,
-        ..Setup::default()
-    });
+    let heart = Heart::with(|_| Setup { memory: 100_000, ..Setup::default() });
     let (small, large) = (module("small", 20_000), module("large", 600_000));
     heart.registry.put("plugins/small", "1", &raw(&small));
     heart.registry.put("plugins/large", "1", &raw(&large));
@@ -319,11 +255,7 @@ async fn indexes_are_followed_so_deep_and_no_deeper() {
     let heart = Heart::new();
     let mut artifact = raw(&module("deep", 5000));
     for depth in 1..=5 {
-        artifact = index(
-            OCI_INDEX,
-            &[("linux", "amd64", artifact.clone())],
-            &artifact.module.clone(),
-        );
+        artifact = index(OCI_INDEX, &[("linux", "amd64", artifact.clone())], &artifact.module.clone());
         // An index names its children by digest only, and so must all the way down be there.
         heart.registry.put("plugins/deep", &depth.to_string(), &artifact);
     }

@@ -19,9 +19,7 @@ fn sent(larder: &Larder, bytes: &[u8]) -> (u16, bool) {
     let mut stream = client::connect(larder.data).unwrap();
     stream.write_all(bytes).unwrap();
     let status = client::read_reply(&mut stream, false).map_or(0, |reply| reply.status);
-    stream
-        .set_read_timeout(Some(std::time::Duration::from_millis(200)))
-        .unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
     let closed = matches!(stream.read(&mut [0; 1]), Ok(0)) || status == 0;
     (status, closed)
 }
@@ -33,14 +31,8 @@ fn malformed_requests_are_refused_closed_and_reach_no_registry() {
     let long_header = format!("GET / HTTP/1.1\r\nHost: l\r\nX: {}\r\n\r\n", "a".repeat(17_000));
     let many_headers = format!("GET / HTTP/1.1\r\nHost: l\r\n{}\r\n", "X: y\r\n".repeat(101));
     let cases: [(&[u8], &[u16]); 22] = [
-        (
-            b"GET /plugins/../../etc/passwd/plugin.wasm HTTP/1.1\r\nHost: l\r\n\r\n",
-            &[400],
-        ),
-        (
-            b"GET /plugins/%2e%2e/x/plugin.wasm HTTP/1.1\r\nHost: l\r\n\r\n",
-            &[400],
-        ),
+        (b"GET /plugins/../../etc/passwd/plugin.wasm HTTP/1.1\r\nHost: l\r\n\r\n", &[400]),
+        (b"GET /plugins/%2e%2e/x/plugin.wasm HTTP/1.1\r\nHost: l\r\n\r\n", &[400]),
         (b"GET /a\0b HTTP/1.1\r\nHost: l\r\n\r\n", &[400]),
         (b"GET /a\xff\xfeb HTTP/1.1\r\nHost: l\r\n\r\n", &[400]),
         (b"GET /a\\b HTTP/1.1\r\nHost: l\r\n\r\n", &[400]),
@@ -51,24 +43,15 @@ fn malformed_requests_are_refused_closed_and_reach_no_registry() {
             b"GET / HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             &[400],
         ),
-        (
-            b"GET / HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-            &[400],
-        ),
+        (b"GET / HTTP/1.1\r\nHost: l\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", &[400]),
         (b"GET / HTTP/1.1\r\nHost: l\r\nContent-Length: -1\r\n\r\n", &[400]),
-        (
-            b"GET / HTTP/1.1\r\nHost: l\r\nTransfer-Encoding: xchunked\r\n\r\n",
-            &[400],
-        ),
+        (b"GET / HTTP/1.1\r\nHost: l\r\nTransfer-Encoding: xchunked\r\n\r\n", &[400]),
         (b"GET / HTTP/1.1\nHost: l\n\n", &[400]),
         (b"GET / HTTP/1.1\r\nHost: l\r\nX: a\r\n b\r\n\r\n", &[400]),
         (b"GET / HTTP/1.1\r\nHost : l\r\n\r\n", &[400]),
         (b"CONNECT l:443 HTTP/1.1\r\nHost: l:443\r\n\r\n", &[400, 405]),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &[0, 400]),
-        (
-            b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: l\r\n\r\n",
-            &[0, 400],
-        ),
+        (b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\nGET / HTTP/1.1\r\nHost: l\r\n\r\n", &[0, 400]),
         (b"GET /\r\n\r\n", &[0, 400]),
         (long_target.as_bytes(), &[414]),
         (long_header.as_bytes(), &[431]),
@@ -101,10 +84,8 @@ fn a_header_that_never_ends_is_given_up() {
     let mut slow = client::connect(larder.data).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: l\r\nX: ").unwrap();
     // An error here would be the client's own patience, which is longer than the server's should be.
-    slow.set_read_timeout(Some(std::time::Duration::from_secs(20)))
-        .unwrap();
-    slow.read_to_end(&mut Vec::new())
-        .expect("the server closes first");
+    slow.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    slow.read_to_end(&mut Vec::new()).expect("the server closes first");
     assert_eq!(larder.get("/healthz").status, 200);
 }
 
@@ -132,10 +113,7 @@ fn what_a_client_sends_stays_in_its_place_in_the_log() {
     let agent = "\u{202e}\", \"event\":\"x";
     larder.request("GET", "/healthy", &[("User-Agent", agent)]);
     let line = crate::support::eventually("the line", || {
-        larder
-            .log()
-            .into_iter()
-            .find(|l| l["agent"].as_str().is_some_and(|a| a.contains("event")))
+        larder.log().into_iter().find(|l| l["agent"].as_str().is_some_and(|a| a.contains("event")))
     });
     assert_eq!(line.get("event"), None);
     assert!(!line["agent"].as_str().unwrap().contains('\u{202e}'));

@@ -60,27 +60,15 @@ fn two_hundred_kills_in_the_middle_of_fetches_leave_no_wrong_byte_and_nothing_pa
             std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 60)));
             let home = larder.kill();
             stop.store(true, Ordering::SeqCst);
-            served += clients
-                .into_iter()
-                .map(|client| client.join().unwrap())
-                .sum::<u32>();
+            served += clients.into_iter().map(|client| client.join().unwrap()).sum::<u32>();
             home
         });
         check(&home.cache());
     }
-    assert!(
-        served > KILLS,
-        "the kills came before anything was served: {served}"
-    );
+    assert!(served > KILLS, "the kills came before anything was served: {served}");
     let larder = home.start();
-    assert!(
-        files(&larder.home.cache().join("v1/tmp")).is_empty(),
-        "drafts are removed at the start"
-    );
-    assert!(
-        files(&larder.home.cache().join("v1/quarantine")).is_empty(),
-        "nothing was damaged"
-    );
+    assert!(files(&larder.home.cache().join("v1/tmp")).is_empty(), "drafts are removed at the start");
+    assert!(files(&larder.home.cache().join("v1/quarantine")).is_empty(), "nothing was damaged");
     for (n, digest) in &right {
         let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
         assert_eq!((reply.status, Digest::of(&reply.body)), (200, *digest));

@@ -1,10 +1,6 @@
 //! All promises, by what they are about. `support` has the parts: a scripted registry, a real one, a running larder.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on fails"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -43,12 +43,7 @@ fn a_local_file_wins_is_listed_and_has_metadata_and_the_registry_is_not_asked() 
     assert_eq!(reply.header("etag"), format!("\"{}\"", Digest::of(&local)));
     assert!(larder.get("/plugins/").text().contains("mine/"));
     assert!(larder.get("/plugins/mine/").text().contains("0.10.0/"));
-    assert!(
-        larder
-            .get("/plugins/waf/1.0.0/metadata.txt")
-            .text()
-            .contains(&Digest::of(&local).hex())
-    );
+    assert!(larder.get("/plugins/waf/1.0.0/metadata.txt").text().contains(&Digest::of(&local).hex()));
     assert_eq!(
         larder.get("/plugins/snapshot-inventory.json").json()["waf"]["wasmSha256"],
         Digest::of(&local).hex()
@@ -76,13 +71,9 @@ fn a_changed_or_removed_local_file_is_noticed_without_a_restart() {
     put(folder.path(), "waf/1.0.0", &changed);
     eventually("the change being served", || (body() == changed).then_some(()));
     std::fs::remove_dir_all(folder.path().join("waf")).unwrap();
-    eventually("the registry's module", || {
-        (body() == module("upstream", 500)).then_some(())
-    });
+    eventually("the registry's module", || (body() == module("upstream", 500)).then_some(()));
     put(folder.path(), "waf/1.0.0", &module("again", 500));
-    eventually("the new local file", || {
-        (body() == module("again", 500)).then_some(())
-    });
+    eventually("the new local file", || (body() == module("again", 500)).then_some(()));
 }
 
 #[test]

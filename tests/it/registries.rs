@@ -31,10 +31,7 @@ fn a_private_ca_is_trusted_when_it_is_named_as_file_or_folder_for_all_or_for_one
     std::fs::create_dir(&ca_folder).unwrap();
     std::fs::copy(&pki.ca, ca_folder.join("private.crt")).unwrap();
     let text = secure(&registry.named());
-    let for_one = format!(
-        "{text}  hosts:\n    'localhost:{}': {{ca: ['{ca}']}}\n",
-        registry.address.port()
-    );
+    let for_one = format!("{text}  hosts:\n    'localhost:{}': {{ca: ['{ca}']}}\n", registry.address.port());
     let for_one = for_one.replace("server:\n  drain: 0s\n", "") + "server:\n  drain: 0s\n";
     for (how, text, flags) in [
         ("file", &text, &["--ca", ca][..]),
@@ -43,12 +40,7 @@ fn a_private_ca_is_trusted_when_it_is_named_as_file_or_folder_for_all_or_for_one
     ] {
         let larder = Home::new(text).start_with(flags, &[]);
         let reply = larder.get(PATH);
-        assert_eq!(
-            (reply.status, &reply.body),
-            (200, &bytes),
-            "{how}: {}",
-            reply.text()
-        );
+        assert_eq!((reply.status, &reply.body), (200, &bytes), "{how}: {}", reply.text());
     }
 }
 
@@ -59,17 +51,8 @@ fn an_unknown_ca_is_a_502_whose_hint_names_the_setting() {
     let registry = plain.with_tls(folder.path(), &Pki::make(folder.path()));
     let larder = Home::new(&secure(&registry.named())).start();
     let reply = larder.get(PATH);
-    assert_eq!(
-        (reply.status, reply.json()["code"].clone()),
-        (502, "tls".into()),
-        "{}",
-        reply.text()
-    );
-    assert!(
-        reply.json()["hint"].as_str().unwrap().contains("--ca"),
-        "{}",
-        reply.text()
-    );
+    assert_eq!((reply.status, reply.json()["code"].clone()), (502, "tls".into()), "{}", reply.text());
+    assert!(reply.json()["hint"].as_str().unwrap().contains("--ca"), "{}", reply.text());
 }
 
 #[test]
@@ -77,31 +60,15 @@ fn plain_http_on_a_tls_port_and_the_reverse_are_told_apart() {
     let (plain, _) = stocked();
     let larder = Home::new(&secure(&plain.host())).start();
     let reply = larder.get(PATH);
-    assert_eq!(
-        (reply.status, reply.json()["code"].clone()),
-        (502, "tls".into()),
-        "{}",
-        reply.text()
-    );
-    assert!(
-        reply.json()["hint"].as_str().unwrap().contains("--plain-http"),
-        "{}",
-        reply.text()
-    );
+    assert_eq!((reply.status, reply.json()["code"].clone()), (502, "tls".into()), "{}", reply.text());
+    assert!(reply.json()["hint"].as_str().unwrap().contains("--plain-http"), "{}", reply.text());
 
     let folder = tempfile::tempdir().unwrap();
     let registry = plain.with_tls(folder.path(), &Pki::make(folder.path()));
     let larder = Larder::before(&registry.host());
     let reply = larder.get(PATH);
     assert_eq!(reply.status, 502, "{}", reply.text());
-    assert!(
-        reply.json()["hint"]
-            .as_str()
-            .unwrap()
-            .contains("registry.plain_http"),
-        "{}",
-        reply.text()
-    );
+    assert!(reply.json()["hint"].as_str().unwrap().contains("registry.plain_http"), "{}", reply.text());
 }
 
 #[test]
@@ -122,24 +89,12 @@ fn a_password_opens_a_registry_and_a_wrong_one_is_a_403() {
     assert_eq!(with("s3cret").get(PATH).body, bytes);
     let larder = with("wrong");
     let reply = larder.get(PATH);
-    assert_eq!(
-        (reply.status, reply.json()["code"].clone()),
-        (403, "denied".into()),
-        "{}",
-        reply.text()
-    );
+    assert_eq!((reply.status, reply.json()["code"].clone()), (403, "denied".into()), "{}", reply.text());
     let log = serde_json::to_string(&larder.log()).unwrap();
-    assert!(
-        !log.contains("wrong") && !reply.text().contains("wrong"),
-        "the password is not printed"
-    );
+    assert!(!log.contains("wrong") && !reply.text().contains("wrong"), "the password is not printed");
     let without = Larder::before(&registry.host()).get(PATH);
     assert_eq!(without.status, 403);
-    assert!(
-        without.json()["hint"].as_str().unwrap().contains("password_file"),
-        "{}",
-        without.text()
-    );
+    assert!(without.json()["hint"].as_str().unwrap().contains("password_file"), "{}", without.text());
 }
 
 #[test]
@@ -151,19 +106,12 @@ fn a_plugin_once_served_comes_when_the_registry_is_gone_also_after_a_restart() {
     let reply = larder.get(PATH);
     assert_eq!((reply.status, &reply.body), (200, &bytes));
     crate::support::eventually("the reason in Cache-Status", || {
-        larder
-            .get(PATH)
-            .header("cache-status")
-            .ends_with("detail=stale-connect")
-            .then_some(())
+        larder.get(PATH).header("cache-status").ends_with("detail=stale-connect").then_some(())
     });
     let larder = larder.kill().start();
     assert_eq!(larder.get(PATH).body, bytes);
     let other = larder.get("/plugins/other/1/plugin.wasm");
-    assert_eq!(
-        (other.status, other.json()["code"].clone()),
-        (502, "connect".into())
-    );
+    assert_eq!((other.status, other.json()["code"].clone()), (502, "connect".into()));
 }
 
 #[test]
@@ -181,10 +129,7 @@ fn an_egress_proxy_is_taken_from_the_environment_and_no_proxy_passes_it_by() {
     let address = format!("http://{}", proxy.host());
     let through = Home::new(&settings("registry.test:5000")).start_with(&[], &[("HTTP_PROXY", &address)]);
     assert_eq!(through.get(PATH).status, 502);
-    assert_eq!(
-        proxy.asked()[0].path,
-        "http://registry.test:5000/v2/plugins/waf/manifests/1.0.0"
-    );
+    assert_eq!(proxy.asked()[0].path, "http://registry.test:5000/v2/plugins/waf/manifests/1.0.0");
     let (registry, bytes) = stocked();
     proxy.forget();
     let around = Home::new(&settings(&registry.host()))

@@ -40,12 +40,7 @@ fn every_pattern_of_the_contract_serves_the_module() {
         "/plugins/ai-proxy/1.0.0/plugin.wasm",
     ] {
         let reply = larder.get(path);
-        assert_eq!(
-            (reply.status, &reply.body),
-            (200, &bytes),
-            "{path}: {}",
-            reply.text()
-        );
+        assert_eq!((reply.status, &reply.body), (200, &bytes), "{path}: {}", reply.text());
     }
 }
 
@@ -64,14 +59,8 @@ fn a_module_comes_with_all_that_a_client_can_check() {
     use base64::Engine;
     let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
     assert_eq!(reply.header("repr-digest"), format!("sha-256=:{encoded}:"));
-    assert_eq!(
-        reply.header("larder-reference"),
-        format!("{}/plugins/ai-proxy:2.0.1", registry.host())
-    );
-    assert_eq!(
-        reply.header("larder-manifest-digest"),
-        raw(&bytes).manifest.digest().to_string()
-    );
+    assert_eq!(reply.header("larder-reference"), format!("{}/plugins/ai-proxy:2.0.1", registry.host()));
+    assert_eq!(reply.header("larder-manifest-digest"), raw(&bytes).manifest.digest().to_string());
     assert_eq!(reply.header("larder-match"), "exact");
     let again = larder.get(MODULE);
     assert!(
@@ -79,31 +68,18 @@ fn a_module_comes_with_all_that_a_client_can_check() {
         "{}",
         again.header("cache-status")
     );
-    assert_eq!(
-        again.header("last-modified"),
-        reply.header("last-modified"),
-        "stable"
-    );
+    assert_eq!(again.header("last-modified"), reply.header("last-modified"), "stable");
     let fallback = larder.get("/plugins/ai-proxy/1.0.0/plugin.wasm");
     assert_eq!(fallback.header("larder-match"), "fallback");
-    let pinned = larder.get(&format!(
-        "/plugins/ai-proxy/{}/plugin.wasm",
-        raw(&bytes).manifest.digest()
-    ));
-    assert_eq!(
-        (pinned.status, pinned.header("cache-control")),
-        (200, "public, max-age=31536000, immutable")
-    );
+    let pinned = larder.get(&format!("/plugins/ai-proxy/{}/plugin.wasm", raw(&bytes).manifest.digest()));
+    assert_eq!((pinned.status, pinned.header("cache-control")), (200, "public, max-age=31536000, immutable"));
 }
 
 #[test]
 fn head_is_get_without_its_body_and_fills_too() {
     let (registry, larder, bytes) = listed();
     let head = larder.request("HEAD", MODULE, &[]);
-    assert_eq!(
-        (head.status, head.header("content-length"), head.body.len()),
-        (200, "5000", 0)
-    );
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, "5000", 0));
     assert_eq!(registry.count(|ask| ask.is_blob()), 1);
     let get = larder.get(MODULE);
     assert_eq!(get.body, bytes);
@@ -137,25 +113,16 @@ fn conditions_and_ranges_are_those_of_rfc_9110() {
         assert!(reply.header("content-range").ends_with("/5000"));
     }
     let beyond = ask(&[("Range", "bytes=5000-")]);
-    assert_eq!(
-        (beyond.status, beyond.header("content-range")),
-        (416, "bytes */5000")
-    );
+    assert_eq!((beyond.status, beyond.header("content-range")), (416, "bytes */5000"));
     for range in ["bytes=5-2", "items=0-1", "bytes=0-0,2-2", "nonsense"] {
         assert_eq!(
-            (
-                ask(&[("Range", range)]).status,
-                ask(&[("Range", range)]).body.len()
-            ),
+            (ask(&[("Range", range)]).status, ask(&[("Range", range)]).body.len()),
             (200, 5000),
             "{range}"
         );
     }
     assert_eq!(ask(&[("Range", "bytes=0-0"), ("If-Range", &etag)]).status, 206);
-    assert_eq!(
-        ask(&[("Range", "bytes=0-0"), ("If-Range", "\"other\"")]).status,
-        200
-    );
+    assert_eq!(ask(&[("Range", "bytes=0-0"), ("If-Range", "\"other\"")]).status, 200);
 }
 
 #[test]
@@ -172,11 +139,7 @@ fn large_modules_are_served_from_disk_whole_and_in_parts() {
     // Within a piece, across the edge of two, the last.
     for (first, last) in [(5, 9), (262_140, 262_150), (0, 524_288), (2_999_990, 2_999_999)] {
         let reply = larder.request("GET", path, &[("Range", &format!("bytes={first}-{last}"))]);
-        assert_eq!(
-            (reply.status, &reply.body[..]),
-            (206, &bytes[first..=last]),
-            "{first}-{last}"
-        );
+        assert_eq!((reply.status, &reply.body[..]), (206, &bytes[first..=last]), "{first}-{last}");
     }
 }
 
@@ -205,16 +168,9 @@ fn listings_are_html_for_people_and_json_for_programs() {
     let page = larder.get("/plugins/");
     assert!(page.header("content-type").starts_with("text/html"));
     assert!(page.text().contains("<a href=\"ai-proxy/\">ai-proxy/</a>"));
-    let json = |path: &str| {
-        larder
-            .request("GET", path, &[("Accept", "application/json")])
-            .json()
-    };
+    let json = |path: &str| larder.request("GET", path, &[("Accept", "application/json")]).json();
     assert_eq!(json("/plugins/")[0]["name"], "ai-proxy");
-    assert_eq!(
-        json("/plugins/ai-proxy/"),
-        serde_json::json!([{"name": "2.0.1", "type": "directory"}])
-    );
+    assert_eq!(json("/plugins/ai-proxy/"), serde_json::json!([{"name": "2.0.1", "type": "directory"}]));
     let files = json("/plugins/ai-proxy/2.0.1/");
     assert_eq!(files[2]["name"], "plugin.wasm");
     assert_eq!(files[2]["size"], 5000);
@@ -225,10 +181,7 @@ fn listings_are_html_for_people_and_json_for_programs() {
     let inventory = larder.get("/plugins/snapshot-inventory.json").json();
     assert_eq!(inventory["ai-proxy"]["version"], "2.0.1");
     assert_eq!(inventory["ai-proxy"]["wasmSha256"], Digest::of(&bytes).hex());
-    assert_eq!(
-        inventory["ai-proxy"]["digest"],
-        raw(&bytes).manifest.digest().to_string()
-    );
+    assert_eq!(inventory["ai-proxy"]["digest"], raw(&bytes).manifest.digest().to_string());
     assert_eq!(inventory.get("key-auth"), None, "not held");
 }
 
@@ -238,11 +191,7 @@ fn probes_are_answered_on_both_ports() {
     assert_eq!(larder.get("/").status, 200);
     assert_eq!(larder.get("/healthz").text(), "ok\n");
     for path in ["/livez", "/readyz", "/metrics"] {
-        assert_eq!(
-            crate::support::client::get(larder.admin, path).status,
-            200,
-            "{path}"
-        );
+        assert_eq!(crate::support::client::get(larder.admin, path).status, 200, "{path}");
         assert_eq!(larder.get(path).status, 404, "{path} is not for the data port");
     }
     assert_eq!(crate::support::client::get(larder.admin, MODULE).status, 404);
@@ -253,96 +202,48 @@ fn refusals_say_what_was_understood_and_what_to_do() {
     let (registry, larder, _) = listed();
     larder.get(MODULE);
     let missing = larder.get("/plugins/key-auth/1.0.0/plugin.wasm");
-    assert_eq!(
-        (missing.status, missing.header("content-type")),
-        (404, "application/problem+json")
-    );
+    assert_eq!((missing.status, missing.header("content-type")), (404, "application/problem+json"));
     assert_eq!(missing.json()["code"], "not_found");
     assert_eq!(missing.json()["versions"], serde_json::json!(["2.0.0"]));
-    assert_eq!(
-        missing.header("cache-status"),
-        "larder; fwd=uri-miss; detail=not_found"
-    );
-    let text = larder.request(
-        "GET",
-        "/plugins/key-auth/1.0.0/plugin.wasm",
-        &[("Accept", "text/plain")],
-    );
-    assert!(
-        text.text().starts_with("404 Not Found (not_found)\n"),
-        "{}",
-        text.text()
-    );
+    assert_eq!(missing.header("cache-status"), "larder; fwd=uri-miss; detail=not_found");
+    let text = larder.request("GET", "/plugins/key-auth/1.0.0/plugin.wasm", &[("Accept", "text/plain")]);
+    assert!(text.text().starts_with("404 Not Found (not_found)\n"), "{}", text.text());
     let template = larder.get("/plugins/${name}/${version}/plugin.wasm");
-    assert_eq!(
-        (template.status, template.json()["code"].clone()),
-        (400, "unexpanded_template".into())
-    );
+    assert_eq!((template.status, template.json()["code"].clone()), (400, "unexpanded_template".into()));
     assert!(
         template.json()["hint"]
             .as_str()
             .unwrap()
             .contains("HIGRESS_ADMIN_WASM_PLUGIN_CUSTOM_IMAGE_URL_PATTERN")
     );
-    assert_eq!(
-        larder.get("/%24%7Bname%7D.wasm").json()["code"],
-        "unexpanded_template"
-    );
-    assert_eq!(
-        larder.get("/plugins/Bad/1/plugin.wasm").json()["code"],
-        "bad_name"
-    );
-    assert_eq!(
-        larder.get("/plugins/a/+/plugin.wasm").json()["code"],
-        "bad_version"
-    );
+    assert_eq!(larder.get("/%24%7Bname%7D.wasm").json()["code"], "unexpanded_template");
+    assert_eq!(larder.get("/plugins/Bad/1/plugin.wasm").json()["code"], "bad_name");
+    assert_eq!(larder.get("/plugins/a/+/plugin.wasm").json()["code"], "bad_version");
     assert_eq!(larder.get("/unlisted.wasm").json()["code"], "version_needed");
-    assert_eq!(
-        larder.get("/plugins/ai-proxy/2.0.1/plugin.wat").json()["code"],
-        "no_route"
-    );
+    assert_eq!(larder.get("/plugins/ai-proxy/2.0.1/plugin.wat").json()["code"], "no_route");
     let post = larder.request("POST", MODULE, &[]);
     assert_eq!((post.status, post.header("allow")), (405, "GET, HEAD"));
     registry.script(|_, _| Act::status(500));
     let broken = larder.get("/plugins/other/1/plugin.wasm");
-    assert_eq!(
-        (broken.status, broken.json()["code"].clone()),
-        (502, "upstream".into())
-    );
-    assert_eq!(
-        broken.json()["reference"],
-        format!("{}/plugins/other:1", registry.host())
-    );
-    let line = larder
-        .log()
-        .into_iter()
-        .rfind(|line| line["target"] == "access" || line["status"] == 502)
-        .unwrap();
+    assert_eq!((broken.status, broken.json()["code"].clone()), (502, "upstream".into()));
+    assert_eq!(broken.json()["reference"], format!("{}/plugins/other:1", registry.host()));
+    let line =
+        larder.log().into_iter().rfind(|line| line["target"] == "access" || line["status"] == 502).unwrap();
     assert_eq!(line["detail"], broken.json()["detail"], "the log says the same");
 }
 
 #[test]
 fn names_without_a_rule_reach_no_registry() {
     let registry = Scripted::start();
-    let text = settings(&registry.host())
-        .lines()
-        .filter(|l| !l.contains("template"))
-        .collect::<Vec<_>>()
-        .join("\n");
+    let text =
+        settings(&registry.host()).lines().filter(|l| !l.contains("template")).collect::<Vec<_>>().join("\n");
     let text = text.replace("builtin: false", "builtin: false\n  template: null");
     let home = Home::new(&text);
     let catalog = home.path().join("p.properties");
-    std::fs::write(
-        &catalog,
-        format!("ai-proxy={}/plugins/ai-proxy:1", registry.host()),
-    )
-    .unwrap();
+    std::fs::write(&catalog, format!("ai-proxy={}/plugins/ai-proxy:1", registry.host())).unwrap();
     let larder = home.start_with(&["--catalog", catalog.to_str().unwrap()], &[]);
     let reply = larder.get("/plugins/ai-prxy/1/plugin.wasm");
-    assert_eq!(
-        (reply.status, reply.json()["code"].clone()),
-        (404, "unknown_name".into())
-    );
+    assert_eq!((reply.status, reply.json()["code"].clone()), (404, "unknown_name".into()));
     assert_eq!(reply.json()["nearest"], serde_json::json!(["ai-proxy"]));
     assert_eq!(registry.asked().len(), 0);
 }

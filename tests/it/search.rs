@@ -7,10 +7,7 @@ use larder::catalog::Why;
 
 /// `waf` is listed with 2.0.0 and asked for as 1.0.0.
 fn listed(host: &str) -> Setup {
-    Setup {
-        lines: format!("waf={host}/plugins/waf:2.0.0"),
-        ..Setup::default()
-    }
+    Setup { lines: format!("waf={host}/plugins/waf:2.0.0"), ..Setup::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,13 +23,8 @@ async fn the_catalogs_tag_answers_for_a_version_that_does_not_exist() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fallback_can_be_switched_off() {
-    let heart = Heart::with(|host| Setup {
-        fallback: false,
-        ..listed(host)
-    });
-    heart
-        .registry
-        .put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
+    let heart = Heart::with(|host| Setup { fallback: false, ..listed(host) });
+    heart.registry.put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
     assert_eq!(heart.code("waf", "1.0.0").await, "not_found");
 }
 
@@ -41,13 +33,7 @@ async fn a_registry_that_refuses_what_does_not_exist_does_not_end_the_search() {
     let heart = Heart::with(listed);
     let two = module("two", 5000);
     heart.registry.put("plugins/waf", "2.0.0", &raw(&two));
-    heart.registry.script(|ask, truth| {
-        if ask.path.ends_with("1.0.0") {
-            Act::status(401)
-        } else {
-            truth
-        }
-    });
+    heart.registry.script(|ask, truth| if ask.path.ends_with("1.0.0") { Act::status(401) } else { truth });
     assert_eq!(heart.ok("waf", "1.0.0").await.0, two);
     heart.registry.script(|_, _| Act::status(401));
     assert_eq!(heart.code("other", "1.0.0").await, "denied");
@@ -62,33 +48,23 @@ async fn silence_is_no_absence_and_never_brings_another_version() {
         Act::status(404).header("Content-Type", "text/html"),
     ] {
         let heart = Heart::with(listed);
-        heart
-            .registry
-            .put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
+        heart.registry.put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
         let failing = act.clone();
-        heart.registry.script(move |ask, truth| {
-            if ask.path.ends_with("1.0.0") {
-                failing.clone()
-            } else {
-                truth
-            }
-        });
+        heart.registry.script(
+            move |ask, truth| {
+                if ask.path.ends_with("1.0.0") { failing.clone() } else { truth }
+            },
+        );
         let code = heart.code("waf", "1.0.0").await;
         assert!(["connect", "upstream", "rate_limited"].contains(&code), "{code}");
-        assert_eq!(
-            heart.registry.count(|ask| ask.path.ends_with("2.0.0")),
-            0,
-            "{act:?}"
-        );
+        assert_eq!(heart.registry.count(|ask| ask.path.ends_with("2.0.0")), 0, "{act:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unusable_version_does_not_bring_another_one_either() {
     let heart = Heart::with(listed);
-    heart
-        .registry
-        .put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
+    heart.registry.put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
     heart.registry.put("plugins/waf", "1.0.0", &raw(b"<html>"));
     assert_eq!(heart.code("waf", "1.0.0").await, "not_wasm");
 }
@@ -109,9 +85,7 @@ async fn what_the_fallback_served_is_served_when_the_registry_is_down_also_after
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_never_asked_for_is_not_answered_by_another_when_the_registry_is_down() {
     let heart = Heart::with(listed);
-    heart
-        .registry
-        .put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
+    heart.registry.put("plugins/waf", "2.0.0", &raw(&module("two", 5000)));
     heart.ok("waf", "2.0.0").await;
     heart.registry.down();
     assert_eq!(heart.code("waf", "1.0.0").await, "connect");
@@ -125,28 +99,16 @@ async fn a_version_that_comes_into_being_replaces_the_fallback() {
     assert_eq!(heart.ok("waf", "1.0.0").await.0, two);
     heart.registry.put("plugins/waf", "1.0.0", &raw(&one));
     heart.clock.advance(ABSENT_LIFETIME);
-    assert_eq!(
-        heart.ok("waf", "1.0.0").await.0,
-        two,
-        "asked about behind the request"
-    );
+    assert_eq!(heart.ok("waf", "1.0.0").await.0, two, "asked about behind the request");
     heart.settle().await;
     assert_eq!(heart.ok("waf", "1.0.0").await.0, one);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_absent_and_one_silent_candidate_are_a_failure_and_no_absence() {
-    let heart = Heart::with(|host| Setup {
-        lines: format!("waf={host}/elsewhere/waf:2.0.0"),
-        ..Setup::default()
-    });
-    heart.registry.script(|ask, truth| {
-        if ask.path.contains("2.0.0") {
-            Act::hang_up()
-        } else {
-            truth
-        }
-    });
+    let heart =
+        Heart::with(|host| Setup { lines: format!("waf={host}/elsewhere/waf:2.0.0"), ..Setup::default() });
+    heart.registry.script(|ask, truth| if ask.path.contains("2.0.0") { Act::hang_up() } else { truth });
     assert_eq!(heart.code("waf", "1.0.0").await, "connect");
     assert_eq!(heart.code("waf", "1.0.0").await, "connect", "from memory");
 }

@@ -44,26 +44,14 @@ fn sources() -> Vec<Source> {
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(&root).unwrap().to_owned();
-            let room = path
-                .iter()
-                .next()
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .trim_end_matches(".rs")
-                .to_owned();
+            let room = path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned();
             let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
             let code = code
                 .lines()
                 .filter(|line| !line.trim_start().starts_with("//"))
                 .collect::<Vec<_>>()
                 .join("\n");
-            Source {
-                path,
-                room,
-                code,
-                text,
-            }
+            Source { path, room, code, text }
         })
         .collect();
     assert!(sources.len() > 40, "the sources are found");
@@ -94,24 +82,12 @@ fn imports_go_down_only() {
                     .split(',')
                     .map(|part| part.trim().split("::").next().unwrap())
                     .collect(),
-                None => vec![
-                    named
-                        .split(|c: char| !c.is_alphanumeric() && c != '_')
-                        .next()
-                        .unwrap(),
-                ],
+                None => vec![named.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()],
             };
-            for room in rooms
-                .into_iter()
-                .filter(|room| *room != source.room && !room.is_empty())
-            {
+            for room in rooms.into_iter().filter(|room| *room != source.room && !room.is_empty()) {
                 let other = place(room)
                     .unwrap_or_else(|| panic!("{}: crate::{room} is on no floor", source.path.display()));
-                assert!(
-                    other < own,
-                    "{} imports {room}, which stands above it",
-                    source.path.display()
-                );
+                assert!(other < own, "{} imports {room}, which stands above it", source.path.display());
             }
         }
     }
@@ -145,24 +121,10 @@ fn each_outside_thing_has_one_room() {
 
 #[test]
 fn rules_read_no_clock_and_open_nothing() {
-    for source in sources()
-        .iter()
-        .filter(|source| floor(&source.room).is_some_and(|floor| floor <= 1))
-    {
-        for word in [
-            "SystemTime::now",
-            "Instant::now",
-            "std::fs",
-            "TcpStream",
-            "UdpSocket",
-            "tokio::",
-        ] {
+    for source in sources().iter().filter(|source| floor(&source.room).is_some_and(|floor| floor <= 1)) {
+        for word in ["SystemTime::now", "Instant::now", "std::fs", "TcpStream", "UdpSocket", "tokio::"] {
             let clock = source.room == "clock" && word.ends_with("::now");
-            assert!(
-                clock || !source.code.contains(word),
-                "{} names {word}",
-                source.path.display()
-            );
+            assert!(clock || !source.code.contains(word), "{} names {word}", source.path.display());
         }
     }
 }
@@ -171,11 +133,7 @@ fn rules_read_no_clock_and_open_nothing() {
 fn no_file_is_two_things() {
     for source in sources() {
         let lines = source.code.lines().filter(|line| !line.trim().is_empty()).count();
-        assert!(
-            lines <= MOST_LINES,
-            "{} has {lines} lines of code",
-            source.path.display()
-        );
+        assert!(lines <= MOST_LINES, "{} has {lines} lines of code", source.path.display());
     }
 }
 
@@ -193,44 +151,20 @@ fn nothing_is_left_undone_and_no_word_is_spoiled() {
     let unfixed = ["FIX", "ME"].concat();
     for source in sources() {
         for word in [undone.as_str(), unfixed.as_str(), "Manager", "Helper", "utils"] {
-            assert!(
-                !source.text.contains(word),
-                "{} says {word}",
-                source.path.display()
-            );
+            assert!(!source.text.contains(word), "{} says {word}", source.path.display());
         }
         assert!(
-            !source
-                .path
-                .iter()
-                .any(|part| ["utils", "helpers", "common"].contains(&part.to_str().unwrap()))
+            !source.path.iter().any(|part| ["utils", "helpers", "common"].contains(&part.to_str().unwrap()))
         );
     }
 }
 
 #[test]
 fn one_table_turns_errors_into_statuses_and_leaves_none_out() {
-    let refuse = sources()
-        .into_iter()
-        .find(|source| source.path.ends_with("server/refuse.rs"))
-        .unwrap();
-    let table = refuse
-        .code
-        .split("pub fn status(")
-        .nth(1)
-        .unwrap()
-        .split("\nfn ")
-        .next()
-        .unwrap();
+    let refuse = sources().into_iter().find(|source| source.path.ends_with("server/refuse.rs")).unwrap();
+    let table = refuse.code.split("pub fn status(").nth(1).unwrap().split("\nfn ").next().unwrap();
     assert!(!table.contains("_ =>"), "the table has a catch-all");
-    for source in sources()
-        .iter()
-        .filter(|source| source.room != "server" && source.room != "registry")
-    {
-        assert!(
-            !source.code.contains("StatusCode"),
-            "{} knows HTTP statuses",
-            source.path.display()
-        );
+    for source in sources().iter().filter(|source| source.room != "server" && source.room != "registry") {
+        assert!(!source.code.contains("StatusCode"), "{} knows HTTP statuses", source.path.display());
     }
 }

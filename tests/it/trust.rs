@@ -28,29 +28,17 @@ async fn bytes_that_do_not_match_their_manifest_are_refused_and_nothing_stays() 
         ("digest_mismatch", |truth| {
             // Chunked: no length to go by.
             let body = [b"1388\r\n".to_vec(), vec![7; 5000], b"\r\n0\r\n\r\n".to_vec()].concat();
-            Act {
-                headers: Vec::new(),
-                ..truth
-            }
-            .header("Transfer-Encoding", "chunked")
-            .body(body)
+            Act { headers: Vec::new(), ..truth }.header("Transfer-Encoding", "chunked").body(body)
         }),
         ("size_mismatch", |truth| {
             let body = [b"2710\r\n".to_vec(), vec![7; 10_000], b"\r\n0\r\n\r\n".to_vec()].concat();
-            Act {
-                headers: Vec::new(),
-                ..truth
-            }
-            .header("Transfer-Encoding", "chunked")
-            .body(body)
+            Act { headers: Vec::new(), ..truth }.header("Transfer-Encoding", "chunked").body(body)
         }),
     ];
     for (code, change) in cases {
         let heart = Heart::new();
         heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
-        heart
-            .registry
-            .script(move |ask, truth| if ask.is_blob() { change(truth) } else { truth });
+        heart.registry.script(move |ask, truth| if ask.is_blob() { change(truth) } else { truth });
         assert_eq!(heart.code("waf", "1").await, code);
         assert!(heart.files("modules").is_empty(), "{code}");
         assert!(heart.files("tmp").is_empty(), "{code}");
@@ -89,10 +77,7 @@ async fn artifacts_without_a_usable_module_are_refused_by_name_and_nothing_stays
         heart.registry.put("plugins/x", "1", &artifact);
         let error = heart.get("x", "1").await.unwrap_err();
         assert_eq!(error.code, code, "{shape}: {error}");
-        assert!(
-            matches!(error.kind, ErrorKind::Unsupported | ErrorKind::TooLarge),
-            "{shape}"
-        );
+        assert!(matches!(error.kind, ErrorKind::Unsupported | ErrorKind::TooLarge), "{shape}");
         assert_eq!(
             heart.files("modules").len() + heart.files("tmp").len() + heart.files("records").len(),
             0,
@@ -111,17 +96,12 @@ async fn manifests_that_cannot_be_read_are_refused_by_name() {
         (b"{\"schemaVersion\":2,", "bad_manifest"),
         (deep.as_bytes(), "bad_manifest"),
         (b"{\"schemaVersion\":1,\"layers\":[]}", "unsupported_schema"),
-        (
-            b"{\"schemaVersion\":2,\"layers\":[],\"manifests\":[]}",
-            "ambiguous_manifest",
-        ),
+        (b"{\"schemaVersion\":2,\"layers\":[],\"manifests\":[]}", "ambiguous_manifest"),
         (b"{\"schemaVersion\":2,\"manifests\":[]}", "no_platform"),
         (&huge, "manifest_too_large"),
     ] {
         let heart = Heart::new();
-        heart
-            .registry
-            .put_raw("/v2/plugins/x/manifests/1", "application/json", body);
+        heart.registry.put_raw("/v2/plugins/x/manifests/1", "application/json", body);
         assert_eq!(heart.code("x", "1").await, code);
     }
 }
@@ -129,17 +109,10 @@ async fn manifests_that_cannot_be_read_are_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endless_manifest_is_read_to_the_limit_and_no_further() {
     let heart = Heart::new();
-    heart
-        .registry
-        .put_raw("/v2/plugins/x/manifests/1", "application/json", b"{}");
+    heart.registry.put_raw("/v2/plugins/x/manifests/1", "application/json", b"{}");
     heart.registry.script(|_, truth| {
         let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
-        Act {
-            headers: Vec::new(),
-            ..truth
-        }
-        .header("Transfer-Encoding", "chunked")
-        .body(chunk.repeat(6))
+        Act { headers: Vec::new(), ..truth }.header("Transfer-Encoding", "chunked").body(chunk.repeat(6))
     });
     assert_eq!(heart.code("x", "1").await, "manifest_too_large");
 }
@@ -172,10 +145,7 @@ async fn a_layers_own_urls_are_not_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_changed_or_lost_on_disk_is_fetched_again() {
     for damage in ["flip", "truncate", "remove", "remove everything"] {
-        let heart = Heart::with(|_| Setup {
-            memory: 0,
-            ..Setup::default()
-        });
+        let heart = Heart::with(|_| Setup { memory: 0, ..Setup::default() });
         let one = module("one", 600_000);
         heart.registry.put("plugins/waf", "1", &raw(&one));
         heart.ok("waf", "1").await;
@@ -193,20 +163,13 @@ async fn a_module_changed_or_lost_on_disk_is_fetched_again() {
             _ => std::fs::remove_dir_all(path.ancestors().nth(4).unwrap()).unwrap(),
         }
         assert_eq!(heart.ok("waf", "1").await.0, one, "{damage}");
-        assert_eq!(
-            heart.files("quarantine").len(),
-            usize::from(!damage.starts_with("remove")),
-            "{damage}"
-        );
+        assert_eq!(heart.files("quarantine").len(), usize::from(!damage.starts_with("remove")), "{damage}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_module_that_cannot_be_fetched_is_an_error_and_not_its_bytes() {
-    let heart = Heart::with(|_| Setup {
-        memory: 0,
-        ..Setup::default()
-    });
+    let heart = Heart::with(|_| Setup { memory: 0, ..Setup::default() });
     let one = module("one", 5000);
     heart.registry.put("plugins/waf", "1", &raw(&one));
     heart.ok("waf", "1").await;

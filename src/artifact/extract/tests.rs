@@ -4,12 +4,8 @@ use std::io::Write;
 
 const WASM: &[u8] = b"\0asm\x01\0\0\0one";
 const OTHER: &[u8] = b"\0asm\x01\0\0\0two";
-const LIMITS: Limits = Limits {
-    manifest: ByteSize(1 << 20),
-    module: ByteSize(100 << 20),
-    ratio: 200,
-    tar_entries: 50,
-};
+const LIMITS: Limits =
+    Limits { manifest: ByteSize(1 << 20), module: ByteSize(100 << 20), ratio: 200, tar_entries: 50 };
 
 #[derive(Default)]
 struct Memory(Vec<u8>);
@@ -28,9 +24,7 @@ impl Sink for Memory {
 
 fn run(layer: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut out = Memory::default();
-    extract(layer, &LIMITS, &mut out)
-        .map(|()| out.0)
-        .map_err(|e| e.code())
+    extract(layer, &LIMITS, &mut out).map(|()| out.0).map_err(|e| e.code())
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -52,9 +46,7 @@ fn header(path: &str, size: u64, kind: tar::EntryType) -> tar::Header {
 fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, bytes) in files {
-        builder
-            .append(&header(path, bytes.len() as u64, tar::EntryType::Regular), *bytes)
-            .unwrap();
+        builder.append(&header(path, bytes.len() as u64, tar::EntryType::Regular), *bytes).unwrap();
     }
     builder.into_inner().unwrap()
 }
@@ -83,9 +75,7 @@ fn pax(records: &[(&str, &str)], kind: tar::EntryType, then: &[(&str, &[u8])]) -
         })
         .collect();
     let mut builder = tar::Builder::new(Vec::new());
-    builder
-        .append(&header("pax", body.len() as u64, kind), body.as_bytes())
-        .unwrap();
+    builder.append(&header("pax", body.len() as u64, kind), body.as_bytes()).unwrap();
     let mut out = builder.into_inner().unwrap();
     out.truncate(out.len() - 1024);
     out.extend(tar_of(then));
@@ -136,42 +126,23 @@ fn in_an_archive_plugin_wasm_wins_wherever_it_stands() {
 
 #[test]
 fn riddles_are_refused() {
-    assert_eq!(
-        run(&tar_of(&[("plugin.wasm", WASM), ("./plugin.wasm", OTHER)])),
-        Err("ambiguous_entry")
-    );
-    assert_eq!(
-        run(&tar_of(&[("a/plugin.wasm", WASM), ("b/plugin.wasm", OTHER)])),
-        Err("ambiguous_entry")
-    );
-    assert_eq!(
-        run(&tar_of(&[("a.wasm", WASM), ("b.wasm", OTHER)])),
-        Err("ambiguous_entry")
-    );
+    assert_eq!(run(&tar_of(&[("plugin.wasm", WASM), ("./plugin.wasm", OTHER)])), Err("ambiguous_entry"));
+    assert_eq!(run(&tar_of(&[("a/plugin.wasm", WASM), ("b/plugin.wasm", OTHER)])), Err("ambiguous_entry"));
+    assert_eq!(run(&tar_of(&[("a.wasm", WASM), ("b.wasm", OTHER)])), Err("ambiguous_entry"));
 }
 
 #[test]
 fn an_archive_without_a_module_says_so() {
-    for files in [
-        &[("README.md", &b"x"[..])][..],
-        &[("../plugin.wasm", WASM)],
-        &[("/plugin.wasm", WASM)],
-        &[],
-    ] {
+    for files in
+        [&[("README.md", &b"x"[..])][..], &[("../plugin.wasm", WASM)], &[("/plugin.wasm", WASM)], &[]]
+    {
         assert_eq!(
             run(&gzip(&tar_of(files))),
-            Err(if files.is_empty() {
-                "not_wasm"
-            } else {
-                "no_plugin_wasm"
-            })
+            Err(if files.is_empty() { "not_wasm" } else { "no_plugin_wasm" })
         );
     }
     assert_eq!(run(&tar_of(&[(".wh.plugin.wasm", b"")])), Err("no_plugin_wasm"));
-    assert_eq!(
-        run(&tar_of(&[(".wh..wh..opq", b""), ("x", b"")])),
-        Err("no_plugin_wasm")
-    );
+    assert_eq!(run(&tar_of(&[(".wh..wh..opq", b""), ("x", b"")])), Err("no_plugin_wasm"));
 }
 
 #[test]
@@ -193,16 +164,8 @@ fn damaged_streams_are_refused_by_name() {
     crc[at] ^= 1;
     assert_eq!(run(&crc), Err("bad_gzip"), "wrong checksum");
     assert_eq!(run(&packed[..packed.len() / 2]), Err("bad_gzip"), "cut");
-    assert_eq!(
-        run(&packed[..packed.len() - 8]),
-        Err("bad_gzip"),
-        "cut before the checksum"
-    );
-    assert_eq!(
-        run(&[&packed[..], b"garbage"].concat()),
-        Err("bad_gzip"),
-        "garbage behind"
-    );
+    assert_eq!(run(&packed[..packed.len() - 8]), Err("bad_gzip"), "cut before the checksum");
+    assert_eq!(run(&[&packed[..], b"garbage"].concat()), Err("bad_gzip"), "garbage behind");
     let zstd = zstd::encode_all(&tar[..], 3).unwrap();
     assert_eq!(run(&zstd[..zstd.len() - 4]), Err("bad_zstd"));
     assert_eq!(run(&tar[..2048]), Err("bad_tar"), "cut in the module");
@@ -225,34 +188,19 @@ fn sizes_that_lie_are_refused_without_being_believed() {
     use tar::EntryType as T;
     let lie = pax(&[("size", "1048576")], T::XHeader, &[("plugin.wasm", WASM)]);
     assert_eq!(run(&lie), Err("bad_tar"));
-    assert_eq!(
-        run(&pax(&[("size", "x")], T::XHeader, &[("plugin.wasm", WASM)])),
-        Err("bad_tar")
-    );
-    assert_eq!(
-        run(&pax(&[("path", "plugin.wasm")], T::XGlobalHeader, &[("a", WASM)])),
-        Err("bad_tar")
-    );
+    assert_eq!(run(&pax(&[("size", "x")], T::XHeader, &[("plugin.wasm", WASM)])), Err("bad_tar"));
+    assert_eq!(run(&pax(&[("path", "plugin.wasm")], T::XGlobalHeader, &[("a", WASM)])), Err("bad_tar"));
     let long = "n".repeat(70_000);
-    assert_eq!(
-        run(&pax(&[("path", &long)], T::XHeader, &[("plugin.wasm", WASM)])),
-        Err("bad_tar")
-    );
+    assert_eq!(run(&pax(&[("path", &long)], T::XHeader, &[("plugin.wasm", WASM)])), Err("bad_tar"));
 }
 
 #[test]
 fn limits_end_what_grows() {
     let mut out = Memory::default();
-    let limits = Limits {
-        module: ByteSize(WASM.len() as u64),
-        ..LIMITS
-    };
+    let limits = Limits { module: ByteSize(WASM.len() as u64), ..LIMITS };
     extract(WASM, &limits, &mut out).unwrap();
     let over = [WASM, b"x"].concat();
-    assert_eq!(
-        extract(&over[..], &limits, &mut out).unwrap_err().code(),
-        "too_large"
-    );
+    assert_eq!(extract(&over[..], &limits, &mut out).unwrap_err().code(), "too_large");
     let bomb = gzip(&[WASM, &vec![0; 80 << 20]].concat());
     assert_eq!(run(&bomb).map(|module| module.len()), Err("unpacked_too_large"));
     let honest = gzip(&[WASM, &vec![0; 30 << 20]].concat());

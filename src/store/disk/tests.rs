@@ -1,7 +1,7 @@
 use super::*;
 use crate::artifact::extract::Sink;
 use crate::clock::ManualClock;
-use crate::record::{Present, State};
+use crate::record::{Absence, Present, State};
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -15,11 +15,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let clock = ManualClock::at(Timestamp::from_millis(1_700_000_000_000));
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            clock: Arc::new(clock),
-            metrics: Arc::default(),
-        }
+        Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(clock), metrics: Arc::default() }
     }
 
     fn open(&self, limit: u64) -> Disk {
@@ -32,11 +28,7 @@ impl Fixture {
         while let Some(folder) = open.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
-                if path.is_dir() && !path.is_symlink() {
-                    open.push(path)
-                } else {
-                    found.push(path)
-                }
+                if path.is_dir() && !path.is_symlink() { open.push(path) } else { found.push(path) }
             }
         }
         found
@@ -84,10 +76,7 @@ fn a_restart_finds_everything_again() {
     assert_eq!(disk.usage(), (1, 100));
     let record = disk.record(&reference("a")).unwrap();
     assert_eq!(record.present().unwrap().module, module);
-    assert_eq!(
-        disk.open_module(&module).unwrap().read().unwrap(),
-        bytes("a", 100)
-    );
+    assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100));
     assert!(fixture.files("tmp").is_empty());
 }
 
@@ -134,10 +123,7 @@ fn a_module_changed_after_it_was_verified_is_not_returned_either() {
     let mut content = fs::read(&path).unwrap();
     content[50] ^= 1;
     fs::write(&path, content).unwrap();
-    assert_eq!(
-        disk.open_module(&module).unwrap().read().unwrap_err().kind(),
-        io::ErrorKind::InvalidData
-    );
+    assert_eq!(disk.open_module(&module).unwrap().read().unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -207,9 +193,7 @@ fn a_record_of_a_format_to_come_is_left_alone() {
     let disk = fixture.open(1000);
     put(&disk, "a", 100);
     let path = disk.layout.record(&reference("a"));
-    let next = String::from_utf8(fs::read(&path).unwrap())
-        .unwrap()
-        .replacen("record 1", "record 2", 1);
+    let next = String::from_utf8(fs::read(&path).unwrap()).unwrap().replacen("record 1", "record 2", 1);
     fs::write(&path, &next).unwrap();
     drop(disk);
     assert!(fixture.open(1000).record(&reference("a")).is_none());
@@ -220,12 +204,27 @@ fn a_record_of_a_format_to_come_is_left_alone() {
 fn a_directory_belongs_to_one_process() {
     let fixture = Fixture::new();
     let _disk = fixture.open(1000);
-    let second = Disk::open(
-        fixture.dir.path(),
-        1000,
-        fixture.clock.clone(),
-        fixture.metrics.clone(),
-    );
+    let second = Disk::open(fixture.dir.path(), 1000, fixture.clock.clone(), fixture.metrics.clone());
     let told = second.err().unwrap().to_string();
     assert!(told.contains(&std::process::id().to_string()), "{told}");
+}
+
+#[test]
+fn absences_are_bounded_and_the_oldest_are_forgotten() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    put(&disk, "held", 100);
+    for n in 0..=MOST_ABSENCES {
+        let checked_at = Timestamp::from_millis(n as u64);
+        let record = Record {
+            reference: reference(&format!("a{n}")),
+            checked_at,
+            state: State::Absent(Absence::NotFound),
+        };
+        disk.put_record(record).unwrap();
+    }
+    assert!(disk.record(&reference("a0")).is_none());
+    assert!(disk.record(&reference(&format!("a{MOST_ABSENCES}"))).is_some());
+    assert!(disk.record(&reference("held")).is_some());
+    assert!(fixture.files("records").len() <= MOST_ABSENCES);
 }

@@ -38,9 +38,7 @@ impl Manifest {
 pub fn module(seed: &str, size: usize) -> Vec<u8> {
     let mut bytes = b"\0asm\x01\0\0\0".to_vec();
     // A custom section: its size in five bytes of LEB128, so that any total can be met.
-    let body = size
-        .checked_sub(8 + 1 + 5)
-        .expect("a module has at least 16 bytes");
+    let body = size.checked_sub(8 + 1 + 5).expect("a module has at least 16 bytes");
     bytes.push(0);
     for n in 0..5 {
         let more = if n < 4 { 0x80 } else { 0 };
@@ -93,16 +91,8 @@ pub fn artifact(
     });
     let mut blobs: Vec<_> = layers.iter().map(|(_, bytes)| bytes.clone()).collect();
     blobs.push(b"{}".to_vec());
-    let manifest = Manifest {
-        media_type,
-        bytes: serde_json::to_vec(&manifest).unwrap(),
-    };
-    Artifact {
-        blobs,
-        children: Vec::new(),
-        manifest,
-        module: module.to_vec(),
-    }
+    let manifest = Manifest { media_type, bytes: serde_json::to_vec(&manifest).unwrap() };
+    Artifact { blobs, children: Vec::new(), manifest, module: module.to_vec() }
 }
 
 /// One raw layer: the smallest artifact.
@@ -122,18 +112,9 @@ pub fn index(media_type: &'static str, children: &[(&str, &str, Artifact)], modu
         .collect();
     let document = serde_json::json!({"schemaVersion": 2, "mediaType": media_type, "manifests": entries});
     Artifact {
-        blobs: children
-            .iter()
-            .flat_map(|(_, _, child)| child.blobs.clone())
-            .collect(),
-        children: children
-            .iter()
-            .map(|(_, _, child)| child.manifest.clone())
-            .collect(),
-        manifest: Manifest {
-            media_type,
-            bytes: serde_json::to_vec(&document).unwrap(),
-        },
+        blobs: children.iter().flat_map(|(_, _, child)| child.blobs.clone()).collect(),
+        children: children.iter().map(|(_, _, child)| child.manifest.clone()).collect(),
+        manifest: Manifest { media_type, bytes: serde_json::to_vec(&document).unwrap() },
         module: module.to_vec(),
     }
 }
@@ -148,58 +129,27 @@ pub fn shapes() -> Vec<(&'static str, Artifact)> {
     let docker_layer = "application/vnd.docker.image.rootfs.diff.tar.gzip";
     let docker_config = "application/vnd.docker.container.image.v1+json";
     let image_config = "application/vnd.oci.image.config.v1+json";
-    let image = |seed: &str| {
-        artifact(
-            OCI_MANIFEST,
-            image_config,
-            &[(TAR_GZIP, packed(seed))],
-            &wasm(seed),
-        )
-    };
-    let docker = |seed: &str| {
-        artifact(
-            DOCKER_MANIFEST,
-            docker_config,
-            &[(docker_layer, packed(seed))],
-            &wasm(seed),
-        )
-    };
-    let attestation = artifact(
-        OCI_MANIFEST,
-        image_config,
-        &[("application/vnd.in-toto+json", b"{}".to_vec())],
-        b"",
-    );
+    let image = |seed: &str| artifact(OCI_MANIFEST, image_config, &[(TAR_GZIP, packed(seed))], &wasm(seed));
+    let docker =
+        |seed: &str| artifact(DOCKER_MANIFEST, docker_config, &[(docker_layer, packed(seed))], &wasm(seed));
+    let attestation =
+        artifact(OCI_MANIFEST, image_config, &[("application/vnd.in-toto+json", b"{}".to_vec())], b"");
     vec![
-        (
-            "a-tar-only",
-            artifact(OCI_MANIFEST, unknown, &[(TAR_GZIP, packed("a0"))], &wasm("a0")),
-        ),
+        ("a-tar-only", artifact(OCI_MANIFEST, unknown, &[(TAR_GZIP, packed("a0"))], &wasm("a0"))),
         (
             "a-docs-first",
-            artifact(
-                OCI_MANIFEST,
-                unknown,
-                &[doc(), spec(), (TAR_GZIP, packed("a1"))],
-                &wasm("a1"),
-            ),
+            artifact(OCI_MANIFEST, unknown, &[doc(), spec(), (TAR_GZIP, packed("a1"))], &wasm("a1")),
         ),
         (
             "b-config-and-raw",
             artifact(
                 OCI_MANIFEST,
                 EMPTY,
-                &[
-                    ("application/vnd.module.wasm.config.v1+json", b"{}".to_vec()),
-                    (RAW, wasm("b")),
-                ],
+                &[("application/vnd.module.wasm.config.v1+json", b"{}".to_vec()), (RAW, wasm("b"))],
                 &wasm("b"),
             ),
         ),
-        (
-            "c-raw",
-            artifact(OCI_MANIFEST, EMPTY, &[(RAW, wasm("c"))], &wasm("c")),
-        ),
+        ("c-raw", artifact(OCI_MANIFEST, EMPTY, &[(RAW, wasm("c"))], &wasm("c"))),
         ("d-docker", docker("d0")),
         ("d-image", image("d1")),
         (
@@ -222,10 +172,7 @@ pub fn shapes() -> Vec<(&'static str, Artifact)> {
                 &wasm("d3"),
             ),
         ),
-        (
-            "d-docker-list",
-            index(DOCKER_LIST, &[("linux", "amd64", docker("d4"))], &wasm("d4")),
-        ),
+        ("d-docker-list", index(DOCKER_LIST, &[("linux", "amd64", docker("d4"))], &wasm("d4"))),
         (
             "e-icon",
             artifact(
@@ -245,11 +192,7 @@ pub fn shapes() -> Vec<(&'static str, Artifact)> {
             artifact(
                 OCI_MANIFEST,
                 unknown,
-                &[
-                    doc(),
-                    (TAR_GZIP, packed("f")),
-                    ("application/octet-stream", b"just text".to_vec()),
-                ],
+                &[doc(), (TAR_GZIP, packed("f")), ("application/octet-stream", b"just text".to_vec())],
                 &wasm("f"),
             ),
         ),
@@ -303,29 +246,12 @@ pub fn broken() -> Vec<(&'static str, Artifact, &'static str)> {
         ("no-layers", artifact(OCI_MANIFEST, EMPTY, &[], b""), "no_layer"),
         ("html", one(RAW, b"<html>login</html>"), "not_wasm"),
         ("component", one(RAW, b"\0asm\x0d\0\x01\0"), "wasm_version"),
-        (
-            "tar-without",
-            one(TAR_GZIP, &gzip(&tar(&[("README", b"x")]))),
-            "no_plugin_wasm",
-        ),
-        (
-            "whiteout",
-            one(TAR_GZIP, &gzip(&tar(&[(".wh.plugin.wasm", b"")]))),
-            "no_plugin_wasm",
-        ),
-        (
-            "damaged-gzip",
-            one(TAR_GZIP, &gzip(&module("x", 5000))[..3000]),
-            "bad_gzip",
-        ),
+        ("tar-without", one(TAR_GZIP, &gzip(&tar(&[("README", b"x")]))), "no_plugin_wasm"),
+        ("whiteout", one(TAR_GZIP, &gzip(&tar(&[(".wh.plugin.wasm", b"")]))), "no_plugin_wasm"),
+        ("damaged-gzip", one(TAR_GZIP, &gzip(&module("x", 5000))[..3000]), "bad_gzip"),
         (
             "two-modules",
-            artifact(
-                OCI_MANIFEST,
-                EMPTY,
-                &[(RAW, module("1", 50)), (RAW, module("2", 50))],
-                b"",
-            ),
+            artifact(OCI_MANIFEST, EMPTY, &[(RAW, module("1", 50)), (RAW, module("2", 50))], b""),
             "ambiguous_layer",
         ),
         (

@@ -71,10 +71,7 @@ pub fn read_reply(stream: &mut TcpStream, head_only: bool) -> io::Result<Reply> 
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|l| l.split(' ').nth(1))
-        .and_then(|s| s.parse().ok());
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)).and_then(|s| s.parse().ok());
     let status = status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, head.clone()))?;
     let headers: HashMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
@@ -90,9 +87,5 @@ pub fn read_reply(stream: &mut TcpStream, head_only: bool) -> io::Result<Reply> 
             None => drop(stream.read_to_end(&mut body)?),
         }
     }
-    Ok(Reply {
-        status,
-        headers,
-        body,
-    })
+    Ok(Reply { status, headers, body })
 }

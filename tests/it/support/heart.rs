@@ -102,11 +102,7 @@ impl Heart {
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            config: cache::Config {
-                hold: setup.hold,
-                timeout: Duration::from_secs(60),
-                at_once: 16,
-            },
+            config: cache::Config { hold: setup.hold, timeout: Duration::from_secs(60), at_once: 16 },
             lifetimes: Lifetimes {
                 tag: TAG_LIFETIME,
                 absent: ABSENT_LIFETIME,
@@ -121,27 +117,12 @@ impl Heart {
             },
             runtime: tokio::runtime::Handle::current(),
         });
-        Self {
-            registry,
-            clock,
-            metrics,
-            cache,
-            catalog: Arc::new(catalog),
-            setup,
-            dir,
-        }
+        Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
     }
 
     /// The same directory and registry with a new process's memory.
     pub async fn restart(self) -> Self {
-        let Self {
-            registry,
-            clock,
-            cache,
-            setup,
-            dir,
-            ..
-        } = self;
+        let Self { registry, clock, cache, setup, dir, .. } = self;
         // Fetches behind requests hold the cache, and it the lock.
         let weak = Arc::downgrade(&cache);
         drop(cache);
@@ -154,28 +135,18 @@ impl Heart {
     /// Asks for a version of a plugin.
     pub async fn get(&self, name: &str, version: &str) -> Result<Served, Arc<CacheError>> {
         let name = name.parse().unwrap();
-        let request = Request {
-            name,
-            version: (!version.is_empty()).then(|| version.parse().unwrap()),
-        };
+        let request = Request { name, version: (!version.is_empty()).then(|| version.parse().unwrap()) };
         let plan = self.catalog.plan(&request);
         let served = self.cache.get(&request.name, &plan).await;
         if let Ok(served) = &served {
-            assert_eq!(
-                Digest::of(&bytes(served)),
-                served.found.module.digest,
-                "wrong bytes were served"
-            );
+            assert_eq!(Digest::of(&bytes(served)), served.found.module.digest, "wrong bytes were served");
         }
         served
     }
 
     /// The bytes and the `Cache-Status` of a version.
     pub async fn ok(&self, name: &str, version: &str) -> (Vec<u8>, String) {
-        let served = self
-            .get(name, version)
-            .await
-            .unwrap_or_else(|e| panic!("{name} {version}: {e:?}"));
+        let served = self.get(name, version).await.unwrap_or_else(|e| panic!("{name} {version}: {e:?}"));
         (bytes(&served), served.found.status.to_string())
     }
 
@@ -205,11 +176,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path))
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
     }
     found
 }

@@ -30,11 +30,7 @@ pub struct Home {
 impl Home {
     /// Settings in YAML, without ports and directories.
     pub fn new(settings: &str) -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            settings: settings.into(),
-            starts: 0,
-        }
+        Self { dir: tempfile::tempdir().unwrap(), settings: settings.into(), starts: 0 }
     }
 
     pub fn path(&self) -> &Path {
@@ -58,14 +54,7 @@ impl Home {
         let log = self.path().join(format!("log.{}", self.starts));
         let mut command = program();
         command
-            .args([
-                "--listen",
-                "127.0.0.1:0",
-                "--admin-listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-            ])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
             .args([
                 "--config".as_ref(),
                 settings.as_os_str(),
@@ -79,24 +68,13 @@ impl Home {
         let mut child = command.spawn().unwrap();
         let (data, admin) = eventually("larder's start", || {
             if let Ok(Some(status)) = child.try_wait() {
-                panic!(
-                    "larder ended at its start: {status}\n{}",
-                    std::fs::read_to_string(&log).unwrap()
-                );
+                panic!("larder ended at its start: {status}\n{}", std::fs::read_to_string(&log).unwrap());
             }
-            let line = lines(&log)
-                .into_iter()
-                .find(|line| line["message"] == "listening")?;
+            let line = lines(&log).into_iter().find(|line| line["message"] == "listening")?;
             let address = |key: &str| line[key].as_str()?.parse().ok();
             Some((address("data")?, address("admin")?))
         });
-        Larder {
-            child,
-            data,
-            admin,
-            log,
-            home: self,
-        }
+        Larder { child, data, admin, log, home: self }
     }
 }
 
@@ -135,11 +113,9 @@ impl Larder {
     /// The value of a metric with its labels, as `/metrics` prints it.
     pub fn metric(&self, name: &str) -> f64 {
         let text = client::get(self.admin, "/metrics").text();
-        let line = text
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap_or(0.0)
+        let line =
+            text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
     pub fn id(&self) -> u32 {
@@ -147,10 +123,8 @@ impl Larder {
     }
 
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args([&format!("-{name}"), &self.id().to_string()])
-            .status()
-            .unwrap();
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -163,11 +137,7 @@ impl Larder {
     pub fn kill(mut self) -> Home {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let empty = Home {
-            dir: tempfile::tempdir().unwrap(),
-            settings: String::new(),
-            starts: 0,
-        };
+        let empty = Home { dir: tempfile::tempdir().unwrap(), settings: String::new(), starts: 0 };
         std::mem::replace(&mut self.home, empty)
     }
 }
@@ -181,9 +151,7 @@ impl Drop for Larder {
 
 fn lines(log: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// Settings for one registry that speaks plain http, all names by template.

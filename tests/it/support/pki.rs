@@ -20,10 +20,7 @@ impl Pki {
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().unwrap();
         let names = vec!["localhost".to_owned()];
-        let certificate = CertificateParams::new(names)
-            .unwrap()
-            .signed_by(&key, &issuer)
-            .unwrap();
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
         let write = |name: &str, text: String| {
             let path = folder.join(name);
             std::fs::write(&path, text).unwrap();

@@ -43,27 +43,18 @@ impl Registry {
 
     /// The same content for one user.
     pub fn with_password(&self, folder: &Path, user: &str, password: &str) -> Self {
-        let hashed = Command::new("htpasswd")
-            .args(["-Bbn", user, password])
-            .output()
-            .expect("htpasswd is installed");
+        let hashed =
+            Command::new("htpasswd").args(["-Bbn", user, password]).output().expect("htpasswd is installed");
         let file = folder.join("htpasswd");
         std::fs::write(&file, hashed.stdout).unwrap();
-        let auth = format!(
-            "auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n",
-            file.display()
-        );
+        let auth = format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", file.display());
         Self::start(folder, &self.root, "password", &auth)
     }
 
     fn start(folder: &Path, root: &Path, name: &str, more: &str) -> Self {
         let settings = folder.join(format!("{name}.yml"));
         // `http:` stands last, so that what belongs below it can be added behind.
-        let (above, below) = if more.starts_with(' ') {
-            ("", more)
-        } else {
-            (more, "")
-        };
+        let (above, below) = if more.starts_with(' ') { ("", more) } else { (more, "") };
         let text = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n{above}\
              storage: {{cache: {{blobdescriptor: inmemory}}, filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n\
@@ -88,13 +79,7 @@ impl Registry {
             let rest = text.split("listening on ").nth(1)?;
             rest.split(['"', ',']).next()?.trim().parse().ok()
         });
-        Self {
-            child,
-            address,
-            log,
-            root: root.into(),
-            _dir: None,
-        }
+        Self { child, address, log, root: root.into(), _dir: None }
     }
 
     /// The registry's name in references, when it is called by its address.
@@ -116,19 +101,11 @@ impl Registry {
             let path = &location[location.find("/v2/").unwrap()..];
             let separator = if path.contains('?') { '&' } else { '?' };
             let path = format!("{path}{separator}digest={}", Digest::of(blob));
-            assert_eq!(
-                self.send("PUT", &path, "application/octet-stream", blob).0,
-                201,
-                "a blob is put"
-            );
+            assert_eq!(self.send("PUT", &path, "application/octet-stream", blob).0, 201, "a blob is put");
         }
         for child in &artifact.children {
             let path = format!("/v2/{repository}/manifests/{}", child.digest());
-            assert_eq!(
-                self.send("PUT", &path, child.media_type, &child.bytes).0,
-                201,
-                "a child is put"
-            );
+            assert_eq!(self.send("PUT", &path, child.media_type, &child.bytes).0, 201, "a child is put");
         }
         let path = format!("/v2/{repository}/manifests/{tag}");
         let manifest = &artifact.manifest;
@@ -152,10 +129,7 @@ impl Registry {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        let location = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("Location: "))
-            .unwrap_or_default();
+        let location = answer.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap_or_default();
         (status, location.to_owned())
     }
 
@@ -163,9 +137,7 @@ impl Registry {
     pub fn count(&self, parts: &[&str]) -> usize {
         let text = std::fs::read_to_string(&self.log).unwrap();
         let access = text.lines().filter(|line| line.contains("\" \"larder/"));
-        access
-            .filter(|line| parts.iter().all(|part| line.contains(part)))
-            .count()
+        access.filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
     /// Ends it; its content stays.

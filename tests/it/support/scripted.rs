@@ -41,13 +41,7 @@ pub struct Act {
 
 impl Act {
     pub fn status(status: u16) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            cut: None,
-            hang_up: false,
-        }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, hang_up: false }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -61,10 +55,7 @@ impl Act {
     }
 
     pub fn hang_up() -> Self {
-        Self {
-            hang_up: true,
-            ..Self::status(0)
-        }
+        Self { hang_up: true, ..Self::status(0) }
     }
 }
 
@@ -122,10 +113,7 @@ impl Scripted {
         }
         for manifest in artifact.children.iter().chain([&artifact.manifest]) {
             let value = (manifest.media_type.to_owned(), manifest.bytes.clone());
-            content.insert(
-                format!("/v2/{repository}/manifests/{}", manifest.digest()),
-                value.clone(),
-            );
+            content.insert(format!("/v2/{repository}/manifests/{}", manifest.digest()), value.clone());
             if manifest.bytes == artifact.manifest.bytes {
                 content.insert(format!("/v2/{repository}/manifests/{tag}"), value);
             }
@@ -134,11 +122,7 @@ impl Scripted {
 
     /// Puts any bytes at any path.
     pub fn put_raw(&self, path: &str, content_type: &str, bytes: &[u8]) {
-        self.state
-            .content
-            .lock()
-            .unwrap()
-            .insert(path.into(), (content_type.into(), bytes.to_vec()));
+        self.state.content.lock().unwrap().insert(path.into(), (content_type.into(), bytes.to_vec()));
     }
 
     /// From now on the answers are what `script` makes of the true ones.
@@ -174,13 +158,7 @@ impl Scripted {
 
     /// How many requests please `which`.
     pub fn count(&self, which: impl Fn(&Ask) -> bool) -> usize {
-        self.state
-            .asked
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|ask| which(ask))
-            .count()
+        self.state.asked.lock().unwrap().iter().filter(|ask| which(ask)).count()
     }
 
     pub fn forget(&self) {
@@ -224,41 +202,26 @@ fn read_ask(reader: &mut BufReader<TcpStream>) -> Option<Ask> {
         };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    Some(Ask {
-        method,
-        path,
-        headers,
-    })
+    Some(Ask { method, path, headers })
 }
 
 fn truth(state: &State, ask: &Ask) -> Act {
     let content = state.content.lock().unwrap();
     let Some((content_type, bytes)) = content.get(&ask.path) else {
         let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
-        return Act::status(404)
-            .header("Content-Type", "application/json")
-            .body(body);
+        return Act::status(404).header("Content-Type", "application/json").body(body);
     };
     let digest = Digest::of(bytes).to_string();
-    if ask
-        .headers
-        .get("if-none-match")
-        .is_some_and(|tags| tags.contains(&digest))
-    {
+    if ask.headers.get("if-none-match").is_some_and(|tags| tags.contains(&digest)) {
         return Act::status(304);
     }
-    let act = Act::status(200)
-        .header("Content-Type", content_type)
-        .body(bytes.clone());
+    let act = Act::status(200).header("Content-Type", content_type).body(bytes.clone());
     act.header("Docker-Content-Digest", &digest)
 }
 
 fn write_act(stream: &mut TcpStream, ask: &Ask, act: &Act) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Scripted\r\n", act.status);
-    if !act
-        .headers
-        .iter()
-        .any(|(name, _)| name == "Content-Length" || name == "Transfer-Encoding")
+    if !act.headers.iter().any(|(name, _)| name == "Content-Length" || name == "Transfer-Encoding")
         && act.status != 304
     {
         head.push_str(&format!("Content-Length: {}\r\n", act.body.len()));

@@ -91,6 +91,25 @@ async fn once_served_it_is_served_whatever_the_registry_says_and_the_reason_is_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_vanishes_while_it_moves_leaves_the_old_module() {
+    let heart = Heart::new();
+    let one = module("one", 5000);
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&one));
+    heart.ok("waf", "1.0.0").await;
+    heart.registry.script(|ask, truth| match ask.method.as_str() {
+        "HEAD" => Act::status(200).header("Docker-Content-Digest", "sha256:another"),
+        _ if ask.is_manifest() => Act::status(404),
+        _ => truth,
+    });
+    heart.clock.advance(TAG_LIFETIME);
+    heart.ok("waf", "1.0.0").await;
+    heart.settle().await;
+    let (bytes, status) = heart.ok("waf", "1.0.0").await;
+    assert_eq!(bytes, one);
+    assert!(status.ends_with("stale-not_found"), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stale_tag_is_not_asked_about_at_every_request_while_the_registry_fails() {
     let heart = Heart::new();
     heart.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));

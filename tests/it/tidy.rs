@@ -104,7 +104,7 @@ fn each_outside_thing_has_one_room() {
         ("fs::rename", &["store"]),
         ("remove_file", &["store"]),
         ("SystemTime::now", &["clock", "registry"]),
-        ("TcpStream", &["registry"]),
+        ("TcpStream::connect", &["registry"]),
         ("clap", &["cli", "plugin"]),
         ("IntCounter", &["metrics"]),
     ] {

@@ -8,7 +8,7 @@ use larder::cache::ErrorKind;
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_do_not_match_their_manifest_are_refused_and_nothing_stays() {
     type Change = fn(Act) -> Act;
-    let cases: [(&str, Change); 6] = [
+    let cases: [(&str, Change); 7] = [
         ("digest_mismatch", |mut truth| {
             truth.body[3000] ^= 1;
             truth
@@ -28,6 +28,10 @@ async fn bytes_that_do_not_match_their_manifest_are_refused_and_nothing_stays() 
         ("digest_mismatch", |truth| {
             // Chunked: no length to go by.
             let body = [b"1388\r\n".to_vec(), vec![7; 5000], b"\r\n0\r\n\r\n".to_vec()].concat();
+            Act { headers: Vec::new(), ..truth }.header("Transfer-Encoding", "chunked").body(body)
+        }),
+        ("size_mismatch", |truth| {
+            let body = [b"64\r\n".to_vec(), vec![7; 100], b"\r\n0\r\n\r\n".to_vec()].concat();
             Act { headers: Vec::new(), ..truth }.header("Transfer-Encoding", "chunked").body(body)
         }),
         ("size_mismatch", |truth| {

@@ -6,6 +6,7 @@
 
 use super::Limits;
 use super::inspect::{self, HeaderError};
+use crate::oci::error_code::shown;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -19,6 +20,8 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 /// Largest long name or PAX header of a tar entry, in bytes.
 const TAR_EXTENSION_BYTES: u64 = 64 << 10;
 const COPY_BYTES: usize = 128 << 10;
+/// Most names of entries that an error lists.
+const MOST_NAMES: usize = 8;
 
 /// Where a module is written to. Begun again when a better entry turns up.
 pub trait Sink {
@@ -52,9 +55,6 @@ pub enum ExtractError {
     /// An archive without a module.
     #[error("the layer's archive holds no plugin.wasm and no other .wasm file; its files are {0}")]
     NoModule(String),
-    /// An image's layer that takes away what lower ones hold.
-    #[error("the image's own layer removes plugin.wasm ({0})")]
-    Removed(String),
     /// Neither module nor archive, or another version of wasm.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -79,7 +79,7 @@ impl ExtractError {
             Self::Entry(_) => "bad_entry",
             Self::Ambiguous(_) => "ambiguous_entry",
             Self::TooManyEntries(_) => "too_many_entries",
-            Self::NoModule(_) | Self::Removed(_) => "no_plugin_wasm",
+            Self::NoModule(_) => "no_plugin_wasm",
             Self::Header(e) => e.code(),
             Self::TooLarge(_) => "too_large",
             Self::Bomb(_) => "unpacked_too_large",
@@ -93,8 +93,45 @@ impl ExtractError {
     }
 }
 
-/// Reads a layer and writes its module to `out`.
-pub fn extract(layer: impl Read, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
+/// What the layers of an image above the one that is read have removed (OCI image spec, "whiteouts").
+#[derive(Default)]
+pub struct Hidden {
+    /// Files and folders.
+    paths: Vec<String>,
+    /// Everything.
+    all: bool,
+}
+
+impl Hidden {
+    fn hides(&self, path: &str) -> bool {
+        let below = |hidden: &String| {
+            path.strip_prefix(hidden.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.all || self.paths.iter().any(below)
+    }
+
+    /// Takes in an entry if it is a whiteout.
+    fn note(&mut self, path: &str) -> bool {
+        let (folder, base) = path.rsplit_once('/').map_or(("", path), |(folder, base)| (folder, base));
+        let Some(removed) = base.strip_prefix(".wh.") else { return false };
+        match (removed, folder) {
+            (".wh..opq", "") => self.all = true,
+            (".wh..opq", folder) => self.paths.push(folder.into()),
+            (removed, "") => self.paths.push(removed.into()),
+            (removed, folder) => self.paths.push(format!("{folder}/{removed}")),
+        }
+        true
+    }
+}
+
+/// Reads a layer and writes its module to `out`. `hidden` is what the layers above removed; what this one removes is
+/// added to it.
+pub fn extract(
+    layer: impl Read,
+    limits: &Limits,
+    hidden: &mut Hidden,
+    out: &mut dyn Sink,
+) -> Result<(), ExtractError> {
     let packed = Rc::new(Cell::new(0));
     let mut source = Peeked::new(Source { inner: layer, read: packed.clone() });
     let head = source.peek()?;
@@ -104,25 +141,30 @@ pub fn extract(layer: impl Read, limits: &Limits, out: &mut dyn Sink) -> Result<
     if head.starts_with(&[0x1f, 0x8b]) {
         let decoder = flate2::read::MultiGzDecoder::new(source);
         let packing: fn(String) -> ExtractError = ExtractError::Gzip;
-        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, hidden, out)
     } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         let mut decoder = zstd::stream::read::Decoder::new(source)?;
         decoder.window_log_max(ZSTD_WINDOW_LOG)?;
         let packing: fn(String) -> ExtractError = ExtractError::Zstd;
-        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, out)
+        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, hidden, out)
     } else {
         let packing: fn(String) -> ExtractError = ExtractError::Tar;
-        unpacked(meter((Box::new(source) as Box<dyn Read + '_>, packing)), limits, out)
+        unpacked(meter((Box::new(source) as Box<dyn Read + '_>, packing)), limits, hidden, out)
     }
 }
 
-fn unpacked(metered: Metered<'_>, limits: &Limits, out: &mut dyn Sink) -> Result<(), ExtractError> {
+fn unpacked(
+    metered: Metered<'_>,
+    limits: &Limits,
+    hidden: &mut Hidden,
+    out: &mut dyn Sink,
+) -> Result<(), ExtractError> {
     let fault = metered.fault.clone();
     let told = |e: io::Error| fault.borrow_mut().take().unwrap_or_else(|| ExtractError::Tar(e.to_string()));
     let mut stream = Peeked::new(metered);
     let head = stream.peek().map_err(&told)?;
     if is_tar(&head) {
-        from_tar(stream, limits, out, &told)
+        from_tar(stream, limits, hidden, out, &told)
     } else {
         copy_module(&mut stream, limits, out, &told)?;
         Ok(())
@@ -151,15 +193,26 @@ enum Claim {
     Exact,
 }
 
+/// The entry with the best claim so far.
+struct Best {
+    claim: Claim,
+    /// All entries with this claim.
+    paths: Vec<String>,
+    /// What became of the first.
+    outcome: Result<(), ExtractError>,
+}
+
 fn from_tar(
     stream: impl Read,
     limits: &Limits,
+    hidden: &mut Hidden,
     out: &mut dyn Sink,
     told: &dyn Fn(io::Error) -> ExtractError,
 ) -> Result<(), ExtractError> {
     let mut archive = tar::Archive::new(stream);
-    let mut best: Option<(Claim, Vec<String>)> = None;
+    let mut best: Option<Best> = None;
     let mut seen = Vec::new();
+    let mut removed = Hidden::default();
     let mut extension = Extension::default();
     let mut count = 0;
     // Raw: long names and PAX headers come as entries, so that their size can be bounded before they are read.
@@ -180,37 +233,53 @@ fn from_tar(
         }
         let path = name.unwrap_or_else(|| entry.path_bytes().into_owned());
         let path = String::from_utf8_lossy(&path).into_owned();
-        if seen.len() < 8 && !kind.is_dir() {
-            seen.push(crate::oci::error_code::shown(&path));
+        if seen.len() < MOST_NAMES && !kind.is_dir() {
+            seen.push(shown(&path));
         }
-        if is_whiteout(&path) {
-            return Err(ExtractError::Removed(crate::oci::error_code::shown(&path)));
-        }
-        let Some(claim) = claim(&path) else { continue };
-        if best.as_ref().is_some_and(|(held, _)| *held > claim) {
+        let inner = path.strip_prefix("./").unwrap_or(&path);
+        if removed.note(inner) || hidden.hides(inner) {
             continue;
         }
-        if !(kind.is_file() || kind.is_contiguous()) {
-            return Err(ExtractError::Entry(crate::oci::error_code::shown(&path)));
-        }
+        let Some(claim) = claim(inner) else { continue };
         match &mut best {
-            // Judged at the end: a better one may still come.
-            Some((held, paths)) if *held == claim => paths.push(path),
-            _ => {
-                best = Some((claim, vec![path]));
-                out.restart()?;
-                let copied = copy_module(&mut entry, limits, out, told)?;
-                if copied != size {
-                    return Err(ExtractError::Tar(format!("an entry of {size} bytes ends after {copied}")));
+            Some(held) if held.claim > claim => {}
+            Some(held) if held.claim == claim => {
+                // Judged at the end: a better one may still come.
+                if held.paths.len() < MOST_NAMES {
+                    held.paths.push(shown(&path));
                 }
+            }
+            _ => {
+                out.restart()?;
+                let copied = if kind.is_file() || kind.is_contiguous() {
+                    copy_module(&mut entry, limits, out, told)
+                } else {
+                    Err(ExtractError::Entry(shown(&path)))
+                };
+                let outcome = match copied {
+                    Ok(copied) if copied != size => {
+                        return Err(ExtractError::Tar(format!(
+                            "an entry of {size} bytes ends after {copied}"
+                        )));
+                    }
+                    Ok(_) => Ok(()),
+                    // About this entry, and a better one may still come.
+                    Err(
+                        e @ (ExtractError::Entry(_) | ExtractError::Header(_) | ExtractError::TooLarge(_)),
+                    ) => Err(e),
+                    Err(e) => return Err(e),
+                };
+                best = Some(Best { claim, paths: vec![shown(&path)], outcome });
             }
         }
     }
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(told)?;
+    hidden.all |= removed.all;
+    hidden.paths.append(&mut removed.paths);
     match best {
         None => Err(ExtractError::NoModule(if seen.is_empty() { "none".into() } else { seen.join(", ") })),
-        Some((_, paths)) if paths.len() > 1 => Err(ExtractError::Ambiguous(paths.join(", "))),
-        Some(_) => Ok(()),
+        Some(best) if best.paths.len() > 1 => Err(ExtractError::Ambiguous(best.paths.join(", "))),
+        Some(best) => best.outcome,
     }
 }
 
@@ -270,24 +339,18 @@ impl Extension {
     }
 }
 
+/// The claim of a path without `./` before it.
 fn claim(path: &str) -> Option<Claim> {
-    let inner = path.strip_prefix("./").unwrap_or(path);
-    if inner.starts_with('/') || inner.split('/').any(|part| part == "..") {
+    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
         return None;
     }
-    let base = inner.rsplit('/').next().unwrap_or_default();
+    let base = path.rsplit('/').next().unwrap_or_default();
     match base {
-        _ if inner == "plugin.wasm" => Some(Claim::Exact),
+        _ if path == "plugin.wasm" => Some(Claim::Exact),
         "plugin.wasm" => Some(Claim::BaseName),
         _ if base.ends_with(".wasm") && !base.starts_with('.') => Some(Claim::Some),
         _ => None,
     }
-}
-
-/// OCI image spec, "whiteouts": the layer says that lower ones' `plugin.wasm`, or all of theirs, is gone.
-fn is_whiteout(path: &str) -> bool {
-    let base = path.rsplit('/').next().unwrap_or_default();
-    base == ".wh.plugin.wasm" || path.trim_start_matches("./") == ".wh..wh..opq"
 }
 
 fn copy_module(

@@ -10,6 +10,9 @@ use crate::registry::{Kind, RegistryError};
 use crate::store::StoreError;
 use std::time::Duration;
 
+/// The longest text of an error, in characters: a screen.
+const MOST_DETAIL: usize = 1000;
+
 /// The kinds that an answer is decided by. `server::refuse` maps each to a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -57,8 +60,11 @@ pub struct CacheError {
 
 impl CacheError {
     /// An error without hint and reference.
+    ///
+    /// The text may quote what a registry or an archive says, so it is cleaned and bounded here, whatever the quoter did.
     pub fn new(kind: ErrorKind, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { kind, code, detail: detail.into(), hint: String::new(), reference: None, retry_after: None }
+        let detail = crate::oci::error_code::bounded(&detail.into(), MOST_DETAIL);
+        Self { kind, code, detail, hint: String::new(), reference: None, retry_after: None }
     }
 
     /// With what to do next.

@@ -6,13 +6,14 @@
 
 use super::error::CacheError;
 use super::{ErrorKind, Parts};
-use crate::artifact::extract::{self, Sink};
-use crate::artifact::select;
-use crate::oci::{Descriptor, Document, Manifest, Reference};
+use crate::artifact::extract::{self, Hidden, Sink};
+use crate::artifact::{Limits, select};
+use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
 use crate::record::Present;
-use crate::store::{Draft, Sealed};
+use crate::store::{Draft, Sealed, StoreError};
 use futures_util::StreamExt;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,8 +85,11 @@ pub async fn fill(
     let manifest = resolve(parts, reference, fetched).await?;
     let layers = select::layers(&manifest, &parts.limits).map_err(|e| CacheError::select(reference, &e))?;
     let mut first_error = None;
+    let mut hidden = Hidden::default();
     for layer in layers.into_iter().take(MAX_LAYERS) {
-        match module(parts, reference, layer, progress).await {
+        let (outcome, below) = module(parts, reference, layer, hidden, progress).await;
+        hidden = below;
+        match outcome {
             Ok(sealed) => {
                 let module = sealed.module.clone();
                 parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
@@ -106,7 +110,7 @@ pub async fn fill(
 }
 
 /// The module of another reference that points to the same manifest.
-fn held_elsewhere(parts: &Parts, manifest: &crate::oci::Digest) -> Option<Present> {
+fn held_elsewhere(parts: &Parts, manifest: &Digest) -> Option<Present> {
     let records = parts.store.records();
     let mut same =
         records.iter().filter_map(|record| record.present()).filter(|present| present.manifest == *manifest);
@@ -151,39 +155,54 @@ enum Failed {
     For(CacheError),
 }
 
-impl From<CacheError> for Failed {
-    fn from(error: CacheError) -> Self {
-        Self::For(error)
-    }
-}
-
-/// Fetches a layer, verifies it and takes the module out of it.
+/// Fetches a layer, verifies it and takes the module out of it. `hidden` is what the layers above removed, and comes
+/// back with what this one does.
 async fn module(
     parts: &Parts,
     reference: &Reference,
     layer: &Descriptor,
+    hidden: Hidden,
     progress: &Progress,
-) -> Result<Sealed, Failed> {
-    let draft = download(parts, reference, layer, progress).await?;
-    let out = parts.store.draft().await.map_err(CacheError::from)?;
+) -> (Result<Sealed, Failed>, Hidden) {
+    let drafts =
+        async { Ok((download(parts, reference, layer, progress).await?, parts.store.draft().await?)) };
+    let (draft, out) = match drafts.await {
+        Ok(drafts) => drafts,
+        Err(e) => return (Err(Failed::For(e)), hidden),
+    };
     let limits = parts.limits;
     let expected = layer.digest;
     let about = reference.clone();
-    blocking(move || {
-        let store = |e| CacheError::extract(&about, extract::ExtractError::Io(e));
-        let (found, bytes) = draft.into_reader().map_err(store)?;
-        if found != expected {
-            let detail = format!("{about}: the layer should be {expected} and is {found}");
-            return Err(CacheError::corrupt(&about, "digest_mismatch", detail).into());
-        }
-        let mut out = out;
-        match extract::extract(bytes, &limits, &mut out) {
-            Ok(()) => Ok(out.seal().map_err(store)?),
-            Err(e) if e.is_other_content() => Err(Failed::OtherContent(CacheError::extract(&about, e))),
-            Err(e) => Err(CacheError::extract(&about, e).into()),
-        }
-    })
-    .await
+    let unpacked = tokio::task::spawn_blocking(move || {
+        let mut hidden = hidden;
+        (unpack(draft, out, &expected, &limits, &about, &mut hidden), hidden)
+    });
+    match unpacked.await {
+        Ok(unpacked) => unpacked,
+        Err(_) => (Err(Failed::For(CacheError::internal("a worker ended early"))), Hidden::default()),
+    }
+}
+
+/// Blocks.
+fn unpack(
+    draft: Draft,
+    mut out: Draft,
+    expected: &Digest,
+    limits: &Limits,
+    about: &Reference,
+    hidden: &mut Hidden,
+) -> Result<Sealed, Failed> {
+    let store = |e| Failed::For(CacheError::extract(about, extract::ExtractError::Io(e)));
+    let (found, bytes) = draft.into_reader().map_err(store)?;
+    if found != *expected {
+        let detail = format!("{about}: the layer should be {expected} and is {found}");
+        return Err(Failed::For(CacheError::corrupt(about, "digest_mismatch", detail)));
+    }
+    match extract::extract(bytes, limits, hidden, &mut out) {
+        Ok(()) => out.seal().map_err(store),
+        Err(e) if e.is_other_content() => Err(Failed::OtherContent(CacheError::extract(about, e))),
+        Err(e) => Err(Failed::For(CacheError::extract(about, e))),
+    }
 }
 
 /// Receives a layer into a draft, which hashes it. Its size is compared here, its digest by the caller.
@@ -229,21 +248,7 @@ async fn download(
 }
 
 async fn write(mut draft: Draft, bytes: Vec<u8>) -> Result<Draft, CacheError> {
-    blocking(move || {
-        let written = draft.write(&bytes).map(|()| draft);
-        written.map_err(|e| {
-            let path = std::path::Path::new("a draft");
-            CacheError::from(crate::store::StoreError::io("writing", path, e))
-        })
-    })
-    .await
-}
-
-async fn blocking<T: Send + 'static, E: From<CacheError> + Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(CacheError::internal("a worker ended early").into()),
-    }
+    let written = tokio::task::spawn_blocking(move || draft.write(&bytes).map(|()| draft)).await;
+    let written = written.map_err(|_| CacheError::internal("a worker ended early"))?;
+    Ok(written.map_err(|e| StoreError::io("writing", Path::new("a draft"), e))?)
 }

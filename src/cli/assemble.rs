@@ -8,7 +8,7 @@ use crate::config::{Config, Fault, Loaded};
 use crate::metrics::Metrics;
 use crate::registry::Client;
 use crate::registry::hosts::Hosts;
-use crate::store::overlay::{self, Overlay};
+use crate::store::overlay::Overlay;
 use crate::store::{Store, StoreError, Tiered};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,14 +91,6 @@ pub fn cache_dir(config: &Config) -> PathBuf {
     }
 }
 
-/// The local folders.
-pub fn overlay_dirs(config: &Config) -> Vec<PathBuf> {
-    config.overlay.dirs.clone().unwrap_or_else(|| {
-        let default = PathBuf::from(overlay::DEFAULT_DIR);
-        if default.is_dir() { vec![default] } else { Vec::new() }
-    })
-}
-
 /// A working cache.
 pub struct Assembled {
     /// The heart.
@@ -124,7 +116,7 @@ pub fn assemble(
 ) -> Result<Assembled, StoreError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::<Metrics>::default();
-    let overlay = Arc::new(Overlay::open(overlay_dirs(config), config.limits.module.as_u64()));
+    let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
     let registry = Arc::new(Client::new(read.hosts, clock.clone()));

@@ -34,8 +34,8 @@ pub fn run(loaded: Result<Loaded, Vec<Fault>>) -> ExitCode {
         config.cache.disk,
         config.cache.memory
     );
-    for dir in assemble::overlay_dirs(config) {
-        println!("overlay       {}", dir.display());
+    for dir in &config.overlay.dirs {
+        println!("overlay       {}{}", dir.display(), if dir.is_dir() { "" } else { " (not there)" });
     }
     ExitCode::SUCCESS
 }

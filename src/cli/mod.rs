@@ -9,7 +9,7 @@ pub mod get;
 pub mod log;
 pub mod serve;
 
-use crate::config::{self, Fault, Loaded, Setting, Sources};
+use crate::config::{self, Fault, Loaded, Mode, Setting, Sources};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -93,26 +93,22 @@ impl Options {
         let mut one = |flag: &str, key: &str, value: &Option<String>| {
             if let Some(value) = value {
                 let (key, value) = (key.into(), value.as_str().into());
-                out.push(Setting { key, value, place: flag.into(), append: false });
+                out.push(Setting { key, value, place: flag.into(), mode: Mode::Replace });
             }
         };
         one("--listen", "listen.data", &self.listen);
         one("--admin-listen", "listen.admin", &self.admin_listen);
         one("--cache-dir", "cache.dir", &self.cache_dir);
         one("--log-format", "log.format", &self.log_format);
-        for (flag, key, values) in [
-            ("--catalog", "catalog.files", &self.catalog),
-            ("--ca", "registry.ca", &self.ca),
-            ("--plain-http", "registry.plain_http", &self.plain_http),
-            ("--overlay", "overlay.dirs", &self.overlay),
+        for (flag, key, mode, values) in [
+            ("--catalog", "catalog.files", Mode::Append, &self.catalog),
+            ("--ca", "registry.ca", Mode::Append, &self.ca),
+            ("--plain-http", "registry.plain_http", Mode::Append, &self.plain_http),
+            // The first folder wins, and a flag over what is written elsewhere.
+            ("--overlay", "overlay.dirs", Mode::Prepend, &self.overlay),
         ] {
             for value in values {
-                out.push(Setting {
-                    key: key.into(),
-                    value: value.as_str().into(),
-                    place: flag.into(),
-                    append: true,
-                });
+                out.push(Setting { key: key.into(), value: value.as_str().into(), place: flag.into(), mode });
             }
         }
         out

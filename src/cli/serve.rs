@@ -153,9 +153,11 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
         registries = registries.join(", "),
         "serving the catalog; registries are asked when a plugin is first asked for"
     );
-    let overlay: Vec<_> = parts.overlay.dirs().iter().map(|dir| dir.display().to_string()).collect();
+    let overlay: Vec<_> =
+        parts.overlay.dirs().iter().filter(|dir| dir.is_dir()).map(|dir| dir.display().to_string()).collect();
     tracing::info!(
         cache = %dir.display(), disk = %config.cache.disk, memory = %config.cache.memory, overlay = overlay.join(", "),
+        local_plugins = parts.overlay.index().len(),
         "keeping"
     );
 }

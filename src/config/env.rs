@@ -1,6 +1,6 @@
 //! Environment variables: `LARDER_` and the key with its dots as underscores.
 
-use super::{Fault, Setting, apply, is_open, unknown};
+use super::{Fault, Mode, Setting, apply, is_open, unknown};
 use serde_json::Value;
 
 const PREFIX: &str = "LARDER_";
@@ -49,7 +49,7 @@ fn made_by_kubernetes(variable: &str) -> bool {
 
 /// A variable is text: taken as it is where that is valid, else read as YAML, else as a list with commas.
 fn read(key: &str, text: &str, place: &str, defaults: &Value) -> Result<Setting, String> {
-    let setting = |value| Setting { key: key.into(), value, place: place.into(), append: false };
+    let setting = |value| Setting { key: key.into(), value, place: place.into(), mode: Mode::Replace };
     let list = || text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect();
     let mut readings = vec![Value::from(text)];
     readings.extend(serde_saphyr::from_str::<Value>(text).ok());

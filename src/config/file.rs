@@ -1,6 +1,6 @@
 //! The YAML file, with the line of every key.
 
-use super::{Fault, Setting, is_open, unknown};
+use super::{Fault, Mode, Setting, is_open, unknown};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
@@ -139,7 +139,7 @@ fn walk(
             }
             // `listen:` with nothing behind it changes nothing.
             (Node::Scalar(Value::Null), Value::Object(_)) => {}
-            (node, _) => out.push(Setting { key: full, value: node.value(), place, append: false }),
+            (node, _) => out.push(Setting { key: full, value: node.value(), place, mode: Mode::Replace }),
         }
     }
 }

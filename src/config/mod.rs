@@ -103,8 +103,19 @@ pub struct Setting {
     pub value: Value,
     /// Where it was written: `file:line:column`, a variable, a flag.
     pub place: String,
-    /// True for a flag that adds to a list.
-    pub append: bool,
+    /// What it does to a list.
+    pub mode: Mode,
+}
+
+/// What a setting does to a list that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Takes its place, as with everything that is no list.
+    Replace,
+    /// Comes behind it.
+    Append,
+    /// Comes before it.
+    Prepend,
 }
 
 /// Something that is wrong: where, and what.
@@ -207,10 +218,10 @@ fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
     let mut changed = tree.clone();
     let slot = changed.pointer_mut(&format!("/{}", setting.key.replace('.', "/")));
     let slot = slot.ok_or("is no key")?;
-    match (slot.as_array_mut(), setting.append) {
-        (Some(list), true) => list.push(setting.value.clone()),
-        (None, true) => *slot = Value::Array(vec![setting.value.clone()]),
-        (_, false) => *slot = setting.value.clone(),
+    match (slot.as_array_mut(), setting.mode) {
+        (Some(list), Mode::Append) => list.push(setting.value.clone()),
+        (Some(list), Mode::Prepend) => list.insert(0, setting.value.clone()),
+        _ => *slot = setting.value.clone(),
     }
     Config::deserialize(&changed).map(|_| changed).map_err(|e| e.to_string())
 }

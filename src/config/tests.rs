@@ -75,7 +75,7 @@ fn every_key_is_a_variable_too() {
     assert!(!config.catalog.fallback);
     assert_eq!(config.registry.plain_http, ["a:5000", "b"]);
     assert_eq!(config.catalog.files, [PathBuf::from("/etc/plugins.properties")]);
-    assert_eq!(config.overlay.dirs, Some(vec!["/a".into(), "/b".into()]));
+    assert_eq!(config.overlay.dirs, [PathBuf::from("/a"), "/b".into()]);
     assert_eq!(config.catalog.aliases["1.0.0"], "2.0.0");
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
@@ -95,11 +95,11 @@ fn a_bad_variable_is_an_error_and_an_unknown_one_a_warning() {
 
 #[test]
 fn flags_win_over_variables_and_variables_over_the_file() {
-    let flag = |key: &str, value: &str, append| Setting {
+    let flag = |key: &str, value: &str, mode| Setting {
         key: key.into(),
         value: value.into(),
         place: "--flag".into(),
-        append,
+        mode,
     };
     let loaded = load(&Sources {
         file: Some(("f".into(), "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into())),
@@ -108,16 +108,16 @@ fn flags_win_over_variables_and_variables_over_the_file() {
             ("LARDER_CACHE_DIR".into(), "/variable".into()),
         ],
         flags: vec![
-            flag("cache.dir", "/flag", false),
-            flag("registry.ca", "/b", true),
-            flag("overlay.dirs", "/o", true),
+            flag("cache.dir", "/flag", Mode::Replace),
+            flag("registry.ca", "/b", Mode::Append),
+            flag("overlay.dirs", "/o", Mode::Prepend),
         ],
     })
     .unwrap();
     assert_eq!(loaded.config.fill.hold, Duration::from_secs(2));
     assert_eq!(loaded.config.cache.dir, Some("/flag".into()));
     assert_eq!(loaded.config.registry.ca, [PathBuf::from("/a"), "/b".into()]);
-    assert_eq!(loaded.config.overlay.dirs, Some(vec!["/o".into()]));
+    assert_eq!(loaded.config.overlay.dirs, [PathBuf::from("/o"), "/usr/share/nginx/html/plugins".into()]);
     assert_eq!(loaded.place("fill.hold"), "LARDER_FILL_HOLD");
 }
 

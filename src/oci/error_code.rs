@@ -32,8 +32,13 @@ pub fn summary(body: &[u8]) -> Option<String> {
 
 /// `text` with control characters escaped, cut to a length that fits a line.
 pub fn shown(text: &str) -> String {
+    bounded(text, SHOWN_CHARS)
+}
+
+/// `text` with control characters escaped, cut to `most` characters.
+pub fn bounded(text: &str, most: usize) -> String {
     let mut out = String::new();
-    for c in text.chars().take(SHOWN_CHARS) {
+    for c in text.chars().take(most) {
         if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)
         {
             out.extend(c.escape_default());
@@ -41,7 +46,7 @@ pub fn shown(text: &str) -> String {
             out.push(c);
         }
     }
-    if text.chars().nth(SHOWN_CHARS).is_some() {
+    if text.chars().nth(most).is_some() {
         out.push('…');
     }
     out

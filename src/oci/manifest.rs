@@ -106,7 +106,8 @@ impl Document {
     /// The kind is taken from `mediaType`, else from the header, else from which of `layers` and `manifests` is there;
     /// registries that answer `application/json` are common.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
-        let malformed = |e: serde_json::Error| ManifestError::Malformed(e.to_string());
+        let malformed =
+            |e: serde_json::Error| ManifestError::Malformed(super::error_code::shown(&e.to_string()));
         let outline: Outline = serde_json::from_slice(bytes).map_err(malformed)?;
         match outline.schema_version {
             Some(2) => {}

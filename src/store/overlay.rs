@@ -20,15 +20,12 @@ use std::time::Duration;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The folders, first wins; `None` for [`DEFAULT_DIR`] where it exists.
-    pub dirs: Option<Vec<PathBuf>>,
+    /// The folders, first wins. One that is not there is empty, and looked for again.
+    pub dirs: Vec<PathBuf>,
     /// Time between two looks.
     #[serde(with = "humantime_serde")]
     pub poll: Duration,
 }
-
-/// Where images derived from the nginx plugin server keep theirs.
-pub const DEFAULT_DIR: &str = "/usr/share/nginx/html/plugins";
 
 /// What was found, by name and version.
 pub type Index = BTreeMap<(PluginName, Version), Arc<Entry>>;

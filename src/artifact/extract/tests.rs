@@ -24,7 +24,7 @@ impl Sink for Memory {
 
 fn run(layer: &[u8]) -> Result<Vec<u8>, &'static str> {
     let mut out = Memory::default();
-    extract(layer, &LIMITS, &mut out).map(|()| out.0).map_err(|e| e.code())
+    extract(layer, &LIMITS, &mut Hidden::default(), &mut out).map(|()| out.0).map_err(|e| e.code())
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -198,9 +198,12 @@ fn sizes_that_lie_are_refused_without_being_believed() {
 fn limits_end_what_grows() {
     let mut out = Memory::default();
     let limits = Limits { module: ByteSize(WASM.len() as u64), ..LIMITS };
-    extract(WASM, &limits, &mut out).unwrap();
+    extract(WASM, &limits, &mut Hidden::default(), &mut out).unwrap();
     let over = [WASM, b"x"].concat();
-    assert_eq!(extract(&over[..], &limits, &mut out).unwrap_err().code(), "too_large");
+    assert_eq!(
+        extract(&over[..], &limits, &mut Hidden::default(), &mut out).unwrap_err().code(),
+        "too_large"
+    );
     let bomb = gzip(&[WASM, &vec![0; 80 << 20]].concat());
     assert_eq!(run(&bomb).map(|module| module.len()), Err("unpacked_too_large"));
     let honest = gzip(&[WASM, &vec![0; 30 << 20]].concat());
@@ -223,4 +226,55 @@ fn other_content_is_told_with_its_first_bytes() {
     }
     assert_eq!(run(b"\0asm\x0d\0\x01\0"), Err("wasm_version"));
     assert_eq!(run(&tar_of(&[("plugin.wasm", b"<html>")])), Err("not_wasm"));
+}
+
+#[test]
+fn another_file_before_plugin_wasm_does_not_spoil_it() {
+    let link = |path: &str| {
+        let mut bytes = tar_entry(path, tar::EntryType::Symlink);
+        bytes.truncate(bytes.len() - 1024);
+        bytes
+    };
+    let module = tar_of(&[("plugin.wasm", WASM)]);
+    for first in
+        [link("latest.wasm"), link("a/plugin.wasm"), tar_of(&[("a.wasm", b"some text")])[..1024].to_vec()]
+    {
+        assert_eq!(run(&[&first[..], &module].concat()).as_deref(), Ok(WASM));
+    }
+    assert_eq!(run(&tar_of(&[("c.wasm", b"\0asm\x0d\0\x01\0"), ("plugin.wasm", WASM)])).as_deref(), Ok(WASM));
+    assert_eq!(run(&tar_of(&[("a.wasm", b"some text"), ("README", b"")])), Err("not_wasm"));
+}
+
+#[test]
+fn what_a_layer_removes_is_hidden_in_those_below_and_nowhere_else() {
+    let lower = tar_of(&[("plugin.wasm", WASM)]);
+    for (upper, below) in [
+        (&[(".wh.plugin.wasm", &b""[..])][..], Err("no_plugin_wasm")),
+        (&[("./.wh..wh..opq", b""), ("etc/x", b"")], Err("no_plugin_wasm")),
+        (&[("old/.wh.plugin.wasm", b"")], Ok(WASM)),
+        (&[("etc/.wh..wh..opq", b"")], Ok(WASM)),
+        (&[("etc/x", b"")], Ok(WASM)),
+    ] {
+        let mut hidden = Hidden::default();
+        let mut out = Memory::default();
+        assert!(extract(&tar_of(upper)[..], &LIMITS, &mut hidden, &mut out).unwrap_err().is_other_content());
+        let got =
+            extract(&lower[..], &LIMITS, &mut hidden, &mut out).map(|()| &out.0[..]).map_err(|e| e.code());
+        assert_eq!(got, below, "{}", upper[0].0);
+    }
+    assert_eq!(
+        run(&tar_of(&[(".wh..wh..opq", b""), ("plugin.wasm", WASM)])).as_deref(),
+        Ok(WASM),
+        "its own is not"
+    );
+}
+
+#[test]
+fn names_from_an_archive_are_cleaned_and_few() {
+    let names: Vec<_> = (0..40).map(|n| format!("\u{1b}[2J{n}.wasm")).collect();
+    let files: Vec<_> = names.iter().map(|n| (n.as_str(), WASM)).collect();
+    let told = extract(&tar_of(&files)[..], &LIMITS, &mut Hidden::default(), &mut Memory::default())
+        .unwrap_err()
+        .to_string();
+    assert!(!told.contains('\u{1b}') && told.len() < 500, "{told}");
 }

@@ -12,7 +12,7 @@ pub struct Metadata<'a> {
     /// The version, as asked; empty where the URL has none.
     pub version: &'a str,
     /// The module.
-    #[serde(flatten)]
+    #[serde(serialize_with = "facts", flatten)]
     pub module: &'a Module,
     /// When the reference began to point to it, or the file was written.
     #[serde(serialize_with = "as_text")]
@@ -20,7 +20,19 @@ pub struct Metadata<'a> {
     /// The reference or file that it came from.
     pub reference: &'a str,
     /// The manifest's digest, where it came from a registry.
+    #[serde(rename = "digest")]
     pub manifest: Option<Digest>,
+}
+
+/// `digest` is the manifest's in all that we print; the module's own is `sha256`.
+fn facts<S: serde::Serializer>(module: &Module, serializer: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeMap;
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("sha256", &module.digest.hex())?;
+    map.serialize_entry("size", &module.size)?;
+    map.serialize_entry("md5", &module.md5)?;
+    map.serialize_entry("abi", &module.abi)?;
+    map.end()
 }
 
 fn as_text<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {

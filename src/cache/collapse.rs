@@ -50,6 +50,11 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// How much is being worked on.
+    pub fn len(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// True when nothing is being worked on.
     pub fn is_empty(&self) -> bool {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -68,6 +73,8 @@ where
         }
         let (tell, waiting) = watch::channel(None);
         running.insert(key.clone(), waiting.clone());
+        // A runtime that is shutting down drops the task at once, and with it what takes the key out again.
+        drop(running);
         // Made before the task: it takes the key out even when the task is never run.
         let leave = Leave { running: self.running.clone(), key };
         runtime.spawn(async move {

@@ -8,10 +8,14 @@ use crate::oci::manifest::ManifestError;
 use crate::record::Absence;
 use crate::registry::{Kind, RegistryError};
 use crate::store::StoreError;
+use std::path::Path;
 use std::time::Duration;
 
 /// The longest text of an error, in characters: a screen.
 const MOST_DETAIL: usize = 1000;
+
+/// The code of an error that room on the disk would mend.
+pub(super) const DISK_FULL: &str = "disk_full";
 
 /// The kinds that an answer is decided by. `server::refuse` maps each to a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,28 +108,41 @@ impl CacheError {
     }
 
     /// All candidates are absent.
-    pub fn absent(absences: &[(Reference, Absence)]) -> Self {
-        let tried: Vec<_> = absences
-            .iter()
-            .map(|(reference, absence)| match absence {
-                Absence::NotFound => format!("{reference} does not exist"),
-                Absence::Denied => format!("{reference} does not exist or is not for us"),
-            })
-            .collect();
-        let denied = absences.iter().find(|(_, absence)| *absence == Absence::Denied);
-        let (kind, code, about) = match denied {
-            Some((reference, _)) => (ErrorKind::Forbidden, "denied", Some(reference)),
-            None => (ErrorKind::NotFound, "not_found", absences.first().map(|(reference, _)| reference)),
+    pub(super) fn absent(absences: &[super::Absent]) -> Self {
+        let tell = |absent: &super::Absent| match (&absent.told, absent.absence) {
+            (Some(told), _) => told.detail.clone(),
+            (None, Absence::NotFound) => format!("{} does not exist", absent.reference),
+            (None, Absence::Denied) => format!("{} does not exist or is not for us", absent.reference),
         };
-        let error = Self::new(kind, code, format!("the registry was asked: {}", tried.join("; ")));
-        let error = match denied {
-            Some((reference, _)) => {
-                let host = reference.registry();
-                error.hint(format!("check the version; if it is private, set registry.hosts.{host}.username and password_file"))
-            }
-            None => error,
+        let told: Vec<_> = absences.iter().map(tell).collect();
+        let denied = absences.iter().find(|absent| absent.absence == Absence::Denied);
+        let (kind, code) = match denied {
+            Some(_) => (ErrorKind::Forbidden, "denied"),
+            None => (ErrorKind::NotFound, "not_found"),
         };
-        Self { reference: about.cloned(), ..error }
+        let about = denied.or(absences.first());
+        let hint =
+            about.and_then(|absent| absent.told.as_ref()).map(|told| told.hint.clone()).unwrap_or_default();
+        let error = Self::new(kind, code, told.join("; ")).hint(hint);
+        Self { reference: about.map(|absent| absent.reference.clone()), ..error }
+    }
+
+    /// Only what is held was wanted, and it is not (RFC 9111, section 5.2.1.7).
+    pub(super) fn not_held(plan: &crate::catalog::Plan) -> Self {
+        let error = Self::new(
+            ErrorKind::TimedOut,
+            "only_if_cached",
+            "it is not held, and the request forbids to fetch it",
+        );
+        Self { reference: plan.candidates.first().map(|candidate| candidate.reference.clone()), ..error }
+    }
+
+    /// Fetched, and gone again before it could be served.
+    pub(super) fn crowded_out(plan: &crate::catalog::Plan) -> Self {
+        let detail = "what was fetched was evicted or lost before it could be served";
+        let hint = "raise cache.disk if it is smaller than what is asked for at once";
+        let error = Self::new(ErrorKind::Overloaded, "crowded_out", detail).hint(hint);
+        Self { reference: plan.candidates.first().map(|candidate| candidate.reference.clone()), ..error }
     }
 
     /// A request waited as long as it may.
@@ -169,8 +186,14 @@ impl CacheError {
 
     /// A layer without a module.
     pub fn extract(reference: &Reference, error: ExtractError) -> Self {
+        let error = match error {
+            ExtractError::Io(e) => {
+                return Self::from(StoreError::io("unpacking into", Path::new("a draft"), e))
+                    .about(reference);
+            }
+            other => other,
+        };
         let kind = match &error {
-            ExtractError::Io(_) => ErrorKind::Overloaded,
             ExtractError::TooLarge(_) | ExtractError::Bomb(_) => ErrorKind::TooLarge,
             _ => ErrorKind::Unsupported,
         };
@@ -185,7 +208,7 @@ impl CacheError {
     }
 
     /// A local file that is no module.
-    pub fn bad_local_file(path: &std::path::Path, problem: &str) -> Self {
+    pub fn bad_local_file(path: &Path, problem: &str) -> Self {
         let detail = format!("the local file {} cannot be served: {problem}", path.display());
         let hint = "replace or remove the file; it wins over every registry as long as it is there";
         Self::new(ErrorKind::Unsupported, "bad_local_file", detail).hint(hint)
@@ -227,6 +250,7 @@ impl CacheError {
 
 impl From<StoreError> for CacheError {
     fn from(error: StoreError) -> Self {
-        Self::new(ErrorKind::Overloaded, "store", error.to_string()).hint(error.hint())
+        let code = if error.is_full() { DISK_FULL } else { "store" };
+        Self::new(ErrorKind::Overloaded, code, error.to_string()).hint(error.hint())
     }
 }

@@ -6,13 +6,60 @@
 use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
-use super::{Cache, Failure, Outcome};
+use super::{Absent, Cache, Failure, Outcome};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
+use crate::metrics::Metrics;
 use crate::oci::Reference;
-use crate::record::{Record, State};
+use crate::record::{Absence, Record, State};
 use crate::registry::Confirmation;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Fetches that wait for their turn at one registry. Beyond it they are refused: whoever asks for that much is not
+/// waiting for it.
+const MOST_WAITING: usize = 1000;
+
+/// Whom a fetch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// A request that waits.
+    Front,
+    /// Nobody yet: what is held is being confirmed.
+    Behind,
+}
+
+/// Turns, of each registry and lane: a registry that stalls holds up nobody but those who ask it, and what is merely
+/// confirmed holds up nobody at all.
+#[derive(Default)]
+pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Semaphore>>>);
+
+impl Lanes {
+    fn semaphore(&self, registry: &str, lane: Lane, at_once: usize) -> Arc<Semaphore> {
+        let behind = lane == Lane::Behind;
+        let turns = if behind { (at_once / 4).max(1) } else { at_once.max(1) };
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.entry((registry.to_owned(), behind)).or_insert_with(|| Arc::new(Semaphore::new(turns))).clone()
+    }
+}
+
+/// Counts a fetch as long as it runs, however it ends.
+struct Counted<'m>(&'m Metrics);
+
+impl<'m> Counted<'m> {
+    fn new(metrics: &'m Metrics) -> Self {
+        metrics.fills_in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fills_in_flight.dec();
+    }
+}
 
 impl Cache {
     /// Asks candidate after candidate; the reference that resolved.
@@ -24,33 +71,16 @@ impl Cache {
                 break;
             }
             let reference = &candidate.reference;
-            let now = self.parts.clock.now();
-            if let Some(record) = self.parts.store.record(reference) {
-                match &record.state {
-                    State::Present(present) => {
-                        if self.parts.store.holds(&present.module) {
-                            return Ok(reference.clone());
-                        }
-                    }
-                    State::Absent(absence)
-                        if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) =>
-                    {
-                        absences.push((reference.clone(), *absence));
-                        continue;
-                    }
-                    State::Absent(_) => {}
+            match self.look(reference).await {
+                Ok(Outcome::Present) => {
+                    self.keep_absences(&absences).await;
+                    return Ok(reference.clone());
                 }
-            }
-            if let Some(error) = self.remembered(reference, now) {
-                failed.get_or_insert((candidate.why, error));
-                continue;
-            }
-            let fetch = self.fetch(reference.clone());
-            match fetch.done().await {
-                Some(Ok(Outcome::Present)) => return Ok(reference.clone()),
-                Some(Ok(Outcome::Absent(absence))) => absences.push((reference.clone(), absence)),
-                Some(Err(error)) => drop(failed.get_or_insert((candidate.why, error))),
-                None => return Err(Arc::new(CacheError::internal("a fetch ended early"))),
+                Ok(Outcome::Absent(absence)) => {
+                    let told = self.remembered(reference, self.parts.clock.now());
+                    absences.push(Absent { reference: reference.clone(), absence, told });
+                }
+                Err(error) => drop(failed.get_or_insert((candidate.why, error))),
             }
         }
         match failed {
@@ -59,16 +89,49 @@ impl Cache {
         }
     }
 
-    /// Begins to confirm what of the plan is past its lifetime, up to the candidate that is served.
+    /// What is known of a reference, or comes of asking.
+    async fn look(self: &Arc<Self>, reference: &Reference) -> Result<Outcome, Arc<CacheError>> {
+        let now = self.parts.clock.now();
+        if let Some(record) = self.parts.store.record(reference) {
+            match &record.state {
+                State::Present(present) if self.parts.store.holds(&present.module) => {
+                    return Ok(Outcome::Present);
+                }
+                State::Absent(absence)
+                    if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) =>
+                {
+                    return Ok(Outcome::Absent(*absence));
+                }
+                _ => {}
+            }
+        }
+        if let Some(error) = self.remembered(reference, now) {
+            return error.absence().map(Outcome::Absent).ok_or(error);
+        }
+        let ended = self.fetch(reference.clone(), Lane::Front).done().await;
+        ended.unwrap_or_else(|| Err(Arc::new(CacheError::internal("a fetch ended early"))))
+    }
+
+    /// Writes down what does not exist, once something behind it was found: when the registry is silent later, this is
+    /// what lets the other one answer. An absence with nothing behind it is remembered in memory alone.
+    async fn keep_absences(&self, absences: &[Absent]) {
+        for Absent { reference, absence, .. } in absences {
+            if self.parts.store.record(reference).is_none() {
+                self.write(reference, State::Absent(*absence)).await;
+            }
+        }
+    }
+
+    /// Begins to confirm what of the plan is past its lifetime or not known, up to the candidate that is served.
     pub(super) fn revalidate_behind(self: &Arc<Self>, plan: &Plan, serving: &Reference) {
         let now = self.parts.clock.now();
         for candidate in &plan.candidates {
             let reference = &candidate.reference;
-            if let Some(record) = self.parts.store.record(reference)
-                && matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_))
-                && self.remembered(reference, now).is_none()
-            {
-                let _ = self.fetch(reference.clone());
+            let record = self.parts.store.record(reference);
+            let is_fresh =
+                |record: &Record| matches!(self.parts.lifetimes.judge(record, now), Freshness::Fresh(_));
+            if !record.is_some_and(|record| is_fresh(&record)) && self.remembered(reference, now).is_none() {
+                let _ = self.fetch(reference.clone(), Lane::Behind);
             }
             if reference == serving {
                 break;
@@ -77,105 +140,130 @@ impl Cache {
     }
 
     /// One fetch of a reference, whoever wants it.
-    fn fetch(self: &Arc<Self>, reference: Reference) -> Waiting<Result<Outcome, Arc<CacheError>>> {
+    fn fetch(
+        self: &Arc<Self>,
+        reference: Reference,
+        lane: Lane,
+    ) -> Waiting<Result<Outcome, Arc<CacheError>>> {
         let cache = self.clone();
         let key = reference.clone();
-        self.fills.join(&self.parts.runtime, key, async move { cache.fetch_now(&reference).await }).0
+        self.fills.join(&self.parts.runtime, key, async move { cache.fetch_now(&reference, lane).await }).0
     }
 
-    pub(super) async fn fetch_now(
+    async fn fetch_now(
         self: &Arc<Self>,
         reference: &Reference,
+        lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        let _slot = self.slots.acquire().await;
+        let Some(_turn) = self.turn(reference, lane).await else {
+            let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());
+            let error =
+                CacheError::new(super::ErrorKind::Overloaded, "too_many_fetches", detail).about(reference);
+            return Err(Arc::new(error));
+        };
         let known = parts.store.record(reference);
-        parts.metrics.fills_in_flight.inc();
+        let counted = Counted::new(&parts.metrics);
         let begun = parts.clock.now();
         let progress = self.progress.begin(reference);
-        let result = match tokio::time::timeout(
-            parts.config.timeout,
-            self.update(reference, known.as_deref(), &progress),
-        )
-        .await
-        {
+        let update = self.update(reference, known.as_deref(), &progress);
+        let result = match tokio::time::timeout(parts.config.timeout, update).await {
             Ok(result) => result,
             Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
         };
-        parts.metrics.fills_in_flight.dec();
+        drop(counted);
         let took = parts.clock.now().since(begun);
         parts.metrics.fill_duration.observe(took.as_secs_f64());
         let label = match &result {
-            Ok((_, label)) => label,
+            Ok(label) => label,
             Err(error) => error.code,
         };
         parts.metrics.fills.with_label_values(&[reference.registry(), label]).inc();
         match result {
-            Ok((outcome, result)) => {
+            Ok(result) => {
                 self.failures.invalidate(reference);
                 tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
-                Ok(outcome)
+                Ok(Outcome::Present)
             }
-            Err(error) => {
-                tracing::warn!(%reference, code = error.code, error = error.detail, hint = error.hint, "not fetched");
-                let lifetime = error.remembered_for(&parts.lifetimes);
-                let error = Arc::new(error);
-                let until = parts.clock.now().plus(lifetime);
-                self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
-                Err(error)
-            }
+            Err(error) => self.note_failure(reference, known.as_deref(), error, took).await,
         }
     }
 
-    /// Confirms or fetches a reference and writes down what is known of it then.
+    /// A turn at the reference's registry; `None` when too many wait for one.
+    async fn turn(&self, reference: &Reference, lane: Lane) -> Option<OwnedSemaphorePermit> {
+        let at_once = self.parts.config.at_once;
+        let semaphore = self.lanes.semaphore(reference.registry(), lane, at_once);
+        if self.fills.len() > MOST_WAITING && semaphore.available_permits() == 0 {
+            return None;
+        }
+        semaphore.acquire_owned().await.ok()
+    }
+
+    /// Remembers a failure for its lifetime. What was served once is not taken away by a registry that forgot it; of
+    /// anything else "not found" and "denied" are an absence.
+    async fn note_failure(
+        &self,
+        reference: &Reference,
+        known: Option<&Record>,
+        error: CacheError,
+        took: Duration,
+    ) -> Result<Outcome, Arc<CacheError>> {
+        let parts = &self.parts;
+        let is_held =
+            known.and_then(Record::present).is_some_and(|present| parts.store.holds(&present.module));
+        let absence: Option<Absence> = error.absence().filter(|_| !is_held);
+        let (code, millis) = (error.code, took.as_millis() as u64);
+        match absence {
+            Some(_) => {
+                tracing::info!(%reference, result = code, millis, detail = error.detail, "asked the registry")
+            }
+            None => {
+                tracing::warn!(%reference, code, millis, error = error.detail, hint = error.hint, "not fetched")
+            }
+        }
+        let until = parts.clock.now().plus(error.remembered_for(&parts.lifetimes));
+        let error = Arc::new(error);
+        self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
+        match absence {
+            Some(absence) => {
+                // One that is kept is kept up to date.
+                if parts.store.record(reference).is_some() {
+                    self.write(reference, State::Absent(absence)).await;
+                }
+                Ok(Outcome::Absent(absence))
+            }
+            None => Err(error),
+        }
+    }
+
+    /// Confirms or fetches a reference and writes down what it resolves to.
     async fn update(
         &self,
         reference: &Reference,
         known: Option<&Record>,
         progress: &Progress,
-    ) -> Result<(Outcome, &'static str), CacheError> {
+    ) -> Result<&'static str, CacheError> {
         let parts = &self.parts;
-        let present = known.and_then(Record::present);
-        let mut usable = false;
+        let present = known.and_then(Record::present).filter(|present| parts.store.holds(&present.module));
         if let Some(present) = present {
-            usable = parts.store.holds(&present.module);
-            if usable
-                && parts
-                    .registry
-                    .confirm(reference, &present.manifest)
-                    .await
-                    .map_err(|e| CacheError::registry(reference, e))?
-                    == Confirmation::Same
-            {
+            let confirmed = parts.registry.confirm(reference, &present.manifest).await;
+            if confirmed.map_err(|e| CacheError::registry(reference, e))? == Confirmation::Same {
                 self.write(reference, State::Present(present.clone())).await;
-                return Ok((Outcome::Present, "unchanged"));
+                return Ok("unchanged");
             }
         }
-        let usable = present.filter(|_| usable);
-        match fill::fill(parts, reference, usable, progress).await {
-            Ok(mut new) => {
-                if let Some(old) = present {
-                    if old.manifest != new.manifest {
-                        parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();
-                        tracing::warn!(%reference, from = %old.manifest, to = %new.manifest, "the tag has moved");
-                    }
-                    if old.module.digest == new.module.digest {
-                        new.since = old.since;
-                    }
-                }
-                self.write(reference, State::Present(new)).await;
-                Ok((Outcome::Present, "ok"))
+        let mut new = fill::fill(parts, reference, present, progress).await?;
+        if let Some(old) = present {
+            if old.manifest != new.manifest {
+                parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();
+                tracing::warn!(%reference, from = %old.manifest, to = %new.manifest, "the tag has moved");
             }
-            // What was served once is not taken away by a registry that forgot it.
-            Err(error) if present.is_some() => Err(error),
-            Err(error) => match error.absence() {
-                Some(absence) => {
-                    self.write(reference, State::Absent(absence)).await;
-                    Ok((Outcome::Absent(absence), error.code))
-                }
-                None => Err(error),
-            },
+            if old.module.digest == new.module.digest {
+                new.since = old.since;
+            }
         }
+        self.write(reference, State::Present(new)).await;
+        Ok("ok")
     }
 
     /// Keeps a record. When that fails it holds as long as this process does.

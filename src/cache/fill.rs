@@ -4,7 +4,7 @@
 //! that was asked for, the layer against the manifest's digest and size, the module's first bytes, and only then is it
 //! admitted under its own digest. Until then all bytes are in drafts that nobody else can see.
 
-use super::error::CacheError;
+use super::error::{CacheError, DISK_FULL};
 use super::{ErrorKind, Parts};
 use crate::artifact::extract::{self, Hidden, Sink};
 use crate::artifact::{Limits, select};
@@ -65,8 +65,29 @@ impl Drop for Progress {
 }
 
 /// Fetches `reference`. `usable` is what it resolved to before, where those bytes are still good: when the manifest is
-/// the same, nothing more is fetched.
+/// the same, nothing more is fetched. On a disk that is full before its limit, room is made once.
 pub async fn fill(
+    parts: &Parts,
+    reference: &Reference,
+    usable: Option<&Present>,
+    progress: &Progress,
+) -> Result<Present, CacheError> {
+    match try_fill(parts, reference, usable, progress).await {
+        Err(error) if error.code == DISK_FULL => {
+            parts.metrics.store_errors.inc();
+            // Layer, module, and as much again for the next.
+            let bytes = progress.counters.expected.load(Ordering::Relaxed).max(1 << 20) * 8;
+            if !parts.store.make_room(bytes).await {
+                return Err(error);
+            }
+            tracing::warn!(%reference, "the disk is full below its limit; room was made");
+            try_fill(parts, reference, usable, progress).await
+        }
+        other => other,
+    }
+}
+
+async fn try_fill(
     parts: &Parts,
     reference: &Reference,
     usable: Option<&Present>,
@@ -173,6 +194,8 @@ async fn module(
     let limits = parts.limits;
     let expected = layer.digest;
     let about = reference.clone();
+    // Decoders are where memory goes.
+    let _turn = parts.unpacking.acquire().await;
     let unpacked = tokio::task::spawn_blocking(move || {
         let mut hidden = hidden;
         (unpack(draft, out, &expected, &limits, &about, &mut hidden), hidden)

@@ -3,8 +3,9 @@
 //! 1. **Overlay.** A local file of that name and version is the answer.
 //! 2. **Known.** The candidates' records are looked at in order. The first that resolves is the answer: fresh, or stale
 //!    and confirmed behind the request. An absence passes on to the next candidate; an absence past its lifetime does
-//!    too, as long as something behind it is held, and is asked about behind the request. A failure of a moment ago is
-//!    the answer where nothing is held.
+//!    too, as long as something behind it is held, and is asked about behind the request. So does a candidate of which
+//!    nothing is known, but only to others of its own step. A failure of a moment ago is the answer where nothing is
+//!    held.
 //! 3. **Unknown.** The candidates are asked, by one task for any number of requests. The request waits for it so long
 //!    (`fill.hold`) and then says that it is pending; the task goes on.
 //!
@@ -41,9 +42,15 @@ use tokio::sync::Semaphore;
 
 pub use error::{CacheError, ErrorKind};
 
+/// Layers that are unpacked at once. A zstd layer may take 32 MiB for its window, and two cores do two at a time.
+pub const UNPACKING: usize = 2;
+
 /// Failures that are remembered at once. Beyond it the least recently used are forgotten, which costs a request to a
 /// registry.
 const REMEMBERED_FAILURES: u64 = 10_000;
+
+/// How often a request asks anew for what was fetched and lost again before it was served.
+const ATTEMPTS: usize = 3;
 
 /// Settings of fetching.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -55,7 +62,7 @@ pub struct Config {
     /// Longest time of a fetch.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-    /// Most fetches at once; others wait their turn.
+    /// Most fetches at once from one registry; others wait their turn.
     pub at_once: usize,
 }
 
@@ -77,6 +84,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Where fetches run. It must outlive requests.
     pub runtime: Handle,
+    /// Layers that are unpacked at once; see [`UNPACKING`].
+    pub unpacking: Semaphore,
 }
 
 /// See the module's text.
@@ -85,7 +94,7 @@ pub struct Cache {
     walks: Collapse<Vec<Reference>, Result<Reference, Arc<CacheError>>>,
     fills: Collapse<Reference, Result<Outcome, Arc<CacheError>>>,
     failures: moka::sync::Cache<Reference, Failure>,
-    slots: Arc<Semaphore>,
+    lanes: fetch::Lanes,
     progress: fill::Board,
 }
 
@@ -141,6 +150,15 @@ pub enum Origin {
     Overlay(PathBuf),
 }
 
+/// Whether registries may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// As far as it takes.
+    Allowed,
+    /// Only what is held is wanted.
+    Forbidden,
+}
+
 /// What a request needs of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
@@ -148,6 +166,13 @@ enum Need {
     Bytes,
     /// Only what is known of it; nothing is read.
     Facts,
+}
+
+/// A candidate that a registry does not have, and what it said.
+struct Absent {
+    reference: Reference,
+    absence: Absence,
+    told: Option<Arc<CacheError>>,
 }
 
 /// What the records say of a plan.
@@ -160,14 +185,13 @@ enum Known {
 impl Cache {
     /// Makes a cache of its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(parts.config.at_once.max(1)));
         let failures = moka::sync::Cache::new(REMEMBERED_FAILURES);
         Arc::new(Self {
             parts,
             walks: Collapse::default(),
             fills: Collapse::default(),
             failures,
-            slots,
+            lanes: fetch::Lanes::default(),
             progress: fill::Board::default(),
         })
     }
@@ -191,8 +215,13 @@ impl Cache {
     ///
     /// # Errors
     /// Why there is none; see [`ErrorKind`]. `Pending` when it is still being fetched.
-    pub async fn get(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Served, Arc<CacheError>> {
-        let (found, body) = self.find(name, plan, Need::Bytes).await?;
+    pub async fn get(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+        ask: Ask,
+    ) -> Result<Served, Arc<CacheError>> {
+        let (found, body) = self.find(name, plan, Need::Bytes, ask).await?;
         let body =
             body.ok_or_else(|| Arc::new(CacheError::internal("bytes were asked for and are not here")))?;
         Ok(Served { body, found })
@@ -202,17 +231,24 @@ impl Cache {
     ///
     /// # Errors
     /// As [`Cache::get`].
-    pub async fn facts(self: &Arc<Self>, name: &PluginName, plan: &Plan) -> Result<Found, Arc<CacheError>> {
-        self.find(name, plan, Need::Facts).await.map(|(found, _)| found)
+    pub async fn facts(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+        ask: Ask,
+    ) -> Result<Found, Arc<CacheError>> {
+        self.find(name, plan, Need::Facts, ask).await.map(|(found, _)| found)
     }
 
-    async fn find(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
-        if let Some(local) = self.local(name, plan, None, need).await? {
+    async fn find(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need, ask: Ask) -> Answer {
+        // With no registry to ask, nothing stands between a request and a later step's local file.
+        let reached = if plan.candidates.is_empty() { Why::Fallback } else { Why::Exact };
+        if let Some(local) = self.local(name, plan, reached, need).await? {
             return Ok(local);
         }
         match self.known(plan) {
             Known::Held { reference, record, why } => {
-                if let Some(local) = self.local(name, plan, Some(why), need).await? {
+                if let Some(local) = self.local(name, plan, why, need).await? {
                     return Ok(local);
                 }
                 self.revalidate_behind(plan, &reference);
@@ -222,6 +258,9 @@ impl Cache {
             }
             Known::Failed(error) => return Err(error),
             Known::Unknown => {}
+        }
+        if ask == Ask::Forbidden {
+            return Err(Arc::new(CacheError::not_held(plan)));
         }
         if need == Need::Bytes {
             self.parts.metrics.lookups.with_label_values(&["upstream"]).inc();
@@ -235,13 +274,13 @@ impl Cache {
         &self,
         name: &PluginName,
         plan: &Plan,
-        reached: Option<Why>,
+        reached: Why,
         need: Need,
     ) -> Result<Option<(Found, Option<Body>)>, Arc<CacheError>> {
         // A second time when the file is replaced in between.
         for _ in 0..2 {
             let index = self.parts.store.overlay();
-            let fitting = plan.versions.iter().filter(|(_, why)| *why <= reached.unwrap_or(Why::Exact));
+            let fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
             let mut entries =
                 fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, *why)));
             let Some((entry, why)) = entries.next() else {
@@ -280,37 +319,40 @@ impl Cache {
     /// What the records and the remembered failures say of the plan; nothing is asked.
     fn known(&self, plan: &Plan) -> Known {
         let now = self.parts.clock.now();
-        let mut failed: Option<(Why, Arc<CacheError>)> = None;
+        // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
+        let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
         let mut absences = Vec::new();
         let mut doubtful = false;
         for candidate in &plan.candidates {
-            if let Some((step, error)) = &failed
-                && *step != candidate.why
-            {
-                return Known::Failed(error.clone());
+            if blocked.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
+                break;
             }
-            match self.parts.store.record(&candidate.reference) {
-                Some(record) => match record.state {
+            let reference = &candidate.reference;
+            let remembered = self.remembered(reference, now);
+            match (self.parts.store.record(reference), remembered) {
+                (Some(record), remembered) => match record.state {
                     State::Present(_) => {
-                        return Known::Held {
-                            reference: candidate.reference.clone(),
-                            record,
-                            why: candidate.why,
-                        };
+                        return Known::Held { reference: reference.clone(), record, why: candidate.why };
                     }
                     State::Absent(absence) => {
                         doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
-                        absences.push((candidate.reference.clone(), absence));
+                        absences.push(Absent { reference: reference.clone(), absence, told: remembered });
                     }
                 },
-                None => match self.remembered(&candidate.reference, now) {
-                    Some(error) => drop(failed.get_or_insert((candidate.why, error))),
-                    None => return Known::Unknown,
+                (None, Some(error)) => match error.absence() {
+                    Some(absence) => {
+                        absences.push(Absent { reference: reference.clone(), absence, told: Some(error) });
+                    }
+                    None if matches!(blocked, Some((_, None))) => {}
+                    None => drop(blocked.get_or_insert((candidate.why, Some(error)))),
                 },
+                // Unknown: only something held of the same step can still be the answer.
+                (None, None) => blocked = Some((candidate.why, None)),
             }
         }
-        match failed {
-            Some((_, error)) => Known::Failed(error),
+        match blocked {
+            Some((_, Some(error))) => Known::Failed(error),
+            Some((_, None)) => Known::Unknown,
             None if doubtful || absences.is_empty() => Known::Unknown,
             None => Known::Failed(Arc::new(CacheError::absent(&absences))),
         }
@@ -358,35 +400,43 @@ impl Cache {
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
     async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
-        let key = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
-        let cache = self.clone();
-        let work = plan.clone();
-        let (waiting, collapsed) =
-            self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work).await });
-        if collapsed {
-            self.parts.metrics.fills_collapsed.inc();
-        }
         let first = plan.candidates.first().map(|candidate| candidate.reference.clone());
-        let reference = match tokio::time::timeout(self.parts.config.hold, waiting.done()).await {
-            Ok(Some(result)) => result?,
-            Ok(None) => return Err(Arc::new(CacheError::internal("the fetch ended early"))),
-            Err(_) => return Err(Arc::new(CacheError::pending(self.parts.config.hold, first))),
-        };
-        let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
-        if let Some(local) = self.local(name, plan, Some(why), need).await? {
-            return Ok(local);
-        }
-        let lost = || Arc::new(CacheError::internal("what was just fetched is gone again"));
-        let record = self.parts.store.record(&reference).ok_or_else(lost)?;
-        let present = record.present().ok_or_else(lost)?;
-        let body = match need {
-            Need::Facts => None,
-            Need::Bytes => {
-                let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
-                Some(body.ok_or_else(lost)?.0)
+        let hold = self.parts.config.hold;
+        let pending = || Arc::new(CacheError::pending(hold, first.clone()));
+        tokio::time::timeout(hold, self.ask_until_held(name, plan, need))
+            .await
+            .unwrap_or_else(|_| Err(pending()))
+    }
+
+    async fn ask_until_held(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
+        // Again when what was fetched is gone before it could be taken: evicted by others, or found damaged on disk.
+        for _ in 0..ATTEMPTS {
+            let key = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
+            let cache = self.clone();
+            let work = plan.clone();
+            let (waiting, collapsed) =
+                self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work).await });
+            if collapsed {
+                self.parts.metrics.fills_collapsed.inc();
             }
-        };
-        Ok((found(&reference, present, why, CacheStatus::Miss { collapsed }), body))
+            let early = || Arc::new(CacheError::internal("the fetch ended early"));
+            let reference = waiting.done().await.ok_or_else(early)??;
+            let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
+            if let Some(local) = self.local(name, plan, why, need).await? {
+                return Ok(local);
+            }
+            let Some(record) = self.parts.store.record(&reference) else { continue };
+            let Some(present) = record.present() else { continue };
+            let status = CacheStatus::Miss { collapsed };
+            if need == Need::Facts {
+                return Ok((found(&reference, present, why, status), None));
+            }
+            let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
+            if let Some((body, _)) = body {
+                return Ok((found(&reference, present, why, status), Some(body)));
+            }
+        }
+        Err(Arc::new(CacheError::crowded_out(plan)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where registry, store, clock and cache meet.
 
-use crate::cache::{Cache, Parts};
+use crate::cache::{self, Cache, Parts};
 use crate::catalog::Catalog;
 use crate::catalog::patterns::Pattern;
 use crate::clock::{Clock, SystemClock};
@@ -129,6 +129,7 @@ pub fn assemble(
         lifetimes: config.lifetimes,
         limits: config.limits,
         runtime,
+        unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
     });
     Ok(Assembled { cache, catalog: Arc::new(read.catalog), patterns: read.patterns, overlay, metrics, clock })
 }

@@ -1,7 +1,7 @@
 //! `larder get`: one plugin by the same road, without a server.
 
 use super::{assemble, exit, report};
-use crate::cache::{Cache, CacheError, ErrorKind, Origin, Served};
+use crate::cache::{Ask, Cache, CacheError, ErrorKind, Origin, Served};
 use crate::config::{Config, Loaded};
 use crate::oci::Digest;
 use crate::plugin::{PluginName, Request, Version};
@@ -80,7 +80,7 @@ impl Get {
             return fail(exit::NOINPUT, &format!("'{}' is not in the catalog", self.name), &hint);
         }
         let shown = tokio::spawn(show(parts.cache.clone()));
-        let got = parts.cache.get(&self.name, &plan).await;
+        let got = parts.cache.get(&self.name, &plan, Ask::Allowed).await;
         shown.abort();
         let _ = shown.await;
         match got {

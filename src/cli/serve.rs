@@ -66,7 +66,6 @@ pub fn run(loaded: &Loaded) -> ExitCode {
         cache: parts.cache.clone(),
         catalog: parts.catalog.clone(),
         patterns: parts.patterns.clone(),
-        started: parts.clock.now(),
     }));
     let store = parts.cache.store().clone();
     let admin = app(Face::Admin(Admin {

@@ -9,8 +9,15 @@ use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMO
 pub struct Validators<'a> {
     /// A strong entity tag with its quotes.
     pub etag: &'a str,
-    /// `Last-Modified`.
-    pub modified: Timestamp,
+    /// `Last-Modified`, where there is one.
+    pub modified: Option<Timestamp>,
+}
+
+impl Validators<'_> {
+    /// HTTP's dates have whole seconds.
+    fn seconds(&self) -> Option<u64> {
+        self.modified.map(|modified| modified.millis() / 1000)
+    }
 }
 
 /// What a request's preconditions ask for.
@@ -25,13 +32,16 @@ pub enum Verdict {
 }
 
 /// Judges the preconditions of a GET or HEAD in the order of RFC 9110, section 13.2.2. Malformed ones are ignored.
+///
+/// `If-Modified-Since` is a match only when it is exactly the time that we gave: a file that is replaced by one with an
+/// older time is another one all the same, and an answer too many harms nobody.
 pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Verdict {
     if headers.contains_key(IF_MATCH) {
         if !any_tag(headers, IF_MATCH, |tag| tag == "*" || tag == validators.etag) {
             return Verdict::Failed;
         }
     } else if let Some(since) = date(headers, IF_UNMODIFIED_SINCE)
-        && validators.modified.millis() / 1000 > since
+        && validators.seconds().is_some_and(|modified| modified > since)
     {
         return Verdict::Failed;
     }
@@ -40,7 +50,7 @@ pub fn judge(headers: &HeaderMap, validators: Validators<'_>) -> Verdict {
         return if any_tag(headers, IF_NONE_MATCH, weak) { Verdict::NotModified } else { Verdict::Proceed };
     }
     match date(headers, IF_MODIFIED_SINCE) {
-        Some(since) if validators.modified.millis() / 1000 <= since => Verdict::NotModified,
+        Some(since) if validators.seconds() == Some(since) => Verdict::NotModified,
         _ => Verdict::Proceed,
     }
 }
@@ -51,7 +61,7 @@ pub fn range_applies(headers: &HeaderMap, validators: Validators<'_>) -> bool {
         None => true,
         Some(tag) if tag.starts_with('"') => tag == validators.etag,
         Some(tag) if tag.starts_with("W/") => false,
-        Some(_) => date(headers, IF_RANGE) == Some(validators.modified.millis() / 1000),
+        Some(_) => validators.seconds().is_some() && date(headers, IF_RANGE) == validators.seconds(),
     }
 }
 
@@ -89,10 +99,11 @@ mod tests {
 
     const ETAG: &str = "\"sha256:aa\"";
     const DATE: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
+    const LATER: &str = "Tue, 14 Nov 2023 22:13:21 GMT";
     const EARLIER: &str = "Tue, 14 Nov 2023 22:13:19 GMT";
 
     fn validators() -> Validators<'static> {
-        Validators { etag: ETAG, modified: Timestamp::from_millis(1_700_000_000_500) }
+        Validators { etag: ETAG, modified: Some(Timestamp::from_millis(1_700_000_000_500)) }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -127,6 +138,7 @@ mod tests {
     fn dates_count_in_whole_seconds_and_garbage_is_ignored() {
         assert_eq!(verdict(&[("if-modified-since", DATE)]), Verdict::NotModified);
         assert_eq!(verdict(&[("if-modified-since", EARLIER)]), Verdict::Proceed);
+        assert_eq!(verdict(&[("if-modified-since", LATER)]), Verdict::Proceed, "not ours");
         assert_eq!(verdict(&[("if-modified-since", "yesterday")]), Verdict::Proceed);
         assert_eq!(verdict(&[("if-unmodified-since", EARLIER)]), Verdict::Failed);
         assert_eq!(verdict(&[("if-unmodified-since", DATE)]), Verdict::Proceed);

@@ -5,7 +5,7 @@ use super::admin::Admin;
 use super::data::Data;
 use super::guard::{self, Head};
 use super::listen::Drain;
-use super::respond::{Answer, Content};
+use super::respond::{Answer, Asked, Content};
 use super::{Config, refuse};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -13,6 +13,7 @@ use crate::store::Body;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::header::RANGE;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -52,6 +53,15 @@ pub struct Connection {
     pub used: AtomicBool,
 }
 
+/// What is to be sent of a file.
+struct FilePart {
+    file: ModuleFile,
+    first: u64,
+    last: u64,
+    digest: Digest,
+    asked: Box<Asked>,
+}
+
 #[async_trait]
 impl HttpServerApp for Connection {
     async fn process_new_http(
@@ -67,9 +77,16 @@ impl HttpServerApp for Connection {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
-                let error = crate::oci::error_code::shown(&error.to_string());
-                tracing::info!(target: "access", peer = %self.peer, status = 400, error, "no HTTP request");
-                let _ = session.respond_error(400).await;
+                // Never the error's own text: it quotes what was sent, credentials too.
+                let (status, error) = if error.to_string().contains("header larger than") {
+                    (431, "header too large")
+                } else {
+                    (400, "no HTTP")
+                };
+                tracing::info!(target: "access", peer = %self.peer, status, error, "malformed request");
+                let status_text = status.to_string();
+                self.app.metrics.requests.with_label_values(&["none", status_text.as_str(), "none"]).inc();
+                let _ = session.respond_error(status).await;
                 return None;
             }
         }
@@ -145,8 +162,9 @@ impl Connection {
             Content::Module { body: Body::Memory(bytes), first, last, .. } => {
                 bytes.slice(first as usize..last as usize + 1)
             }
-            Content::Module { body: Body::File(file), first, last, digest } => {
-                return self.write_file(session, file, first, last, &digest).await;
+            Content::Module { body: Body::File(file), first, last, digest, asked } => {
+                let part = FilePart { file, first, last, digest, asked };
+                return self.write_file(session, part).await;
             }
         };
         let length = bytes.len() as u64;
@@ -159,28 +177,31 @@ impl Connection {
         }
     }
 
-    /// Sends a file piece by piece, each checked before it leaves.
-    async fn write_file(
-        &self,
-        session: &mut ServerSession,
-        file: ModuleFile,
-        first: u64,
-        last: u64,
-        digest: &Digest,
-    ) -> (u64, bool) {
+    /// Sends a file piece by piece, each checked before it leaves. When one proves damaged the answer goes on from another
+    /// copy of the same module, if there is one to be had.
+    async fn write_file(&self, session: &mut ServerSession, part: FilePart) -> (u64, bool) {
+        let FilePart { mut file, first, last, digest, asked } = part;
         let piece_bytes = PIECE_BYTES as u64;
         let mut sent = 0;
-        for index in first / piece_bytes..=last / piece_bytes {
+        let mut replaced = false;
+        let mut index = first / piece_bytes;
+        while index <= last / piece_bytes {
             let reader = file.clone();
             let read = tokio::task::spawn_blocking(move || reader.piece(index as usize)).await;
             let piece = match read.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
                 Ok(piece) => piece,
                 Err(error) => {
-                    tracing::error!(%digest, %error, "an answer is cut off: the module is damaged");
-                    if let Face::Data(data) = &self.app.face {
-                        data.cache.store().damaged(digest, error).await;
-                    }
-                    return (sent, false);
+                    tracing::error!(%digest, %error, "a module proved damaged while it was sent");
+                    let another = match &self.app.face {
+                        Face::Data(data) if !replaced => {
+                            data.another_copy(&digest, &file, error, &asked).await
+                        }
+                        _ => None,
+                    };
+                    let Some(another) = another else { return (sent, false) };
+                    file = another;
+                    replaced = true;
+                    continue;
                 }
             };
             let start = index * piece_bytes;
@@ -192,6 +213,7 @@ impl Connection {
                 return (sent, false);
             }
             sent += length;
+            index += 1;
         }
         (sent, true)
     }
@@ -211,6 +233,14 @@ impl App {
         match checked {
             Err(rejected) => (refuse::rejected(headers, &rejected), "none", false),
             Ok(accepted) => {
+                // RFC 9110, section 14.2: a range is for GET alone.
+                let without_range =
+                    (head.method == http::Method::HEAD && headers.contains_key(RANGE)).then(|| {
+                        let mut headers = headers.clone();
+                        headers.remove(RANGE);
+                        headers
+                    });
+                let headers = without_range.as_ref().unwrap_or(headers);
                 let (answer, label) = match &self.face {
                     Face::Admin(admin) => (admin.answer(headers, &accepted), "health"),
                     Face::Data(data) => data.answer(headers, &accepted).await,

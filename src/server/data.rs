@@ -3,15 +3,17 @@
 use super::guard::Accepted;
 use super::listing::{self, Listing};
 use super::refuse;
-use super::respond::{self, Answer};
+use super::respond::{self, Answer, Asked};
 use super::route::{self, Route};
 use crate::artifact::metadata_txt::{self, Metadata};
-use crate::cache::{Cache, CacheError, Origin};
+use crate::cache::{Ask, Cache, CacheError, Origin};
 use crate::catalog::patterns::Pattern;
 use crate::catalog::{Catalog, Plan, Why};
-use crate::clock::Timestamp;
+use crate::oci::Digest;
 use crate::plugin::{Request, Version};
-use http::HeaderMap;
+use crate::store::{Body, ModuleFile};
+use http::header::{CACHE_CONTROL, VARY};
+use http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 
 /// What answers plugin requests.
@@ -22,8 +24,6 @@ pub struct Data {
     pub catalog: Arc<Catalog>,
     /// Which paths are modules.
     pub patterns: Vec<Pattern>,
-    /// When this process began, as the age of listings.
-    pub started: Timestamp,
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -63,7 +63,7 @@ impl Data {
             }
             Route::Inventory => {
                 let text = serde_json::to_string_pretty(&self.listing().inventory()).unwrap_or_default();
-                respond::small(headers, JSON, text + "\n", self.started)
+                respond::small(headers, JSON, text + "\n", None)
             }
             Route::Module(request) => self.module(headers, &request).await,
             Route::Metadata(request, json) => self.metadata(headers, &request, json).await,
@@ -77,19 +77,45 @@ impl Data {
     }
 
     fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
-        if listing::wants_json(headers) {
+        let mut answer = if listing::wants_json(headers) {
             let text = serde_json::to_string_pretty(&items).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", self.started)
+            respond::small(headers, JSON, text + "\n", None)
         } else {
-            respond::small(headers, HTML, listing::html(path, &items), self.started)
+            respond::small(headers, HTML, listing::html(path, &items), None)
+        };
+        answer.headers.insert(VARY, HeaderValue::from_static("accept"));
+        answer
+    }
+
+    fn nearest(&self, request: &Request) -> Vec<String> {
+        if self.catalog.lists(request.name.as_str()) {
+            return Vec::new();
         }
+        self.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect()
+    }
+
+    fn versions(&self, request: &Request) -> Vec<String> {
+        self.listing().versions(&request.name).iter().map(ToString::to_string).collect()
     }
 
     fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
-        let nearest =
-            self.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect();
-        refuse::unknown(headers, request, self.catalog.lists(request.name.as_str()), versions, nearest)
+        refuse::unknown(headers, request, self.versions(request), self.nearest(request))
+    }
+
+    /// Another copy of a module that proved damaged while it was sent.
+    pub async fn another_copy(
+        &self,
+        digest: &Digest,
+        file: &ModuleFile,
+        problem: std::io::Error,
+        asked: &Asked,
+    ) -> Option<ModuleFile> {
+        self.cache.store().damaged(digest, file, problem).await;
+        let served = self.cache.get(&asked.name, &asked.plan, Ask::Allowed).await.ok()?;
+        match served.body {
+            Body::File(file) if served.found.module.digest == *digest => Some(file),
+            _ => None,
+        }
     }
 
     /// What may answer; `None` when no rule and no local file does.
@@ -108,9 +134,10 @@ impl Data {
         let Some(plan) = self.plan(request) else {
             return self.unknown(headers, request);
         };
-        match self.cache.get(&request.name, &plan).await {
+        match self.cache.get(&request.name, &plan, ask(headers)).await {
             Ok(served) => {
-                respond::module(headers, served, matches!(request.version, Some(Version::Digest(_))))
+                let asked = Asked { name: request.name.clone(), plan };
+                respond::module(headers, served, asked, matches!(request.version, Some(Version::Digest(_))))
             }
             Err(error) => self.refused(headers, request, &error),
         }
@@ -120,7 +147,7 @@ impl Data {
         let Some(plan) = self.plan(request) else {
             return self.unknown(headers, request);
         };
-        let found = match self.cache.facts(&request.name, &plan).await {
+        let found = match self.cache.facts(&request.name, &plan, ask(headers)).await {
             Ok(found) => found,
             Err(error) => return self.refused(headers, request, &error),
         };
@@ -139,9 +166,9 @@ impl Data {
         };
         let mut answer = if json {
             let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", found.modified)
+            respond::small(headers, JSON, text + "\n", Some(found.modified))
         } else {
-            respond::small(headers, TEXT, metadata_txt::render(&metadata), found.modified)
+            respond::small(headers, TEXT, metadata_txt::render(&metadata), Some(found.modified))
         };
         answer.note =
             respond::describe(&mut answer.headers, &found.origin, found.why.as_str(), &found.status);
@@ -149,7 +176,14 @@ impl Data {
     }
 
     fn refused(&self, headers: &HeaderMap, request: &Request, error: &CacheError) -> Answer {
-        let versions = self.listing().versions(&request.name).iter().map(ToString::to_string).collect();
-        refuse::cache_error(headers, request, error, versions)
+        refuse::cache_error(headers, request, error, self.versions(request), self.nearest(request))
     }
+}
+
+/// RFC 9111, section 5.2.1.7: a client may ask for what is held and nothing else.
+fn ask(headers: &HeaderMap) -> Ask {
+    let mut values = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let only_held =
+        values.any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("only-if-cached")));
+    if only_held { Ask::Forbidden } else { Ask::Allowed }
 }

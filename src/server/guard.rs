@@ -3,7 +3,7 @@
 //! pingora answers some of these itself and accepts others (both lengths at once, bare line feeds, bytes beyond ASCII,
 //! any size up to 1 MiB); here is the one list of what we take.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Version};
 
 /// Longest request target, in bytes.
@@ -64,27 +64,44 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
     if has_bare_line_feed(head.raw) {
         return reject(400, "bad_framing", "a header line ends without a carriage return");
     }
-    if head.headers.contains_key(TRANSFER_ENCODING) && names_content_length(head) {
-        return reject(400, "bad_framing", "both Content-Length and Transfer-Encoding are given");
+    let mut encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (encodings.next(), encodings.next(), content_lengths(head)) {
+        (None, _, 0 | 1) => {}
+        (Some(encoding), None, 0) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        (None, ..) => return reject(400, "bad_framing", "there is more than one Content-Length"),
+        (Some(_), _, 0) => return reject(400, "bad_framing", "the Transfer-Encoding is not just chunked"),
+        (Some(_), ..) => {
+            return reject(400, "bad_framing", "both Content-Length and Transfer-Encoding are given");
+        }
     }
     check_host(head)?;
     if *head.method != Method::GET && *head.method != Method::HEAD {
         return reject(405, "method_not_allowed", "only GET and HEAD are answered here");
     }
+    let length = head.headers.get(CONTENT_LENGTH);
+    if length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit)) {
+        return reject(400, "bad_framing", "the Content-Length is no number");
+    }
+    // RFC 9112, section 9.3: HTTP/1.0 closes unless it is asked not to.
+    let stays = head
+        .headers
+        .get(CONNECTION)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+    let is_closing = head.version < Version::HTTP_11 && !stays;
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
-        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0");
-    Ok(Accepted { path: check_path(head.target)?, reusable: !has_body })
+        || length.is_some_and(|length| length.as_bytes() != b"0");
+    Ok(Accepted { path: check_path(head.target)?, reusable: !has_body && !is_closing })
 }
 
 fn has_bare_line_feed(raw: &[u8]) -> bool {
     raw.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'))
 }
 
-/// The parser drops `Content-Length` beside `Transfer-Encoding`, so the raw head is asked.
-fn names_content_length(head: &Head<'_>) -> bool {
-    head.raw
-        .split(|byte| *byte == b'\n')
-        .any(|line| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:")))
+/// The parser drops `Content-Length` beside `Transfer-Encoding` and folds equal ones, so the raw head is asked.
+fn content_lengths(head: &Head<'_>) -> usize {
+    let is_one =
+        |line: &&[u8]| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"));
+    head.raw.split(|byte| *byte == b'\n').filter(is_one).count()
 }
 
 fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
@@ -95,7 +112,7 @@ fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
         (None, _) => Ok(()),
         (Some(_), Some(_)) => bad("there is more than one Host field"),
         (Some(host), None) => {
-            let ok = host.to_str().is_ok_and(crate::oci::reference::is_registry);
+            let ok = host.to_str().is_ok_and(is_host);
             if ok {
                 Ok(())
             } else {
@@ -103,6 +120,17 @@ fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
             }
         }
     }
+}
+
+/// RFC 3986's host and port, where the port may be empty and a name may end in the root's dot.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (text, ""),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let plain = if port.is_empty() { host.to_owned() } else { format!("{host}:{port}") };
+    crate::oci::reference::is_registry(&plain)
 }
 
 fn check_path(target: &[u8]) -> Result<String, Rejected> {
@@ -243,10 +271,19 @@ mod tests {
 
     #[test]
     fn hosts_are_checked() {
-        for host in ["l", "larder.svc:8080", "[::1]:80", "10.0.0.1"] {
+        for host in [
+            "l",
+            "larder.svc:8080",
+            "[::1]:80",
+            "[::1]",
+            "10.0.0.1",
+            "l.",
+            "larder.higress-system.svc.cluster.local.:8080",
+            "l:",
+        ] {
             assert!(checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(), "{host}");
         }
-        for host in ["", "a b", "evil/x", "a:99999", "u@h", "a,b"] {
+        for host in ["", ".", ":", "a..", "a b", "evil/x", "a:99999", "a:b", "u@h", "a,b"] {
             assert_eq!(checked("GET", b"/", &[&format!("Host: {host}")]), Err((400, "bad_host")), "{host}");
         }
         assert_eq!(checked("GET", b"/", &[]), Err((400, "bad_host")));
@@ -257,6 +294,15 @@ mod tests {
     fn ambiguous_framing_is_refused_and_a_body_ends_the_connection() {
         let both = ["Host: l", "Content-Length: 5", "Transfer-Encoding: chunked"];
         assert_eq!(checked("GET", b"/", &both), Err((400, "bad_framing")));
+        for bad in [
+            &["Content-Length: 5", "Content-Length: 5"][..],
+            &["Content-Length: 5,5"],
+            &["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+            &["Transfer-Encoding: gzip, chunked"],
+        ] {
+            let lines = [&["Host: l"][..], bad].concat();
+            assert_eq!(checked("GET", b"/", &lines), Err((400, "bad_framing")), "{bad:?}");
+        }
         assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.reusable), Ok(false));
         assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable), Ok(true));
         let raw = b"GET / HTTP/1.1\nHost: l\r\n\r\n";

@@ -11,6 +11,10 @@ use crate::plugin::{PluginError, Request};
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderValue};
+use std::time::Duration;
+
+/// When to come back after a 503 that names no time of its own.
+const COME_BACK: Duration = Duration::from_secs(3);
 
 /// The status for a kind of error.
 pub fn status(kind: ErrorKind) -> u16 {
@@ -35,51 +39,83 @@ pub fn cache_error(
     request: &Request,
     error: &CacheError,
     versions: Vec<String>,
+    nearest: Vec<String>,
 ) -> Answer {
     let status = status(error.kind);
-    let hint = match status {
-        404 if error.hint.is_empty() && !versions.is_empty() => "ask for one of the versions known".into(),
-        _ => error.hint.clone(),
+    let absent = matches!(status, 403 | 404);
+    let hint = if error.hint.is_empty() {
+        next_step(error.kind, !versions.is_empty(), !nearest.is_empty())
+    } else {
+        &error.hint
     };
     let problem = Problem {
         status,
         code: error.code.into(),
         title: title(status).into(),
         detail: error.detail.clone(),
-        hint,
+        hint: hint.into(),
         plugin: Some(request.name.to_string()),
         version: request.version.as_ref().map(ToString::to_string),
         reference: error.reference.as_ref().map(ToString::to_string),
-        versions: if matches!(status, 403 | 404) { versions } else { Vec::new() },
-        nearest: Vec::new(),
+        versions: if absent { versions } else { Vec::new() },
+        nearest: if absent { nearest } else { Vec::new() },
     };
     let mut answer = problem_answer(headers, &problem);
     answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
     answer.note.reference = problem.reference;
-    if let Some(wait) = error.retry_after {
-        answer.headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+    if status == 503 {
+        let wait = error.retry_after.unwrap_or(COME_BACK).as_secs().max(1);
+        answer.headers.insert(RETRY_AFTER, HeaderValue::from(wait));
     }
     answer
+}
+
+/// What to do about an error that has no advice of its own.
+fn next_step(kind: ErrorKind, has_versions: bool, has_nearest: bool) -> &'static str {
+    match kind {
+        ErrorKind::NotFound | ErrorKind::Forbidden if has_versions => "ask for one of the versions known",
+        ErrorKind::NotFound | ErrorKind::Forbidden if has_nearest => "is one of the nearest names meant?",
+        ErrorKind::NotFound | ErrorKind::Forbidden => "check name and version; /plugins/ lists what is known",
+        ErrorKind::Unsupported | ErrorKind::TooLarge => {
+            "push an artifact that holds one plugin.wasm under this reference"
+        }
+        ErrorKind::Corrupt => "ask again in a minute; if it stays, push the artifact again",
+        ErrorKind::TimedOut | ErrorKind::Unavailable => {
+            "look at the registry and at the way to it; it is asked again in a few seconds"
+        }
+        ErrorKind::RateLimited => {
+            "the registry limits us: wait, or use credentials or a registry of your own"
+        }
+        ErrorKind::Pending | ErrorKind::Overloaded => "ask again in a few seconds",
+        ErrorKind::Internal => "this is a defect of larder; its log says more",
+    }
 }
 
 /// A name or version that no rule lets us ask for.
 pub fn unknown(
     headers: &HeaderMap,
     request: &Request,
-    listed: bool,
     versions: Vec<String>,
     nearest: Vec<String>,
 ) -> Answer {
-    let (code, detail, hint) = if request.version.is_none() && (listed || versions.is_empty()) {
-        let detail = format!("the URL has no version, and the catalog names none for '{}'", request.name);
-        (
-            "version_needed",
-            detail,
-            "use /plugins/<name>/<version>/plugin.wasm, or add a line to a catalog file",
-        )
-    } else {
-        let detail = format!("'{}' is not in the catalog, and no rule allows other names", request.name);
-        ("unknown_name", detail, "check the spelling, or add a line to a catalog file (--catalog)")
+    let name = &request.name;
+    let (code, detail, hint) = match &request.version {
+        None => {
+            let detail = format!("the URL has no version, and the catalog names none for '{name}'");
+            (
+                "version_needed",
+                detail,
+                "use /plugins/<name>/<version>/plugin.wasm, or add a line to a catalog file",
+            )
+        }
+        Some(version) if !versions.is_empty() => {
+            let detail = format!("version '{version}' of '{name}' is not known here");
+            ("unknown_version", detail, "ask for one of the versions known")
+        }
+        Some(_) => {
+            let detail = format!("'{name}' is not in the catalog, and no rule allows other names");
+            ("unknown_name", detail, "check the spelling, or add a line to a catalog file (--catalog)")
+        }
     };
     let problem = Problem {
         status: 404,
@@ -87,7 +123,7 @@ pub fn unknown(
         title: title(404).into(),
         detail,
         hint: hint.into(),
-        plugin: Some(request.name.to_string()),
+        plugin: Some(name.to_string()),
         version: request.version.as_ref().map(ToString::to_string),
         versions,
         nearest,

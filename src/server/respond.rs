@@ -1,11 +1,13 @@
 //! Answers as values: a status, fields, a body still to be read. `app` writes them.
 
 use crate::cache::{Found, Origin, Served};
+use crate::catalog::Plan;
 use crate::clock::Timestamp;
 use crate::http::cache_status::CacheStatus;
 use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::range::{self, Wanted};
 use crate::oci::Digest;
+use crate::plugin::PluginName;
 use crate::store::Body;
 use base64::Engine;
 use bytes::Bytes;
@@ -54,7 +56,17 @@ pub enum Content {
         last: u64,
         /// Whose bytes they are.
         digest: Digest,
+        /// What was asked for, to find another copy.
+        asked: Box<Asked>,
     },
+}
+
+/// What a module was asked for by.
+pub struct Asked {
+    /// The plugin.
+    pub name: PluginName,
+    /// What may answer.
+    pub plan: Plan,
 }
 
 /// Facts for the access log and the metrics.
@@ -74,12 +86,12 @@ pub struct Note {
     pub hint: Option<String>,
 }
 
-/// A small, complete answer, with validators of its own.
+/// A small, complete answer, with validators of its own. What has no time of change of its own has none here.
 pub fn small(
     request: &HeaderMap,
     content_type: &'static str,
     content: String,
-    modified: Timestamp,
+    modified: Option<Timestamp>,
 ) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -110,7 +122,7 @@ pub fn redirect(to: &str) -> Answer {
 }
 
 /// A module.
-pub fn module(request: &HeaderMap, served: Served, immutable: bool) -> Answer {
+pub fn module(request: &HeaderMap, served: Served, asked: Asked, immutable: bool) -> Answer {
     let Served { body, found: Found { module, modified, origin, why, status } } = served;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
@@ -118,8 +130,8 @@ pub fn module(request: &HeaderMap, served: Served, immutable: bool) -> Answer {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
     let note = describe(&mut headers, &origin, why.as_str(), &status);
     let size = module.size;
-    let mut answer = negotiate(request, headers, module.digest, modified, size, |first, last| {
-        Content::Module { body, first, last, digest: module.digest }
+    let mut answer = negotiate(request, headers, module.digest, Some(modified), size, |first, last| {
+        Content::Module { body, first, last, digest: module.digest, asked: Box::new(asked) }
     });
     answer.note = note;
     answer
@@ -162,14 +174,16 @@ fn negotiate(
     request: &HeaderMap,
     mut headers: HeaderMap,
     digest: Digest,
-    modified: Timestamp,
+    modified: Option<Timestamp>,
     size: u64,
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
     let etag = format!("\"{digest}\"");
     let validators = Validators { etag: &etag, modified };
     headers.insert(ETAG, value(&etag));
-    headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
+    if let Some(modified) = modified {
+        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
+    }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());

@@ -1,25 +1,26 @@
 //! The directory: commit, open, evict. Everything here blocks; `tiered` keeps it off the reactor.
 
-use super::entry::{Checks, Damage, Draft, ModuleFile, Sealed};
+use super::entry::{Checks, Damage, Draft, ModuleFile, OpenError, Sealed};
 use super::error::StoreError;
 use super::evict::{self, Held};
 use super::layout::Layout;
 use super::recover::{self, quarantine};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
+use crate::oci::reference::Repository;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
-/// Absences that are kept. Which names and versions do not exist is for clients to invent, so their number has a limit;
-/// a forgotten one costs a question to the registry.
-const MOST_ABSENCES: usize = 4096;
+/// Absences that are kept of one repository. Which versions do not exist is for clients to invent, so their number has
+/// a limit; a forgotten one costs a question to the registry.
+const MOST_ABSENCES: usize = 64;
 
 /// Modules and records of one directory.
 pub struct Disk {
@@ -40,6 +41,33 @@ struct Index {
     modules: HashMap<Digest, Entry>,
     records: HashMap<Reference, Arc<Record>>,
     bytes: u64,
+}
+
+impl Index {
+    fn held(&self) -> Vec<Held> {
+        let held = self.modules.iter();
+        held.map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used }).collect()
+    }
+
+    /// Takes out the oldest absences of a repository beyond their limit.
+    fn forget_old_absences(&mut self, repository: &Repository) -> Vec<Reference> {
+        let is_one =
+            |record: &&Arc<Record>| record.present().is_none() && repository.holds(&record.reference);
+        let beyond = self.records.values().filter(is_one).count().saturating_sub(MOST_ABSENCES);
+        if beyond == 0 {
+            return Vec::new();
+        }
+        let absences = self.records.values().filter(is_one);
+        let mut absences: Vec<_> =
+            absences.map(|record| (record.checked_at, record.reference.clone())).collect();
+        absences.sort();
+        let gone: Vec<Reference> =
+            absences.into_iter().take(beyond).map(|(_, reference)| reference).collect();
+        for reference in &gone {
+            self.records.remove(reference);
+        }
+        gone
+    }
 }
 
 struct Entry {
@@ -120,49 +148,37 @@ impl Disk {
     }
 
     /// Keeps a record. It is known from now on, even when writing it fails. One whose module is gone by now is not
-    /// written: a visible record always resolves.
+    /// kept: a visible record always resolves.
     pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
-        let module = record.present().map(|present| present.module.digest);
         let path = self.layout.record(&record.reference);
-        let bytes = record.encode();
-        self.index().records.insert(record.reference.clone(), Arc::new(record));
+        let written = self.write_record(&record, &path);
+        let _committing = self.committing();
+        let gone = {
+            let mut index = self.index();
+            let module = record.present().map(|present| present.module.digest);
+            if module.is_some_and(|digest| !index.modules.contains_key(&digest)) {
+                return Ok(());
+            }
+            let repository = module.is_none().then(|| record.reference.repository());
+            index.records.insert(record.reference.clone(), Arc::new(record));
+            repository.map(|repository| index.forget_old_absences(&repository)).unwrap_or_default()
+        };
+        self.remove_records(&gone)?;
+        written?.persist(&path).map_err(|e| StoreError::io("writing", &path, e.error))?;
+        sync_folder(&self.layout.records())
+    }
+
+    /// The record's bytes in a synced file without its name yet.
+    fn write_record(&self, record: &Record, path: &Path) -> Result<NamedTempFile, StoreError> {
+        let wrong = |e| StoreError::io("writing", path, e);
         let tmp = self.layout.tmp();
-        let wrong = |e| StoreError::io("writing", &path, e);
         if !tmp.exists() || !self.layout.records().exists() {
             make_folders(&self.layout)?;
         }
         let mut file = NamedTempFile::new_in(&tmp).map_err(wrong)?;
-        file.write_all(&bytes).map_err(wrong)?;
+        file.write_all(&record.encode()).map_err(wrong)?;
         file.as_file().sync_all().map_err(wrong)?;
-        let _committing = self.committing();
-        if module.is_some_and(|digest| !self.index().modules.contains_key(&digest)) {
-            return Ok(());
-        }
-        file.persist(&path).map_err(|e| wrong(e.error))?;
-        if module.is_none() {
-            self.forget_old_absences()?;
-        }
-        sync_folder(&self.layout.records())
-    }
-
-    /// Keeps the number of absences below its limit, within a commit. The oldest leave, some at a time.
-    fn forget_old_absences(&self) -> Result<(), StoreError> {
-        let gone: Vec<Reference> = {
-            let mut index = self.index();
-            let absences = index.records.values().filter(|record| record.present().is_none());
-            let mut absences: Vec<_> =
-                absences.map(|record| (record.checked_at, record.reference.clone())).collect();
-            if absences.len() <= MOST_ABSENCES {
-                return Ok(());
-            }
-            absences.sort();
-            absences.truncate(absences.len() - MOST_ABSENCES / 10 * 9);
-            for (_, reference) in &absences {
-                index.records.remove(reference);
-            }
-            absences.into_iter().map(|(_, reference)| reference).collect()
-        };
-        self.remove_records(&gone)
+        Ok(file)
     }
 
     fn remove_records(&self, references: &[Reference]) -> Result<(), StoreError> {
@@ -201,18 +217,33 @@ impl Disk {
             if let Some(old) = index.modules.insert(module.digest, entry) {
                 index.bytes -= old.size;
             }
-            let held = index.modules.iter();
-            let held = held
-                .map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used })
-                .collect();
-            evict::choose(held, self.limit, &module.digest)
+            evict::choose(index.held(), self.limit, Some(&module.digest))
         };
+        self.evict(&leaving);
+        Ok(())
+    }
+
+    /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
+    pub fn make_room(&self, bytes: u64) -> bool {
+        let _committing = self.committing();
+        let leaving = {
+            let index = self.index();
+            evict::choose(index.held(), index.bytes.saturating_sub(bytes), None)
+        };
+        self.evict(&leaving);
+        !leaving.is_empty()
+    }
+
+    /// Removes modules, within a commit. What cannot be removed is out of the index all the same.
+    fn evict(&self, leaving: &[Digest]) {
         for digest in leaving {
             self.metrics.evictions.inc();
             tracing::info!(%digest, "evicted to make room");
-            self.remove(&digest)?;
+            if let Err(error) = self.remove(digest) {
+                self.metrics.store_errors.inc();
+                tracing::warn!(%digest, %error, "an evicted module could not be removed");
+            }
         }
-        Ok(())
     }
 
     /// Removes a module, within a commit: its records first, so that none ever points to nothing.
@@ -246,11 +277,14 @@ impl Disk {
     }
 
     /// Opens a module. `None` when it is not there or was found damaged; then it and its records are out of the way.
-    pub fn open_module(&self, module: &Module) -> Option<ModuleFile> {
+    ///
+    /// # Errors
+    /// What keeps us from opening it and says nothing of it, such as too many open files.
+    pub fn open_module(&self, module: &Module) -> Result<Option<ModuleFile>, StoreError> {
         let digest = &module.digest;
         let checks = {
             let mut index = self.index();
-            let entry = index.modules.get_mut(digest)?;
+            let Some(entry) = index.modules.get_mut(digest) else { return Ok(None) };
             entry.last_used = self.clock.now();
             entry.touched = true;
             entry.checks.clone()
@@ -261,19 +295,25 @@ impl Disk {
                 if let Some(entry) = self.index().modules.get_mut(digest) {
                     entry.checks = Some(file.checks());
                 }
-                Some(file)
+                Ok(Some(file))
             }
-            Err(damage) => {
-                self.lose(digest, &damage);
-                None
+            Err(OpenError::Damaged(damage)) => {
+                self.lose(digest, &damage, None);
+                Ok(None)
             }
+            Err(OpenError::Refused(error)) => Err(StoreError::io("opening", &path, error)),
         }
     }
 
-    /// Puts aside a module whose bytes are not what they were.
-    pub fn lose(&self, digest: &Digest, damage: &Damage) {
+    /// Puts aside a module whose bytes are not what they were. With `inode`, only if its name still leads to that file:
+    /// who read slowly may hold one that was replaced since.
+    pub fn lose(&self, digest: &Digest, damage: &Damage, inode: Option<(u64, u64)>) {
         let path = self.layout.module(digest);
         let _committing = self.committing();
+        let now = fs::symlink_metadata(&path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        if inode.is_some() && inode != now {
+            return;
+        }
         if let Err(error) = self.forget(digest) {
             self.metrics.store_errors.inc();
             tracing::warn!(%digest, %error, "the record of a lost module could not be removed");

@@ -93,8 +93,7 @@ impl Draft {
     /// Completes a module: reads its ABI and computes its facts.
     pub fn seal(mut self) -> io::Result<Sealed> {
         let abi = crate::artifact::inspect::abi(self.file.as_file_mut())?;
-        let md5 = self.md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let module = Module { digest: self.sha256.finish(), size: self.size, md5, abi };
+        let module = Module { digest: self.sha256.finish(), size: self.size, md5: hex(self.md5), abi };
         Ok(Sealed { file: self.file, checks: Arc::new(self.checks.finish()), module })
     }
 }
@@ -144,6 +143,7 @@ impl Body {
 pub struct ModuleFile {
     file: Arc<File>,
     path: Arc<PathBuf>,
+    inode: (u64, u64),
     /// Size in bytes.
     pub size: u64,
     checks: Arc<Checks>,
@@ -158,8 +158,29 @@ pub enum Damage {
     Shape(String),
     /// Other bytes.
     Digest(Digest),
-    /// It cannot be read.
+    /// The disk cannot read it.
     Unreadable(io::Error),
+}
+
+/// Why a file was not opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// Something is wrong with the file itself.
+    Damaged(Damage),
+    /// Something is wrong with us, such as too many open files; nothing is said of the file.
+    Refused(io::Error),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        /// `EIO`: what a failing disk answers.
+        const INPUT_OUTPUT: i32 = 5;
+        match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::NotFound => Self::Damaged(Damage::Missing),
+            Some(INPUT_OUTPUT) => Self::Damaged(Damage::Unreadable(error)),
+            _ => Self::Refused(error),
+        }
+    }
 }
 
 impl ModuleFile {
@@ -170,37 +191,53 @@ impl ModuleFile {
         digest: &Digest,
         size: u64,
         checks: Option<Arc<Checks>>,
-    ) -> Result<Self, Damage> {
+    ) -> Result<Self, OpenError> {
         let file = open_plain(path)?;
-        let metadata = file.metadata().map_err(Damage::Unreadable)?;
+        let metadata = file.metadata()?;
+        let damaged = |damage| Err(OpenError::Damaged(damage));
         if !metadata.is_file() {
-            return Err(Damage::Shape("is no regular file".into()));
+            return damaged(Damage::Shape("is no regular file".into()));
         }
         if metadata.size() != size {
-            return Err(Damage::Shape(format!("has {} bytes instead of {size}", metadata.size())));
+            return damaged(Damage::Shape(format!("has {} bytes instead of {size}", metadata.size())));
         }
         let checks = match checks {
             Some(checks) => checks,
             None => {
-                let (found, checks, _, _) = scan(&file).map_err(Damage::Unreadable)?;
-                if found != *digest {
-                    return Err(Damage::Digest(found));
+                let (module, checks) = scan(&file)?;
+                if module.digest != *digest {
+                    return damaged(Damage::Digest(module.digest));
                 }
                 Arc::new(checks)
             }
         };
-        Ok(Self { file: Arc::new(file), path: Arc::new(path.into()), size, checks })
+        let inode = (metadata.dev(), metadata.ino());
+        Ok(Self { file: Arc::new(file), path: Arc::new(path.into()), inode, size, checks })
     }
 
-    /// Computes the facts of any file, for the overlay: its module and its checks.
-    pub fn inspect(path: &Path) -> io::Result<(Module, Checks, [u8; 8])> {
+    /// Opens any file and computes its facts, for the overlay. Links are followed: the folder is the operator's.
+    ///
+    /// The first bytes come along, to be judged.
+    pub fn inspect(path: &Path) -> io::Result<(Module, Self, Vec<u8>)> {
         let mut file = File::open(path)?;
-        let (digest, checks, md5, size) = scan(&file)?;
-        let mut head = [0; 8];
-        let filled = size.min(8) as usize;
-        file.read_exact_at(&mut head[..filled], 0)?;
-        let abi = crate::artifact::inspect::abi(&mut file)?;
-        Ok((Module { digest, size, md5, abi }, checks, head))
+        let metadata = file.metadata()?;
+        let (mut module, checks) = scan(&file)?;
+        let mut head = vec![0; module.size.min(8) as usize];
+        file.read_exact_at(&mut head, 0)?;
+        module.abi = crate::artifact::inspect::abi(&mut file)?;
+        let inode = (metadata.dev(), metadata.ino());
+        let (path, size) = (Arc::new(path.into()), module.size);
+        Ok((module, Self { file: Arc::new(file), path, inode, size, checks: Arc::new(checks) }, head))
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Device and inode: what is read, whatever its name leads to by now.
+    pub fn inode(&self) -> (u64, u64) {
+        self.inode
     }
 
     /// The checks, to open it again without reading it whole.
@@ -239,18 +276,20 @@ impl ModuleFile {
     }
 }
 
-fn open_plain(path: &Path) -> Result<File, Damage> {
+fn open_plain(path: &Path) -> Result<File, OpenError> {
     /// `O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC`: no link is followed and a FIFO does not hang us.
     const FLAGS: i32 = 0o400_000 | 0o4_000 | 0o2_000_000;
-    std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => Damage::Missing,
-        // ELOOP: it is a link.
-        _ if e.raw_os_error() == Some(40) => Damage::Shape("is a symbolic link".into()),
-        _ => Damage::Unreadable(e),
+    /// `ELOOP`: it is a link.
+    const LOOP: i32 = 40;
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(path);
+    opened.map_err(|e| match e.raw_os_error() {
+        Some(LOOP) => OpenError::Damaged(Damage::Shape("is a symbolic link".into())),
+        _ => e.into(),
     })
 }
 
-fn scan(mut file: &File) -> io::Result<(Digest, Checks, String, u64)> {
+/// Reads a file from its beginning. The ABI is not looked for.
+fn scan(mut file: &File) -> io::Result<(Module, Checks)> {
     let mut sha256 = Hasher::new();
     let mut md5 = Md5::new();
     let mut checks = Checker::default();
@@ -266,8 +305,11 @@ fn scan(mut file: &File) -> io::Result<(Digest, Checks, String, u64)> {
         md5.update(&buffer[..n]);
         checks.update(&buffer[..n]);
     }
-    let md5 = md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((sha256.finish(), checks.finish(), md5, size))
+    Ok((Module { digest: sha256.finish(), size, md5: hex(md5), abi: None }, checks.finish()))
+}
+
+fn hex(md5: Md5) -> String {
+    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -314,12 +356,15 @@ mod tests {
             ModuleFile::open(path, &Digest::of(digest), size, None).map(|_| ())
         };
         assert!(open(&path, b"bytes", 5).is_ok());
-        assert!(matches!(open(&path, b"other", 5), Err(Damage::Digest(_))));
-        assert!(matches!(open(&path, b"bytes", 6), Err(Damage::Shape(_))));
-        assert!(matches!(open(&folder.path().join("none"), b"bytes", 5), Err(Damage::Missing)));
-        assert!(matches!(open(folder.path(), b"bytes", 5), Err(Damage::Shape(_))));
+        assert!(matches!(open(&path, b"other", 5), Err(OpenError::Damaged(Damage::Digest(_)))));
+        assert!(matches!(open(&path, b"bytes", 6), Err(OpenError::Damaged(Damage::Shape(_)))));
+        assert!(matches!(
+            open(&folder.path().join("none"), b"bytes", 5),
+            Err(OpenError::Damaged(Damage::Missing))
+        ));
+        assert!(matches!(open(folder.path(), b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_)))));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(open(&link, b"bytes", 5), Err(Damage::Shape(_))));
+        assert!(matches!(open(&link, b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_)))));
     }
 }

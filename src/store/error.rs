@@ -35,6 +35,12 @@ impl StoreError {
         Self::Io { doing, path: path.into(), source }
     }
 
+    /// True when room on the disk would mend it.
+    pub fn is_full(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// What an operator can do about it.
     pub fn hint(&self) -> &'static str {
         match self {

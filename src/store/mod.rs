@@ -37,7 +37,7 @@ use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use entry::{Body, Draft, Sealed};
+pub use entry::{Body, Draft, ModuleFile, Sealed};
 pub use error::StoreError;
 pub use tiered::Tiered;
 
@@ -110,7 +110,10 @@ pub trait Store: Send + Sync + 'static {
     async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError>;
 
     /// Takes a module out that proved damaged while it was read.
-    async fn damaged(&self, digest: &Digest, problem: std::io::Error);
+    async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error);
+
+    /// Lets modules leave until `bytes` are free, on a disk that is full before its limit. True when any left.
+    async fn make_room(&self, bytes: u64) -> bool;
 
     /// What the local folders held at the last look. Never waits.
     fn overlay(&self) -> Arc<overlay::Index>;

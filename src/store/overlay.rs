@@ -2,19 +2,20 @@
 //!
 //! Derived images copy their plugins there, operators mount theirs. The folders are looked through every few seconds
 //! and not watched: a poll sees what a volume swap, a network file system or `docker cp` does, always the same way.
-//! A file is read whole once after it changed and piece by piece, checked, from then on.
+//! A file is read whole once after it changed and piece by piece, checked, from then on. One that changed a moment ago
+//! may still be being written: it is believed when it has looked the same for [`SETTLED`].
 
-use super::entry::{Checks, Damage, ModuleFile};
+use super::entry::ModuleFile;
 use crate::artifact::inspect;
 use crate::clock::Timestamp;
 use crate::plugin::{PluginName, Version};
 use crate::record::Module;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Settings of the overlay.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub poll: Duration,
 }
+
+/// How long a file must look the same before it is believed.
+pub const SETTLED: Duration = Duration::from_secs(1);
 
 /// What was found, by name and version.
 pub type Index = BTreeMap<(PluginName, Version), Arc<Entry>>;
@@ -39,7 +43,8 @@ pub struct Entry {
     pub modified: Timestamp,
     /// Its module, or why it is none.
     pub module: Result<Module, String>,
-    checks: Option<Arc<Checks>>,
+    /// The file as it was looked at. It stays open, so that it can be served to its end when another takes its name.
+    file: Option<ModuleFile>,
     identity: Identity,
 }
 
@@ -54,20 +59,13 @@ struct Identity {
 }
 
 impl Entry {
-    /// Opens the file as it was when it was looked at; `None` when it is another by now.
-    pub fn open(&self) -> Option<ModuleFile> {
-        let module = self.module.as_ref().ok()?;
-        let path = std::fs::canonicalize(&self.path).ok()?;
-        match ModuleFile::open(&path, &module.digest, module.size, self.checks.clone()) {
-            Ok(file) => Some(file),
-            Err(Damage::Missing) => None,
-            Err(damage) => {
-                tracing::warn!(path = %path.display(), ?damage, "a local plugin changed while it was opened");
-                None
-            }
-        }
+    /// The module and its open file.
+    pub fn opened(&self) -> Option<(Module, ModuleFile)> {
+        Some((self.module.clone().ok()?, self.file.clone()?))
     }
 }
+
+type Key = (PluginName, Version);
 
 /// The folders and what they hold.
 pub struct Overlay {
@@ -75,13 +73,20 @@ pub struct Overlay {
     /// Larger files are named as too large.
     largest: u64,
     index: RwLock<Arc<Index>>,
+    /// Files that are new or changed, since when they look as they do: somebody may still be writing them.
+    settling: Mutex<HashMap<Key, (Identity, Instant)>>,
 }
 
 impl Overlay {
-    /// Looks through `dirs` once. Blocks.
+    /// Looks through `dirs`. Blocks, for a moment longer when a file is being written right now.
     pub fn open(dirs: Vec<PathBuf>, largest: u64) -> Self {
-        let overlay = Self { dirs, largest, index: RwLock::default() };
+        let overlay = Self { dirs, largest, index: RwLock::default(), settling: Mutex::default() };
         overlay.refresh();
+        let is_settling = !overlay.settling.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if is_settling {
+            std::thread::sleep(SETTLED);
+            overlay.refresh();
+        }
         overlay
     }
 
@@ -95,47 +100,57 @@ impl Overlay {
         self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks again. Blocks. Files that did not change are not read.
+    /// Looks again. Blocks. Files that did not change are not read; one that did is believed when it has looked the same
+    /// for a while, and until then the one before it is.
     pub fn refresh(&self) {
+        let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.index();
         let mut new = Index::new();
+        let mut still = HashMap::new();
         for dir in &self.dirs {
             for (name, version, path) in files(dir) {
                 let key = (name, version);
                 if new.contains_key(&key) {
                     continue;
                 }
-                let Some((identity, modified)) = identity(&path) else {
+                let Some((identity, modified)) = identity(&path) else { continue };
+                let known = old.get(&key).filter(|entry| entry.path == path);
+                if let Some(same) = known.filter(|entry| entry.identity == identity) {
+                    new.insert(key, same.clone());
                     continue;
-                };
-                let known = old.get(&key).filter(|e| e.identity == identity && e.path == path).cloned();
-                let entry = known.unwrap_or_else(|| Arc::new(self.inspect(path, identity, modified)));
-                new.insert(key, entry);
+                }
+                let now = Instant::now();
+                let since =
+                    settling.get(&key).filter(|(seen, _)| *seen == identity).map_or(now, |(_, since)| *since);
+                if identity.is_old() || now.duration_since(since) >= SETTLED {
+                    new.insert(key, Arc::new(self.inspect(path, identity, modified)));
+                } else {
+                    still.insert(key.clone(), (identity, since));
+                    // Replaced by another file, the one before is still whole; written over, it is not.
+                    let is_whole = |entry: &&Arc<Entry>| entry.identity.inode != identity.inode;
+                    if let Some(before) = known.filter(is_whole) {
+                        new.insert(key, before.clone());
+                    }
+                }
             }
         }
+        *settling = still;
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
     }
 
     fn inspect(&self, path: PathBuf, identity: Identity, modified: Timestamp) -> Entry {
-        let (module, checks) = if identity.size > self.largest {
-            (
-                Err(format!(
-                    "has {} bytes; at most {} are allowed (limits.module)",
-                    identity.size, self.largest
-                )),
-                None,
-            )
-        } else {
-            match ModuleFile::inspect(&path) {
-                Ok((module, checks, head)) => {
-                    let filled = usize::try_from(module.size).unwrap_or(usize::MAX).min(head.len());
-                    match inspect::check_header(&head[..filled]) {
-                        Ok(()) => (Ok(module), Some(Arc::new(checks))),
-                        Err(e) => (Err(e.to_string()), None),
-                    }
-                }
-                Err(e) => (Err(e.to_string()), None),
+        let judged = || {
+            if identity.size > self.largest {
+                let (size, largest) = (identity.size, self.largest);
+                return Err(format!("has {size} bytes; at most {largest} are allowed (limits.module)"));
             }
+            let (module, file, head) = ModuleFile::inspect(&path).map_err(|e| e.to_string())?;
+            inspect::check_header(&head).map_err(|e| e.to_string())?;
+            Ok((module, file))
+        };
+        let (module, file) = match judged() {
+            Ok((module, file)) => (Ok(module), Some(file)),
+            Err(problem) => (Err(problem), None),
         };
         match &module {
             Ok(module) => tracing::info!(path = %path.display(), digest = %module.digest, "local plugin"),
@@ -143,7 +158,19 @@ impl Overlay {
                 tracing::warn!(path = %path.display(), problem, "a local plugin cannot be served")
             }
         }
-        Entry { path, modified, module, checks, identity }
+        Entry { path, modified, module, file, identity }
+    }
+}
+
+impl Identity {
+    /// True when the file was last changed a while ago, by its own account that nobody can set back.
+    fn is_old(&self) -> bool {
+        let (seconds, nanoseconds) = self.changed;
+        let changed =
+            UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).unwrap_or(0), nanoseconds as u32));
+        changed
+            .and_then(|changed| SystemTime::now().duration_since(changed).ok())
+            .is_some_and(|age| age >= SETTLED)
     }
 }
 
@@ -193,6 +220,35 @@ mod tests {
         overlay.index().get(&key).map(|e| e.module.clone().map(|m| m.digest))
     }
 
+    /// Looks again until it is so; fails after ten seconds.
+    fn settle(overlay: &Overlay, done: impl Fn(&Overlay) -> bool) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while !done(overlay) {
+            assert!(Instant::now() < until, "it did not settle");
+            std::thread::sleep(Duration::from_millis(10));
+            overlay.refresh();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_still_being_written_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay::open(vec![dir.path().into()], 1 << 20);
+        let folder = dir.path().join("waf/1.0.0");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut file = std::fs::File::create(folder.join("plugin.wasm")).unwrap();
+        let mut whole = b"\0asm\x01\0\0\0".to_vec();
+        std::io::Write::write_all(&mut file, &whole).unwrap();
+        for n in 0..200 {
+            std::io::Write::write_all(&mut file, &[n]).unwrap();
+            whole.push(n);
+            overlay.refresh();
+            assert_eq!(digest_of(&overlay, "waf", "1.0.0"), None);
+        }
+        settle(&overlay, |o| digest_of(o, "waf", "1.0.0").is_some());
+        assert_eq!(digest_of(&overlay, "waf", "1.0.0"), Some(Ok(Digest::of(&whole))));
+    }
+
     #[test]
     fn files_are_found_changed_and_gone_without_a_restart() {
         let dir = tempfile::tempdir().unwrap();
@@ -204,7 +260,12 @@ mod tests {
         assert_eq!(overlay.index().len(), 1);
         put(dir.path(), "waf/1.0.0/plugin.wasm", two);
         overlay.refresh();
-        assert_eq!(digest_of(&overlay, "waf", "1.0.0"), Some(Ok(Digest::of(two))));
+        assert_eq!(
+            digest_of(&overlay, "waf", "1.0.0"),
+            Some(Ok(Digest::of(one))),
+            "it may still be being written"
+        );
+        settle(&overlay, |o| digest_of(o, "waf", "1.0.0") == Some(Ok(Digest::of(two))));
         std::fs::remove_dir_all(dir.path().join("waf")).unwrap();
         overlay.refresh();
         assert_eq!(digest_of(&overlay, "waf", "1.0.0"), None);

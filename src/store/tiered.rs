@@ -54,29 +54,30 @@ impl Tiered {
     async fn through_memory(
         &self,
         digest: Digest,
-        open: impl FnOnce(&Disk) -> Option<ModuleFile> + Send + 'static,
-        lost: impl FnOnce(&Disk, std::io::Error) + Send + 'static,
+        open: impl FnOnce(&Disk) -> Result<Option<ModuleFile>, StoreError> + Send + 'static,
+        lost: impl FnOnce(&Disk, &ModuleFile, std::io::Error) + Send + 'static,
     ) -> Result<Option<(Body, Tier)>, StoreError> {
-        if let Some(bytes) = self.memory.get(&digest) {
-            return Ok(Some((Body::Memory(bytes), Tier::Memory)));
+        let in_memory = || self.memory.get(&digest).map(|bytes| (Body::Memory(bytes), Tier::Memory));
+        if let Some(found) = in_memory() {
+            return Ok(Some(found));
         }
         let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await;
-        if let Some(bytes) = self.memory.get(&digest) {
-            return Ok(Some((Body::Memory(bytes), Tier::Memory)));
+        if let Some(found) = in_memory() {
+            return Ok(Some(found));
         }
         let memory = self.memory.clone();
         self.blocking(move |disk| {
-            let file = open(disk)?;
+            let Some(file) = open(disk)? else { return Ok(None) };
             match memory.load(digest, file.size, || file.read()) {
-                Ok(Some(bytes)) => Some((Body::Memory(bytes), Tier::Disk)),
-                Ok(None) => Some((Body::File(file), Tier::Disk)),
+                Ok(Some(bytes)) => Ok(Some((Body::Memory(bytes), Tier::Disk))),
+                Ok(None) => Ok(Some((Body::File(file), Tier::Disk))),
                 Err(error) => {
-                    lost(disk, error);
-                    None
+                    lost(disk, &file, error);
+                    Ok(None)
                 }
             }
         })
-        .await
+        .await?
     }
 }
 
@@ -110,14 +111,25 @@ impl Store for Tiered {
         let digest = module.digest;
         self.disk.touch(&digest);
         let module = module.clone();
-        let lost = move |disk: &Disk, error| disk.lose(&digest, &Damage::Unreadable(error));
+        let lost = move |disk: &Disk, file: &ModuleFile, error| {
+            disk.lose(&digest, &Damage::Unreadable(error), Some(file.inode()));
+        };
         self.through_memory(digest, move |disk| disk.open_module(&module), lost).await
     }
 
-    async fn damaged(&self, digest: &Digest, problem: std::io::Error) {
-        let digest = *digest;
-        self.memory.remove(&digest);
-        let _ = self.blocking(move |disk| disk.lose(&digest, &Damage::Unreadable(problem))).await;
+    async fn make_room(&self, bytes: u64) -> bool {
+        self.blocking(move |disk| disk.make_room(bytes)).await.unwrap_or(false)
+    }
+
+    async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error) {
+        let (digest, inode, overlay) = (*digest, file.inode(), self.overlay.clone());
+        let is_local = overlay.dirs().iter().any(|dir| file.path().starts_with(dir));
+        let put_aside = move |disk: &Disk| match is_local {
+            true => overlay.refresh(),
+            false => disk.lose(&digest, &Damage::Unreadable(problem), Some(inode)),
+        };
+        // A lost worker leaves the file where it is; the next reader finds the same.
+        let _ = self.blocking(put_aside).await;
     }
 
     fn overlay(&self) -> Arc<overlay::Index> {
@@ -125,11 +137,9 @@ impl Store for Tiered {
     }
 
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
-        let Ok(module) = &entry.module else {
-            return Ok(None);
-        };
-        let lost = |_: &Disk, error| tracing::warn!(%error, "a local plugin cannot be read");
-        let found = self.through_memory(module.digest, move |_| entry.open(), lost).await?;
+        let Some((module, file)) = entry.opened() else { return Ok(None) };
+        let lost = |_: &Disk, _: &ModuleFile, error| tracing::warn!(%error, "a local plugin cannot be read");
+        let found = self.through_memory(module.digest, move |_| Ok(Some(file)), lost).await?;
         if found.is_none() {
             // It is another file by now: the next look need not wait for the poll.
             let overlay = self.overlay.clone();

@@ -76,7 +76,7 @@ fn a_restart_finds_everything_again() {
     assert_eq!(disk.usage(), (1, 100));
     let record = disk.record(&reference("a")).unwrap();
     assert_eq!(record.present().unwrap().module, module);
-    assert_eq!(disk.open_module(&module).unwrap().read().unwrap(), bytes("a", 100));
+    assert_eq!(disk.open_module(&module).unwrap().unwrap().read().unwrap(), bytes("a", 100));
     assert!(fixture.files("tmp").is_empty());
 }
 
@@ -102,12 +102,12 @@ fn a_changed_truncated_or_replaced_module_is_quarantined_and_not_returned() {
             "folder" => fs::create_dir(&path).unwrap(),
             _ => fs::write(&path, content).unwrap(),
         }
-        assert!(disk.open_module(&module).is_none(), "{damage}");
+        assert!(disk.open_module(&module).unwrap().is_none(), "{damage}");
         assert!(fs::symlink_metadata(&path).is_err(), "{damage}: out of the way");
         assert_eq!(fixture.metrics.quarantined.get(), 1, "{damage}");
         put(&disk, "a", 100);
         assert_eq!(
-            disk.open_module(&module).unwrap().read().unwrap(),
+            disk.open_module(&module).unwrap().unwrap().read().unwrap(),
             bytes("a", 100),
             "{damage}: admitted again"
         );
@@ -123,7 +123,10 @@ fn a_module_changed_after_it_was_verified_is_not_returned_either() {
     let mut content = fs::read(&path).unwrap();
     content[50] ^= 1;
     fs::write(&path, content).unwrap();
-    assert_eq!(disk.open_module(&module).unwrap().read().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(
+        disk.open_module(&module).unwrap().unwrap().read().unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
 }
 
 #[test]
@@ -138,9 +141,9 @@ fn the_least_recently_used_modules_leave_with_their_records_also_after_a_restart
     fixture.clock.advance(Duration::from_secs(60));
     let disk = fixture.open(300);
     put(&disk, "c", 150);
-    assert!(disk.open_module(&b).is_none());
+    assert!(disk.open_module(&b).unwrap().is_none());
     assert!(disk.record(&reference("b")).is_none());
-    assert!(disk.open_module(&a).is_some());
+    assert!(disk.open_module(&a).unwrap().is_some());
     assert_eq!(fixture.files("records").len(), 2);
     assert_eq!(fixture.files("modules").len(), 2);
     assert_eq!(disk.usage(), (2, 250));
@@ -151,9 +154,9 @@ fn an_open_module_is_read_to_its_end_though_it_is_evicted() {
     let fixture = Fixture::new();
     let disk = fixture.open(150);
     let module = put(&disk, "a", 100);
-    let open = disk.open_module(&module).unwrap();
+    let open = disk.open_module(&module).unwrap().unwrap();
     put(&disk, "b", 100);
-    assert!(disk.open_module(&module).is_none());
+    assert!(disk.open_module(&module).unwrap().is_none());
     assert_eq!(open.read().unwrap(), bytes("a", 100));
 }
 
@@ -174,7 +177,7 @@ fn what_does_not_belong_there_is_put_aside_and_drafts_are_removed() {
     let disk = fixture.open(1000);
     assert_eq!(fixture.metrics.quarantined.get(), 4);
     assert!(fixture.files("tmp").is_empty());
-    assert!(disk.open_module(&module).is_some());
+    assert!(disk.open_module(&module).unwrap().is_some());
 }
 
 #[test]
@@ -210,21 +213,51 @@ fn a_directory_belongs_to_one_process() {
 }
 
 #[test]
-fn absences_are_bounded_and_the_oldest_are_forgotten() {
+fn absences_of_a_repository_are_bounded_and_the_oldest_are_forgotten() {
     let fixture = Fixture::new();
     let disk = fixture.open(1000);
     put(&disk, "held", 100);
+    let absent = |name: &str, n: usize| Record {
+        reference: format!("h.example/p/{name}:{n}").parse().unwrap(),
+        checked_at: Timestamp::from_millis(n as u64),
+        state: State::Absent(Absence::NotFound),
+    };
+    disk.put_record(absent("other", 0)).unwrap();
     for n in 0..=MOST_ABSENCES {
-        let checked_at = Timestamp::from_millis(n as u64);
-        let record = Record {
-            reference: reference(&format!("a{n}")),
-            checked_at,
-            state: State::Absent(Absence::NotFound),
-        };
-        disk.put_record(record).unwrap();
+        disk.put_record(absent("flooded", n)).unwrap();
     }
-    assert!(disk.record(&reference("a0")).is_none());
-    assert!(disk.record(&reference(&format!("a{MOST_ABSENCES}"))).is_some());
+    assert!(disk.record(&absent("flooded", 0).reference).is_none());
+    assert!(disk.record(&absent("flooded", MOST_ABSENCES).reference).is_some());
+    assert!(disk.record(&absent("other", 0).reference).is_some(), "another name's is not touched");
     assert!(disk.record(&reference("held")).is_some());
-    assert!(fixture.files("records").len() <= MOST_ABSENCES);
+    assert_eq!(fixture.files("records").len(), MOST_ABSENCES + 2);
+}
+
+#[test]
+fn a_module_that_was_replaced_is_not_put_aside_for_what_a_slow_reader_found() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    let module = put(&disk, "a", 100);
+    let slow = disk.open_module(&module).unwrap().unwrap();
+    let path = disk.layout.module(&module.digest);
+    fs::copy(&path, path.with_extension("new")).unwrap();
+    fs::rename(path.with_extension("new"), &path).unwrap();
+    let damage = || Damage::Unreadable(io::Error::other("what the slow reader saw"));
+    disk.lose(&module.digest, &damage(), Some(slow.inode()));
+    assert!(disk.open_module(&module).unwrap().is_some());
+    let fresh = disk.open_module(&module).unwrap().unwrap();
+    disk.lose(&module.digest, &damage(), Some(fresh.inode()));
+    assert!(disk.open_module(&module).unwrap().is_none());
+}
+
+#[test]
+fn a_full_disk_makes_room_by_last_use() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    let old = put(&disk, "old", 400);
+    fixture.clock.advance(Duration::from_secs(1));
+    let new = put(&disk, "new", 400);
+    assert!(disk.make_room(300));
+    assert!(disk.open_module(&old).unwrap().is_none());
+    assert!(disk.open_module(&new).unwrap().is_some());
 }

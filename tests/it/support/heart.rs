@@ -2,7 +2,7 @@
 
 use super::scripted::Scripted;
 use larder::artifact::Limits;
-use larder::cache::{self, Cache, CacheError, Parts, Served};
+use larder::cache::{self, Ask, Cache, CacheError, Parts, Served};
 use larder::catalog::{self, Catalog};
 use larder::clock::{ManualClock, Timestamp};
 use larder::freshness::Lifetimes;
@@ -116,6 +116,7 @@ impl Heart {
                 tar_entries: 1000,
             },
             runtime: tokio::runtime::Handle::current(),
+            unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         });
         Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
     }
@@ -137,7 +138,7 @@ impl Heart {
         let name = name.parse().unwrap();
         let request = Request { name, version: (!version.is_empty()).then(|| version.parse().unwrap()) };
         let plan = self.catalog.plan(&request);
-        let served = self.cache.get(&request.name, &plan).await;
+        let served = self.cache.get(&request.name, &plan, Ask::Allowed).await;
         if let Ok(served) = &served {
             assert_eq!(Digest::of(&bytes(served)), served.found.module.digest, "wrong bytes were served");
         }

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub quarantined: IntCounter,
     /// `larder_store_errors_total`: operations on the cache directory that failed.
     pub store_errors: IntCounter,
+    /// `larder_log_lines_dropped_total`: log lines that nobody took off our hands in time.
+    pub log_lines_dropped: IntCounter,
     /// `larder_connections{listener}`: open connections.
     pub connections: IntGaugeVec,
     /// `larder_connections_refused_total{listener}`: connections closed at once because there were too many.
@@ -103,6 +105,8 @@ impl Metrics {
                 .counter("larder_quarantined_total", "Files put aside because they were damaged."),
             store_errors: made
                 .counter("larder_store_errors_total", "Failed operations on the cache directory."),
+            log_lines_dropped: made
+                .counter("larder_log_lines_dropped_total", "Log lines dropped because their reader stalls."),
             connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
             connections_refused: made.counters(
                 "larder_connections_refused_total",

@@ -242,13 +242,25 @@ impl Catalog {
         if let Some(reference) = entry.and_then(|entry| entry.reference.as_ref()) {
             return vec![reference.repository()];
         }
-        self.template.iter().map(|template| template.repository(name)).collect()
+        self.template.iter().filter_map(|template| template.repository(name)).collect()
     }
 
-    /// The name whose versions lie in `repository`, if there is one.
-    pub fn name_of(&self, repository: &Repository) -> Option<PluginName> {
-        let listed = self.names().find(|name| self.repositories(name).contains(repository));
-        listed.cloned().or_else(|| self.template.as_ref()?.name_of(repository))
+    /// Where versions of the name may be held: its repositories, and that of its line.
+    pub fn places(&self, name: &PluginName) -> Vec<Repository> {
+        let mut places = self.repositories(name);
+        let own =
+            self.plugins.get(name).and_then(|entry| entry.reference.as_ref()).map(Reference::repository);
+        places.extend(own.filter(|own| !places.contains(own)).into_iter().collect::<Vec<_>>());
+        places
+    }
+
+    /// The names whose versions lie in `repository`.
+    pub fn names_of(&self, repository: &Repository) -> Vec<PluginName> {
+        let mut names: Vec<_> =
+            self.names().filter(|name| self.places(name).contains(repository)).cloned().collect();
+        let by_template = self.template.as_ref().and_then(|template| template.name_of(repository));
+        names.extend(by_template.filter(|name| !self.plugins.contains_key(name)));
+        names
     }
 
     /// Up to three listed names that look most like `name`, best first.

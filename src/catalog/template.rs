@@ -14,10 +14,9 @@ pub struct Template {
 }
 
 impl Template {
-    /// The repository for `name`.
-    pub fn repository(&self, name: &PluginName) -> Repository {
-        let text = self.repository.replace("{name}", name.as_str());
-        text.parse().unwrap_or_else(|_| unreachable!("every plugin name fits a checked template"))
+    /// The repository for `name`; `None` when the name is no part of one (`a.-b` is a plugin's name and no path).
+    pub fn repository(&self, name: &PluginName) -> Option<Repository> {
+        self.repository.replace("{name}", name.as_str()).parse().ok()
     }
 
     /// The name that this template would have made `repository` of.
@@ -36,24 +35,24 @@ impl FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        let shown = crate::oci::reference::masked(text);
         let plain = text.trim().replace("${", "{");
         let plain = plain.strip_prefix("oci://").unwrap_or(&plain);
         let repository = plain.strip_suffix(":{version}").ok_or_else(|| {
-            format!("'{text}' does not end in ':{{version}}'; expected oci://host/path/{{name}}:{{version}}")
+            format!("'{shown}' does not end in ':{{version}}'; expected oci://host/path/{{name}}:{{version}}")
         })?;
         if repository.matches("{name}").count() != 1 {
             return Err(format!(
-                "'{text}' needs {{name}} exactly once; expected oci://host/path/{{name}}:{{version}}"
+                "'{shown}' needs {{name}} exactly once; expected oci://host/path/{{name}}:{{version}}"
             ));
         }
-        // Tried with the strangest name there can be: what this accepts, every name fits.
         let sample = repository.replace("{name}", "0.a_b-c");
         let sample = format!("{sample}:1")
             .parse::<Reference>()
-            .map_err(|e| format!("'{text}' makes no reference: {e}"))?;
+            .map_err(|e| format!("'{shown}' makes no reference: {e}"))?;
         let (host, _) = repository.split_once('/').unwrap_or_default();
         if host.contains('{') {
-            return Err(format!("'{text}' has {{name}} in the host; a URL must not choose the registry"));
+            return Err(format!("'{shown}' has {{name}} in the host; a URL must not choose the registry"));
         }
         Ok(Self { repository: repository.into(), registry: sample.registry().into() })
     }
@@ -68,13 +67,23 @@ mod tests {
         for text in ["oci://h.example/plugins/{name}:{version}", "h.example/plugins/${name}:${version}"] {
             let template: Template = text.parse().unwrap();
             assert_eq!(
-                template.repository(&"ai-proxy".parse().unwrap()).to_string(),
+                template.repository(&"ai-proxy".parse().unwrap()).unwrap().to_string(),
                 "h.example/plugins/ai-proxy"
             );
             assert_eq!(template.registry(), "h.example");
             let back = template.name_of(&"h.example/plugins/ai-proxy".parse().unwrap());
             assert_eq!(back.unwrap().as_str(), "ai-proxy");
             assert_eq!(template.name_of(&"h.example/other/ai-proxy".parse().unwrap()), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_makes_it_panic(name in "[a-z0-9][a-z0-9._-]{0,62}[a-z0-9]") {
+            let template: Template = format!("h.example/{}/{{name}}:{{version}}", "p".repeat(200)).parse().unwrap();
+            if let Ok(name) = name.parse::<PluginName>() {
+                let _ = template.repository(&name);
+            }
         }
     }
 

@@ -119,7 +119,11 @@ pub fn assemble(
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let registry = Arc::new(Client::new(read.hosts, clock.clone()));
+    let registry = Arc::new(Client::new(
+        read.hosts,
+        clock.clone(),
+        config.registry.connect_timeout + config.registry.read_timeout,
+    ));
     let cache = Cache::new(Parts {
         registry,
         store,

@@ -1,21 +1,24 @@
 //! `larder check`: everything that a start would read, and every fault in it.
 
 use super::{assemble, report};
-use crate::config::{Fault, Loaded};
+use crate::config::{self, Sources};
 use std::process::ExitCode;
 
 /// Reports all faults, or what a start would do.
-pub fn run(loaded: Result<Loaded, Vec<Fault>>) -> ExitCode {
-    let loaded = match loaded {
-        Ok(loaded) => loaded,
-        Err(faults) => return report(&faults),
-    };
+pub fn run(sources: &Sources) -> ExitCode {
+    let (loaded, mut faults) = config::load_all(sources);
+    let Some(loaded) = loaded else { return report(&faults) };
     for warning in &loaded.warnings {
         eprintln!("larder: warning: {warning}");
     }
+    // What the good part of the settings names is read too, so that one look shows everything.
     let read = match assemble::read(&loaded) {
-        Ok(read) => read,
-        Err(faults) => return report(&faults),
+        Ok(read) if faults.is_empty() => read,
+        Ok(_) => return report(&faults),
+        Err(more) => {
+            faults.extend(more);
+            return report(&faults);
+        }
     };
     let config = &loaded.config;
     let registries: Vec<_> = read.catalog.registries().into_iter().collect();

@@ -9,7 +9,8 @@ use crate::store::{Body, StoreError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,7 @@ impl Get {
         let written = if to.as_os_str() == "-" {
             std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush())
         } else {
-            std::fs::write(&to, &bytes)
+            write_whole(&to, &bytes)
         };
         if let Err(error) = written {
             return fail(exit::CANTCREAT, &format!("{}: {error}", to.display()), "");
@@ -115,6 +116,15 @@ impl Get {
         eprintln!("from {from}, {} match, {}", served.found.why.as_str(), served.found.status);
         ExitCode::SUCCESS
     }
+}
+
+/// Writes a file that is there whole or not at all.
+fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file =
+        tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(to).map(drop).map_err(|e| e.error)
 }
 
 fn code(error: &CacheError) -> u8 {

@@ -1,22 +1,54 @@
 //! Logs to standard error, as lines for people or as JSON.
+//!
+//! Lines go through a bounded queue to a thread of their own: whoever reads them may stall, and requests must not. Lines
+//! beyond the queue are dropped and counted.
 
 use crate::config::{LogConfig, LogFormat};
+use crate::metrics::Metrics;
 use std::io::IsTerminal;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
+/// Lines that wait to be written; some megabytes at most.
+const QUEUED_LINES: usize = 8192;
+
+/// A running log. Dropped, it writes what is queued.
+pub struct Log {
+    /// How many lines were dropped.
+    pub dropped: Dropped,
+    _guard: WorkerGuard,
+}
+
+/// Lines that were dropped.
+#[derive(Clone)]
+pub struct Dropped(ErrorCounter);
+
+impl Dropped {
+    /// Brings the metric up to date.
+    pub fn count(&self, metrics: &Metrics) {
+        let dropped = self.0.dropped_lines() as u64;
+        metrics.log_lines_dropped.inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
+    }
+}
+
 /// Begins to log. What the libraries below us log by `log` goes the same way.
-pub fn start(config: &LogConfig) {
+pub fn start(config: &LogConfig) -> Log {
     let filter = EnvFilter::new(format!("{},pingora_core=warn,hyper_util=warn", config.level.as_str()));
     let json = match config.format {
         LogFormat::Json => true,
         LogFormat::Human => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let queue =
+        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES).thread_name("log");
+    let (writer, guard) = queue.finish(std::io::stderr());
+    let dropped = Dropped(writer.error_counter());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second start, as in tests, keeps the first.
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).try_init()
     };
+    Log { dropped, _guard: guard }
 }

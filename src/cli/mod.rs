@@ -93,7 +93,7 @@ impl Options {
         let mut one = |flag: &str, key: &str, value: &Option<String>| {
             if let Some(value) = value {
                 let (key, value) = (key.into(), value.as_str().into());
-                out.push(Setting { key, value, place: flag.into(), mode: Mode::Replace });
+                out.push(Setting { key, value, place: flag.into(), mode: Mode::Replace, inner: Vec::new() });
             }
         };
         one("--listen", "listen.data", &self.listen);
@@ -108,14 +108,20 @@ impl Options {
             ("--overlay", "overlay.dirs", Mode::Prepend, &self.overlay),
         ] {
             for value in values {
-                out.push(Setting { key: key.into(), value: value.as_str().into(), place: flag.into(), mode });
+                out.push(Setting {
+                    key: key.into(),
+                    value: value.as_str().into(),
+                    place: flag.into(),
+                    mode,
+                    inner: Vec::new(),
+                });
             }
         }
         out
     }
 
-    /// Reads the file, the environment and the flags.
-    fn load(&self) -> Result<Loaded, Vec<Fault>> {
+    /// What the file, the environment and the flags say.
+    fn sources(&self) -> Result<Sources, Vec<Fault>> {
         let file = match &self.config {
             None => None,
             Some(path) => match std::fs::read_to_string(path) {
@@ -127,7 +133,11 @@ impl Options {
         };
         let variables =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        config::load(&Sources { file, variables: variables.collect(), flags: self.settings() })
+        Ok(Sources { file, variables: variables.collect(), flags: self.settings() })
+    }
+
+    fn load(&self) -> Result<Loaded, Vec<Fault>> {
+        config::load(&self.sources()?)
     }
 }
 
@@ -144,7 +154,10 @@ pub fn run() -> ExitCode {
     match cli.command {
         Some(Command::Config) => print(config::DEFAULT),
         Some(Command::Version) => print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n")),
-        Some(Command::Check) => check::run(cli.options.load()),
+        Some(Command::Check) => match cli.options.sources() {
+            Ok(sources) => check::run(&sources),
+            Err(faults) => report(&faults),
+        },
         Some(Command::Get(get)) => match cli.options.load() {
             Ok(loaded) => get.run(&loaded),
             Err(faults) => report(&faults),
@@ -158,9 +171,15 @@ pub fn run() -> ExitCode {
 
 /// Writes to standard output; a reader that left is no error.
 fn print(text: &str) -> ExitCode {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("larder: standard output: {error}");
+            ExitCode::from(exit::IOERR)
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Prints faults, one a line.

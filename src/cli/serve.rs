@@ -17,6 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Time between two times that last uses are written down.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+/// Time between two looks at the number of dropped log lines.
+const COUNTING: Duration = Duration::from_secs(5);
+/// Descriptors for everything but connections: files, registries, the runtime.
+const OTHER_DESCRIPTORS: u64 = 512;
 /// Threads that fetch: they wait for networks and hand hashing and unpacking to threads of their own.
 const FETCH_THREADS: usize = 2;
 /// Threads for blocking work, of each runtime. Beyond them it queues.
@@ -25,7 +29,8 @@ const BLOCKING_THREADS: usize = 32;
 /// Serves until SIGTERM or SIGINT.
 pub fn run(loaded: &Loaded) -> ExitCode {
     let config = &loaded.config;
-    log::start(&config.log);
+    let log = log::start(&config.log);
+    raise_descriptor_limit(config.server.connections);
     for warning in &loaded.warnings {
         tracing::warn!(place = warning.place, "{}", warning.problem);
     }
@@ -87,7 +92,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
         move |peer| Arc::new(Connection { app: app.clone(), peer, used: AtomicBool::new(false) })
     };
     front.spawn(data_port.accept(limit, drain.clone(), parts.metrics.clone(), make(data)));
-    behind.spawn(admin_port.accept(limit, drain.clone(), parts.metrics.clone(), make(admin)));
+    behind.spawn(admin_port.until_the_end().accept(limit, drain.clone(), parts.metrics.clone(), make(admin)));
     let (overlay, poll) = (parts.overlay.clone(), config.overlay.poll);
     if !overlay.dirs().is_empty() {
         behind.spawn(async move {
@@ -98,6 +103,13 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             }
         });
     }
+    let (metrics, dropped) = (parts.metrics.clone(), log.dropped.clone());
+    behind.spawn(async move {
+        loop {
+            tokio::time::sleep(COUNTING).await;
+            dropped.count(&metrics);
+        }
+    });
     let kept = store.clone();
     behind.spawn(async move {
         loop {
@@ -112,6 +124,23 @@ pub fn run(loaded: &Loaded) -> ExitCode {
     front.shutdown_background();
     behind.shutdown_background();
     ExitCode::SUCCESS
+}
+
+/// A connection is a descriptor. Many systems give a process 1024 and let it ask for more.
+fn raise_descriptor_limit(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = connections as u64 * 2 + OTHER_DESCRIPTORS;
+    let limit = getrlimit(Resource::Nofile);
+    let (soft, hard) = (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX));
+    if soft >= wanted {
+        return;
+    }
+    let raised = wanted.min(hard);
+    let set = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum });
+    if set.is_err() || raised < wanted {
+        let now = if set.is_ok() { raised } else { soft };
+        tracing::warn!(now, wanted, "few file descriptors: raise the limit, or lower server.connections");
+    }
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

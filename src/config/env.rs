@@ -1,6 +1,6 @@
 //! Environment variables: `LARDER_` and the key with its dots as underscores.
 
-use super::{Fault, Mode, Setting, apply, is_open, unknown};
+use super::{Fault, Setting, apply, is_open, setting_of, unknown};
 use serde_json::Value;
 
 const PREFIX: &str = "LARDER_";
@@ -47,19 +47,35 @@ fn made_by_kubernetes(variable: &str) -> bool {
     rest.contains("SERVICE_") || rest == "PORT" || rest.starts_with("PORT_") || rest.contains("_PORT_")
 }
 
-/// A variable is text: taken as it is where that is valid, else read as YAML, else as a list with commas.
+/// A variable is text: nothing or `null` is nothing, where that is valid; else it is taken as it is, read as YAML, or
+/// split at commas, whichever is valid first.
 fn read(key: &str, text: &str, place: &str, defaults: &Value) -> Result<Setting, String> {
-    let setting = |value| Setting { key: key.into(), value, place: place.into(), mode: Mode::Replace };
+    let setting = |value| Setting { value, ..setting_of(key, place) };
     let list = || text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect();
-    let mut readings = vec![Value::from(text)];
-    readings.extend(serde_saphyr::from_str::<Value>(text).ok());
+    let mut readings = Vec::new();
+    if matches!(text.trim(), "" | "null" | "~") {
+        readings.push(Value::Null);
+    }
+    readings.push(Value::from(text));
+    let structured =
+        serde_saphyr::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
+    let parsed = structured.or_else(|| serde_saphyr::from_str::<Value>(text).ok());
+    let is_map = parsed.as_ref().is_some_and(Value::is_object);
+    readings.extend(parsed);
     readings.push(list());
     let mut first = None;
     for value in readings {
+        let is_object = value.is_object();
         let setting = setting(value);
+        if is_object && is_open(key) {
+            // Its parts are judged one by one, and what is wrong with one is told there.
+            return Ok(setting);
+        }
         match apply(defaults, &setting) {
             Ok(_) => return Ok(setting),
-            Err(problem) => drop(first.get_or_insert(problem)),
+            // A map may hold a password: the reading as plain text would quote all of it.
+            Err(problem) if !is_map || is_object => drop(first.get_or_insert(problem)),
+            Err(_) => {}
         }
     }
     Err(first.unwrap_or_default())

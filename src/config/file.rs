@@ -102,7 +102,12 @@ pub fn settings(name: &str, text: &str, defaults: &Value, faults: &mut Vec<Fault
             };
             // The first line says what; the rest is a drawing of the place, which we have named.
             let told = error.to_string();
-            let problem = told.lines().next().unwrap_or("is no YAML").to_owned();
+            let first = told.lines().next().unwrap_or("is no YAML");
+            let bare = first
+                .split_once(": line ")
+                .and_then(|(_, rest)| rest.split_once(": "))
+                .map_or(first, |(_, rest)| rest);
+            let problem = bare.to_owned();
             faults.push(Fault { place, problem });
             return Vec::new();
         }
@@ -139,7 +144,23 @@ fn walk(
             }
             // `listen:` with nothing behind it changes nothing.
             (Node::Scalar(Value::Null), Value::Object(_)) => {}
-            (node, _) => out.push(Setting { key: full, value: node.value(), place, mode: Mode::Replace }),
+            (node, _) => {
+                let mut inner = Vec::new();
+                if is_open(&full) {
+                    places(name, &full, node, &mut inner);
+                }
+                out.push(Setting { key: full, value: node.value(), place, mode: Mode::Replace, inner });
+            }
         }
+    }
+}
+
+/// Where the keys of a map of the user's own, and those below them, were written.
+fn places(name: &str, above: &str, node: &Node, out: &mut Vec<(String, String)>) {
+    let Node::Map(map) = node else { return };
+    for (key, inner) in map {
+        let full = format!("{above}.{}", key.value);
+        out.push((full.clone(), format!("{name}:{}:{}", key.referenced.line(), key.referenced.column())));
+        places(name, &full, &inner.value, out);
     }
 }

@@ -16,8 +16,13 @@ use std::time::Duration;
 /// The default file.
 pub const DEFAULT: &str = include_str!("../../conf/larder.yaml");
 
-/// Keys whose value is a map with keys of the user's own.
-const OPEN_MAPS: [&str; 3] = ["catalog.aliases", "catalog.plugins", "registry.hosts"];
+/// Keys whose value is a map with keys of the user's own, and the keys below each of those. A test holds them against
+/// the types.
+const OPEN_MAPS: [(&str, &[&str]); 3] = [
+    ("catalog.aliases", &[]),
+    ("catalog.plugins", &["repositories", "aliases"]),
+    ("registry.hosts", &["plain_http", "ca", "username", "password_file", "token_hosts"]),
+];
 
 /// All settings. Each part has its own.
 #[derive(Debug, Clone, Deserialize)]
@@ -105,6 +110,8 @@ pub struct Setting {
     pub place: String,
     /// What it does to a list.
     pub mode: Mode,
+    /// Where the parts of a map of the user's own were written, by key.
+    pub inner: Vec<(String, String)>,
 }
 
 /// What a setting does to a list that is there.
@@ -180,6 +187,14 @@ pub fn defaults() -> Value {
 /// # Errors
 /// All faults.
 pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
+    match load_all(sources) {
+        (Some(loaded), faults) if faults.is_empty() => Ok(loaded),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// Reads all sources and leaves out what is wrong in them: the rest, and all faults.
+pub fn load_all(sources: &Sources) -> (Option<Loaded>, Vec<Fault>) {
     let mut tree = defaults();
     let mut faults = Vec::new();
     let mut warnings = Vec::new();
@@ -190,27 +205,73 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     settings.extend(env::settings(&sources.variables, &tree, &mut faults, &mut warnings));
     settings.extend(sources.flags.iter().cloned());
     let mut places = Vec::new();
-    for setting in settings {
+    for mut setting in settings {
+        leave_out_faulty_parts(&tree, &mut setting, &mut faults);
         match apply(&tree, &setting) {
             Ok(changed) => {
                 tree = changed;
                 places.push((setting.key, setting.place));
+                places.extend(setting.inner);
             }
             Err(problem) => {
                 faults.push(Fault { place: setting.place, problem: format!("{}: {problem}", setting.key) })
             }
         }
     }
-    let config: Config = match serde_json::from_value(tree) {
-        Ok(config) => config,
+    match serde_json::from_value(tree) {
+        Ok(config) => {
+            let mut loaded = Loaded { config, warnings, places };
+            judge(&mut loaded, &mut faults);
+            (Some(loaded), faults)
+        }
         Err(e) => {
             faults.push(Fault { place: "configuration".into(), problem: e.to_string() });
-            return Err(faults);
+            (None, faults)
         }
-    };
-    let mut loaded = Loaded { config, warnings, places };
-    judge(&mut loaded, &mut faults);
-    if faults.is_empty() { Ok(loaded) } else { Err(faults) }
+    }
+}
+
+/// Tries the parts of a map of the user's own one by one, so that each fault is told with its own place.
+fn leave_out_faulty_parts(tree: &Value, setting: &mut Setting, faults: &mut Vec<Fault>) {
+    let Some((_, known)) = OPEN_MAPS.iter().find(|(open, _)| *open == setting.key) else { return };
+    let Value::Object(map) = &mut setting.value else { return };
+    let place_of =
+        |key: &str| setting.inner.iter().find(|(inner, _)| inner == key).map(|(_, place)| place.clone());
+    let key = setting.key.clone();
+    map.retain(|name, value| {
+        let shown = crate::oci::reference::masked(name);
+        let full = format!("{key}.{name}");
+        let place = place_of(&full).unwrap_or_else(|| setting.place.clone());
+        let mut good = true;
+        if let (Value::Object(parts), false) = (&mut *value, known.is_empty()) {
+            parts.retain(|part, _| {
+                let is_known = known.contains(&part.as_str());
+                if !is_known {
+                    let place = place_of(&format!("{full}.{part}")).unwrap_or_else(|| place.clone());
+                    let told = unknown(part, known.iter().map(ToString::to_string));
+                    faults.push(Fault { place, problem: format!("{key}.{shown}: {told}") });
+                }
+                is_known
+            });
+        }
+        let alone = Value::Object([(name.clone(), value.clone())].into_iter().collect());
+        let alone = Setting { value: alone, ..setting_of(&key, &place) };
+        if let Err(problem) = apply(tree, &alone) {
+            faults.push(Fault { place, problem: format!("{key}.{shown}: {problem}") });
+            good = false;
+        }
+        good
+    });
+}
+
+fn setting_of(key: &str, place: &str) -> Setting {
+    Setting {
+        key: key.into(),
+        value: Value::Null,
+        place: place.into(),
+        mode: Mode::Replace,
+        inner: Vec::new(),
+    }
 }
 
 /// The tree with the setting in it, if the whole is valid then.
@@ -228,7 +289,7 @@ fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
 
 /// Whether `key` holds keys of the user's own.
 fn is_open(key: &str) -> bool {
-    OPEN_MAPS.contains(&key)
+    OPEN_MAPS.iter().any(|(open, _)| *open == key)
 }
 
 /// `key` and what it looks most like among `known`.

@@ -34,24 +34,69 @@ fn a_file_changes_what_it_names_and_nothing_else() {
 
 #[test]
 fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
-    let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {cert: x}\n";
+    let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {usernme: x}\n";
     let faults = from_file(text).unwrap_err();
     assert_eq!(faults.len(), 5, "{faults:#?}");
     assert_eq!(faults[0], "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?");
     assert_eq!(faults[1], "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?");
     assert!(faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"), "{}", faults[2]);
     assert!(faults[3].starts_with("larder.yaml:6:3: cache.memory: "), "{}", faults[3]);
-    assert!(faults[4].starts_with("larder.yaml:8:3: registry.hosts: unknown field `cert`"), "{}", faults[4]);
+    assert_eq!(
+        faults[4],
+        "larder.yaml:9:9: registry.hosts.h: unknown key 'usernme'; did you mean 'username'?"
+    );
 }
 
 #[test]
 fn what_is_no_yaml_is_told_with_its_line() {
-    for (text, line) in
-        [("a: [1\n", 1), ("fill:\n\thold: 1s\n", 2), ("fill: {}\nfill: {}\n", 2), ("- a\n", 0)]
-    {
+    for (text, place) in [
+        ("fill:\n\thold: 1s\n", "larder.yaml:2:2: tabs"),
+        ("fill: {}\nlog: {}\nfill: {}\n", "larder.yaml:3:1: duplicate"),
+        ("- a\n", "larder.yaml: "),
+    ] {
         let faults = from_file(text).unwrap_err();
-        let place = if line == 0 { "larder.yaml: ".to_owned() } else { "larder.yaml:".to_owned() };
-        assert!(faults[0].starts_with(&place), "{text:?}: {faults:?}");
+        assert!(faults[0].starts_with(place), "{text:?}: {faults:?}");
+    }
+    assert!(from_file("a: [1\n").unwrap_err()[0].starts_with("larder.yaml:"));
+}
+
+#[test]
+fn the_keys_of_open_maps_are_those_of_their_types() {
+    for (map, keys) in OPEN_MAPS.iter().filter(|(_, keys)| !keys.is_empty()) {
+        let with = |key: &str| {
+            let value = serde_json::json!({"x": {key: null}});
+            apply(&defaults(), &Setting { value, ..setting_of(map, "") }).err().unwrap_or_default()
+        };
+        for key in *keys {
+            assert!(!with(key).contains("unknown field"), "{map}: {key}");
+        }
+        let told = with("no such key");
+        assert_eq!(told.matches('`').count() / 2 - 1, keys.len(), "{told}");
+    }
+}
+
+#[test]
+fn a_variable_may_be_empty_or_null_where_nothing_is_valid() {
+    for nothing in ["", "null"] {
+        let loaded =
+            from_variables(&[("LARDER_CATALOG_TEMPLATE", nothing), ("LARDER_CACHE_DIR", nothing)]).unwrap();
+        assert_eq!((loaded.config.catalog.template, loaded.config.cache.dir), (None, None));
+    }
+}
+
+#[test]
+fn passwords_are_not_repeated_by_faults() {
+    let told = [
+        from_variables(&[("LARDER_REGISTRY_HOSTS", "{a.corp: {username: x, password: s3cret}}")]),
+        from_variables(&[("LARDER_REGISTRY_HOSTS", "{a.corp: s3cret}")]),
+        from_file("registry: {hosts: {'robot:s3cret@h': {usrname: x}}}"),
+    ];
+    for faults in told {
+        let faults = faults.unwrap_err();
+        assert!(
+            !faults.iter().any(|fault| fault.contains("s3cret") && !fault.contains("invalid type")),
+            "{faults:?}"
+        );
     }
 }
 
@@ -100,6 +145,7 @@ fn flags_win_over_variables_and_variables_over_the_file() {
         value: value.into(),
         place: "--flag".into(),
         mode,
+        inner: Vec::new(),
     };
     let loaded = load(&Sources {
         file: Some(("f".into(), "fill: {hold: 1s}\ncache: {dir: /file}\nregistry: {ca: [/a]}".into())),

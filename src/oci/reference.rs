@@ -130,7 +130,7 @@ impl FromStr for Reference {
             return Err(ReferenceError::BadTag(bad.into()));
         }
         if tag.is_none() && digest.is_none() {
-            return Err(ReferenceError::NoVersion(text.into()));
+            return Err(ReferenceError::NoVersion(masked(text)));
         }
         Ok(Self {
             registry: repository.registry,
@@ -196,13 +196,13 @@ impl FromStr for Repository {
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let bare = text.strip_prefix("oci://").unwrap_or(text);
-        let (registry, path) = bare.split_once('/').ok_or_else(|| ReferenceError::NoRegistry(text.into()))?;
+        let (registry, path) =
+            bare.split_once('/').ok_or_else(|| ReferenceError::NoRegistry(masked(text)))?;
         if !is_registry(registry) {
-            let shown = registry.rsplit('@').next().unwrap_or_default();
-            return Err(ReferenceError::BadRegistry(shown.into()));
+            return Err(ReferenceError::BadRegistry(masked(registry)));
         }
         if !is_repository(path) {
-            return Err(ReferenceError::BadRepository(path.into()));
+            return Err(ReferenceError::BadRepository(masked(path)));
         }
         Ok(Self { registry: registry.to_ascii_lowercase(), path: path.into() })
     }
@@ -218,6 +218,18 @@ impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// `text` for a message: what stands before an `@` in the first part may be a password, and is not shown.
+pub fn masked(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let first = rest.split('/').next().unwrap_or_default();
+    let shown = match first.rfind('@') {
+        Some(at) => format!("…{}", &rest[at..]),
+        None => rest.to_owned(),
+    };
+    let shown = if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") };
+    super::error_code::shown(&shown)
 }
 
 /// True for `name`, `name:port`, `[IPv6]`, `[IPv6]:port`.
@@ -339,7 +351,17 @@ mod tests {
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} was accepted");
         }
-        let told = "robot:s3cret@harbor.corp/a:1".parse::<Reference>().unwrap_err().to_string();
-        assert!(!told.contains("s3cret"), "{told}");
+        for secret in [
+            "robot:s3cret@harbor.corp/a:1",
+            "oci://robot:s3cret@harbor.corp/a:1",
+            "robot:s3cret@harbor.corp",
+            "robot:s3cret@h",
+        ] {
+            let told = secret.parse::<Reference>().unwrap_err().to_string();
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+        assert!(
+            !"robot:s3cret@harbor.corp/a".parse::<Repository>().unwrap_err().to_string().contains("s3cret")
+        );
     }
 }

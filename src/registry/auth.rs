@@ -91,7 +91,16 @@ impl Auth {
         }
         *grant = None;
         let (value, lifetime) = match choose(headers, host)? {
-            Challenge::Basic => (basic(host)?, Duration::from_secs(3600)),
+            Challenge::Basic => {
+                let value = basic(host)?;
+                // Sent, and refused: sending it again would only lock the account.
+                if Some(&value) == sent {
+                    let detail = format!("{} refuses the user name and password", host.name);
+                    let hint = format!("are the credentials in registry.hosts.{} right?", host.name);
+                    return Err(RegistryError::new(Kind::Denied, detail).hint(hint));
+                }
+                (value, Duration::from_secs(3600))
+            }
             Challenge::Bearer { realm, service } => {
                 self.token(host, repository, &realm, service.as_deref()).await?
             }
@@ -227,9 +236,14 @@ fn allowed_realm(host: &Host, realm: &str) -> Result<Url, RegistryError> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err(refuse(to, "with credentials in its URL"));
     }
-    let same_domain = || match (psl::domain_str(to), psl::domain_str(from)) {
-        (Some(a), Some(b)) => url.domain().is_some() && registry.domain().is_some() && a == b,
-        _ => false,
+    // Only under a suffix that is known: `cluster.local` is no domain of anybody's.
+    let domain = |host: &str| {
+        let domain = psl::domain(host.as_bytes()).filter(|domain| domain.suffix().is_known());
+        domain.map(|domain| domain.as_bytes().to_ascii_lowercase())
+    };
+    let same_domain = || {
+        let named = url.domain().is_some() && registry.domain().is_some();
+        named && domain(to).is_some() && domain(to) == domain(from)
     };
     if to == from || same_domain() || host.token_hosts.iter().any(|allowed| allowed == to) {
         return Ok(url);
@@ -281,6 +295,7 @@ mod tests {
             ("r.example", "https://user:pass@r.example/token"),
             ("r.example", "token"),
             ("harbor.corp", "https://other.corp/token"),
+            ("harbor.team-a.svc.cluster.local", "https://evil.team-b.svc.cluster.local/token"),
         ] {
             assert!(!allowed(registry, realm), "{registry} {realm}");
         }

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The registry's own word for a manifest's digest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -21,12 +22,29 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 pub struct Client {
     hosts: Hosts,
     auth: Auth,
+    /// Longest time for an answer that is small: a registry that drips one byte at a time is silent too.
+    small: Duration,
 }
 
 impl Client {
-    /// Speaks to `hosts`; tokens age by `clock`.
-    pub fn new(hosts: Hosts, clock: Arc<dyn Clock>) -> Self {
-        Self { hosts, auth: Auth::new(clock) }
+    /// Speaks to `hosts`; tokens age by `clock`. A manifest, its token included, may take `small`.
+    pub fn new(hosts: Hosts, clock: Arc<dyn Clock>, small: Duration) -> Self {
+        Self { hosts, auth: Auth::new(clock), small }
+    }
+
+    async fn within<T>(
+        &self,
+        what: &str,
+        work: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        let slow = || {
+            let took = humantime::format_duration(self.small);
+            let error =
+                RegistryError::new(Kind::TimedOut, format!("{what}: no complete answer within {took}"));
+            error
+                .hint("the registry is too slow: registry.connect_timeout and registry.read_timeout bound it")
+        };
+        tokio::time::timeout(self.small, work).await.unwrap_or_else(|_| Err(slow()))
     }
 
     /// Sends a request and answers at most one challenge.
@@ -63,11 +81,12 @@ impl Client {
         }
         self.send(host, reference, method, &path, headers).await
     }
-}
 
-#[async_trait]
-impl Registry for Client {
-    async fn confirm(&self, reference: &Reference, known: &Digest) -> Result<Confirmation, RegistryError> {
+    async fn confirm_now(
+        &self,
+        reference: &Reference,
+        known: &Digest,
+    ) -> Result<Confirmation, RegistryError> {
         let host = self.hosts.get(reference.registry());
         let answer = self.manifest_request(&host, reference, Method::HEAD, Some(known)).await?;
         match answer.response.status().as_u16() {
@@ -82,7 +101,11 @@ impl Registry for Client {
         }
     }
 
-    async fn manifest(&self, reference: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError> {
+    async fn manifest_now(
+        &self,
+        reference: &Reference,
+        limit: u64,
+    ) -> Result<FetchedManifest, RegistryError> {
         let host = self.hosts.get(reference.registry());
         let what = format!("GET the manifest of {reference}");
         let answer = self.manifest_request(&host, reference, Method::GET, None).await?;
@@ -92,6 +115,15 @@ impl Registry for Client {
         let said = answer.response.headers().get(CONTENT_DIGEST).cloned();
         let content_type =
             answer.response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
+        if content_type
+            .as_deref()
+            .is_some_and(|kind: &str| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
+        {
+            let error =
+                RegistryError::new(Kind::Upstream, format!("{what}: a web page instead of a manifest"));
+            return Err(error
+                .hint(format!("is there a registry at {}, or a proxy with a page of its own?", host.name)));
+        }
         let bytes = bounded(&what, &host, answer, limit).await?;
         let digest = Digest::of(&bytes);
         if let Some(said) = said.filter(|said| said.as_bytes() != digest.to_string().as_bytes()) {
@@ -106,6 +138,17 @@ impl Registry for Client {
             ));
         }
         Ok(FetchedManifest { bytes, digest, media_type: content_type })
+    }
+}
+
+#[async_trait]
+impl Registry for Client {
+    async fn confirm(&self, reference: &Reference, known: &Digest) -> Result<Confirmation, RegistryError> {
+        self.within(&format!("HEAD {reference}"), self.confirm_now(reference, known)).await
+    }
+
+    async fn manifest(&self, reference: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError> {
+        self.within(&format!("GET the manifest of {reference}"), self.manifest_now(reference, limit)).await
     }
 
     async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError> {

@@ -2,7 +2,7 @@
 
 use super::credentials::Credentials;
 use super::{Config, HostConfig};
-use crate::oci::reference::is_registry;
+use crate::oci::reference::{is_registry, masked};
 use reqwest::Certificate;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ impl Hosts {
         }
         for name in &config.plain_http {
             if !is_registry(name) {
-                note("registry.plain_http", format!("'{name}' is no host: expected name or name:port"));
+                let shown = masked(name);
+                note("registry.plain_http", format!("'{shown}' is no host: expected name or name:port"));
             }
         }
         let http = match client(config, &global) {
@@ -58,13 +59,18 @@ impl Hosts {
         };
         let mut known = HashMap::new();
         for (name, settings) in &config.hosts {
-            match host(name, settings, config, &global, &http) {
-                Ok(host) => drop(known.insert(name.clone(), Arc::new(host))),
-                Err(problem) => note(&format!("registry.hosts.{name}"), problem),
+            // References are lower-cased too.
+            match host(&name.to_ascii_lowercase(), settings, config, &global, &http) {
+                Ok(host) => drop(known.insert(host.name.clone(), Arc::new(host))),
+                Err(problem) => note(&format!("registry.hosts.{}", masked(name)), problem),
             }
         }
         if faults.is_empty() {
-            Ok(Self { known, plain_http: config.plain_http.clone(), http })
+            Ok(Self {
+                known,
+                plain_http: config.plain_http.iter().map(|name| name.to_ascii_lowercase()).collect(),
+                http,
+            })
         } else {
             Err(faults)
         }
@@ -105,7 +111,10 @@ fn host(
     };
     Ok(Host {
         name: name.into(),
-        base: base(name, settings.plain_http || config.plain_http.iter().any(|plain| plain == name)),
+        base: base(
+            name,
+            settings.plain_http || config.plain_http.iter().any(|plain| plain.eq_ignore_ascii_case(name)),
+        ),
         http,
         credentials: Credentials::read(settings)?,
         token_hosts: settings.token_hosts.clone(),

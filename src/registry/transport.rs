@@ -16,6 +16,8 @@ use url::Url;
 const MAX_HOPS: usize = 5;
 /// The longest body of a refusal that is read for its text, in bytes.
 const ERROR_BODY_BYTES: usize = 64 << 10;
+/// The longest wait for that text.
+const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A `Retry-After` beyond this is believed only so far.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
@@ -45,7 +47,12 @@ pub async fn send(
         if let Some(value) = authorization.take() {
             request = request.header(AUTHORIZATION, value);
         }
-        let shown = url.host_str().unwrap_or_default().to_owned();
+        // As it is written in settings, so that a hint can be followed to the letter.
+        let shown = match url.port() {
+            _ if hop == 0 => host.name.clone(),
+            Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
+            None => url.host_str().unwrap_or_default().to_owned(),
+        };
         let response = request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
         if !is_redirect(response.status()) {
             return Ok(Answer { response, from_registry: hop == 0 });
@@ -93,21 +100,28 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
         .headers()
         .get(http::header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/html"));
+    let is_challenge = response.headers().contains_key(http::header::WWW_AUTHENTICATE);
     let mut body = Vec::new();
-    while let Ok(Some(piece)) = response.chunk().await {
-        body.extend_from_slice(&piece);
-        if body.len() > ERROR_BODY_BYTES {
-            break;
+    let reading = async {
+        while let Ok(Some(piece)) = response.chunk().await {
+            body.extend_from_slice(&piece);
+            if body.len() > ERROR_BODY_BYTES {
+                break;
+            }
         }
-    }
+    };
+    // The text is a kindness; without it the status must do.
+    let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
     let said = crate::oci::error_code::summary(&body);
     let detail = match &said {
         Some(said) => format!("{what}: {} ({said})", status.as_u16()),
         None => format!("{what}: {}", status.as_u16()),
     };
     let kind = match status.as_u16() {
-        // A page for people is no registry's word that something does not exist.
-        404 if is_html => Kind::Upstream,
+        // A page for people is no registry's word that something does not exist or is not for us, unless it comes with
+        // a challenge, as some fronts of registries send it.
+        403 | 404 if is_html => Kind::Upstream,
+        401 if is_html && !is_challenge => Kind::Upstream,
         // Nor is what a host says that a redirect led to: the registry itself had something to redirect to.
         401 | 403 | 404 if !from_registry => Kind::Upstream,
         404 => Kind::NotFound,
@@ -117,7 +131,7 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
     };
     let name = &host.name;
     let hint = match kind {
-        Kind::Upstream if status == 404 && is_html => {
+        Kind::Upstream if is_html => {
             format!("{name} answered with a web page; is there a registry at that address?")
         }
         Kind::Upstream

@@ -99,6 +99,8 @@ impl Default for Drain {
 pub struct Port {
     tcp: TcpListener,
     name: &'static str,
+    /// Who watches us leave must be able to ask until the end.
+    stays: bool,
 }
 
 impl Port {
@@ -115,7 +117,12 @@ impl Port {
             socket.set_send_buffer_size(send_buffer)?;
         }
         socket.bind(address)?;
-        Ok(Self { tcp: socket.listen(BACKLOG)?, name })
+        Ok(Self { tcp: socket.listen(BACKLOG)?, name, stays: false })
+    }
+
+    /// The same port, open until the process ends and not only until the drain closes it.
+    pub fn until_the_end(self) -> Self {
+        Self { stays: true, ..self }
     }
 
     /// The address with the port that was given.
@@ -140,7 +147,7 @@ impl Port {
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
-                _ = phase.wait_for(|phase| *phase == Phase::Closing) => return,
+                _ = phase.wait_for(|phase| *phase == Phase::Closing), if !self.stays => return,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,

@@ -140,7 +140,7 @@ impl Listing<'_> {
                 add(version.clone(), &record);
             }
         }
-        let repositories = self.catalog.repositories(name);
+        let repositories = self.catalog.places(name);
         for record in self.store.records() {
             if repositories.iter().any(|repository| repository.holds(&record.reference)) {
                 add(version_of(&record.reference), &record);
@@ -154,7 +154,13 @@ impl Listing<'_> {
         let records = self.store.records();
         let present = records.iter().filter(|record| record.present().is_some());
         let repositories: BTreeSet<_> = present.map(|record| record.reference.repository()).collect();
-        repositories.iter().filter_map(|repository| self.catalog.name_of(repository)).collect()
+        let mut names: BTreeSet<_> =
+            repositories.iter().flat_map(|repository| self.catalog.names_of(repository)).collect();
+        let has_line = |name: &&PluginName| {
+            self.catalog.lines(name).any(|(_, reference)| self.store.record(reference).is_some())
+        };
+        names.extend(self.catalog.names().filter(has_line).cloned());
+        names
     }
 }
 

@@ -156,7 +156,8 @@ fn metadata_has_the_lines_of_the_present_server_and_ours() {
     assert!(lines.contains(&format!("sha256: {}", Digest::of(&bytes).hex())));
     assert!(lines.contains(&format!("reference: {}/plugins/ai-proxy:2.0.1", registry.host())));
     let json = larder.get("/plugins/ai-proxy/2.0.1/metadata.json").json();
-    assert_eq!(json["digest"], Digest::of(&bytes).to_string());
+    assert_eq!(json["sha256"], Digest::of(&bytes).hex());
+    assert_eq!(json["digest"], raw(&bytes).manifest.digest().to_string());
     assert_eq!(json["version"], "2.0.1");
     assert_eq!(larder.get("/plugins/nope/1/metadata.txt").status, 404);
 }

@@ -98,7 +98,11 @@ impl Heart {
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
         let store = Tiered::open(dir.path(), &config, overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
-            registry: Arc::new(Client::new(Hosts::build(&hosts).unwrap(), clock.clone())),
+            registry: Arc::new(Client::new(
+                Hosts::build(&hosts).unwrap(),
+                clock.clone(),
+                Duration::from_secs(15),
+            )),
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),

@@ -213,10 +213,9 @@ fn choose(headers: &HeaderMap, host: &Host) -> Result<Challenge, RegistryError> 
     if basic || host.credentials.is_some() {
         return Ok(Challenge::Basic);
     }
-    Err(RegistryError::new(
-        Kind::Denied,
-        format!("{} answers 401 and does not say how to authenticate", host.name),
-    ))
+    // A page for people, from whatever stands before the registry, is not its word.
+    let kind = if super::transport::is_web_page(headers) { Kind::Upstream } else { Kind::Denied };
+    Err(RegistryError::new(kind, format!("{} answers 401 and does not say how to authenticate", host.name)))
 }
 
 /// The token service's URL, if its host may be asked at all.

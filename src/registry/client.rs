@@ -115,10 +115,7 @@ impl Client {
         let said = answer.response.headers().get(CONTENT_DIGEST).cloned();
         let content_type =
             answer.response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
-        if content_type
-            .as_deref()
-            .is_some_and(|kind: &str| kind.trim_start().to_ascii_lowercase().starts_with("text/html"))
-        {
+        if transport::is_web_page(answer.response.headers()) {
             let error =
                 RegistryError::new(Kind::Upstream, format!("{what}: a web page instead of a manifest"));
             return Err(error

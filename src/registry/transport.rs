@@ -96,10 +96,7 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
     let Answer { mut response, from_registry } = answer;
     let status = response.status();
     let retry_after = retry_after(response.headers());
-    let is_html = response
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/html"));
+    let is_html = is_web_page(response.headers());
     let is_challenge = response.headers().contains_key(http::header::WWW_AUTHENTICATE);
     let mut body = Vec::new();
     let reading = async {
@@ -150,6 +147,12 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
         _ => String::new(),
     };
     RegistryError { kind, detail, hint, retry_after }
+}
+
+/// True for an answer made for people.
+pub fn is_web_page(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).

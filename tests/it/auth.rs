@@ -1,7 +1,7 @@
 //! Credentials: to whom they go, how often they are sent, and to whom they never go.
 
 use crate::support::artifact::{module, raw};
-use crate::support::heart::{Heart, Setup, TRANSIENT_LIFETIME};
+use crate::support::heart::{ABSENT_LIFETIME, Heart, Setup, TRANSIENT_LIFETIME};
 use crate::support::scripted::{Act, Ask, Scripted};
 use larder::registry::HostConfig;
 use std::sync::Arc;
@@ -224,4 +224,19 @@ async fn what_a_redirects_target_refuses_is_no_absence() {
     heart.registry.heal();
     heart.clock.advance(TRANSIENT_LIFETIME);
     heart.ok("waf", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_password_is_sent_once_a_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let heart = Heart::with(|host| Setup { hosts: [user(host, &folder)].into(), ..Setup::default() });
+    heart.registry.script(|_, _| Act::status(401).header("WWW-Authenticate", "Basic realm=x"));
+    let sent = || heart.registry.count(|ask| ask.headers.contains_key("authorization"));
+    for question in 1..=3 {
+        let error = heart.get("waf", "1").await.unwrap_err();
+        assert_eq!(error.code, "denied");
+        assert!(error.hint.contains("are the credentials"), "{}", error.hint);
+        assert_eq!(sent(), question);
+        heart.clock.advance(ABSENT_LIFETIME);
+    }
 }

@@ -75,11 +75,13 @@ fn check_reports_all_faults_with_their_places_and_starts_nothing() {
     ] {
         assert!(faults.contains(expected), "{expected}\n{faults}");
     }
-    std::fs::write(&file, "fil: {}\nfill: {hold: soon}\n").unwrap();
+    std::fs::write(&file, "fil: {}\nfill: {hold: soon}\ncatalog: {files: [/nonexistent.properties]}\n")
+        .unwrap();
     let (code, _, faults) = run(&["check", "--config", file.to_str().unwrap()]);
     assert_eq!(code, 78);
     assert!(faults.contains(":1:1: unknown key 'fil'; did you mean 'fill'?"), "{faults}");
     assert!(faults.contains(":2:8: fill.hold: "), "{faults}");
+    assert!(faults.contains("/nonexistent.properties"), "what the good part names is read too: {faults}");
     assert_eq!(run(&["--config", file.to_str().unwrap()]).0, 78, "serve says the same");
     assert_eq!(run(&["check", "--config", "/nonexistent.yaml"]).0, 78);
     let (code, out, _) = run(&["check"]);
@@ -177,7 +179,10 @@ fn a_port_that_is_taken_is_71_and_named() {
 #[test]
 fn a_start_says_where_it_listens_what_it_serves_and_what_it_would_ask() {
     let larder = Home::new("server: {drain: 0s}\n").start();
-    let log = larder.log();
+    let log = crate::support::eventually("the last line of the start", || {
+        let log = larder.log();
+        log.iter().any(|line| line["message"] == "keeping").then_some(log)
+    });
     let find =
         |key: &str| log.iter().find_map(|line| line.get(key)).unwrap_or_else(|| panic!("{key} in {log:#?}"));
     assert_eq!(find("data"), &larder.data.to_string());

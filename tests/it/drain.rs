@@ -43,6 +43,7 @@ fn an_answer_in_flight_is_finished_before_the_end() {
         eventually("the fetch", || (registry.count(|ask| ask.is_blob()) == 1).then_some(()));
         larder.signal("TERM");
         eventually("the port being closed", || client::connect(larder.data).is_err().then_some(()));
+        assert_eq!(client::get(larder.admin, "/readyz").status, 503, "who watches can ask until the end");
         registry.open_gate();
         waiting.join().unwrap()
     });

@@ -139,3 +139,85 @@ fn paths_that_a_client_invents_make_no_new_series() {
     }
     assert_eq!(series(), before);
 }
+
+#[test]
+fn what_a_malformed_request_holds_is_not_logged() {
+    let (_registry, larder) = started();
+    let bytes = b"GET /a.wasm HTTP/1.1\r\nHost: l\r\nAuthorization: Basic cm9ib3Q6czNjcmV0\r\nCookie: sid=TOPSECRET\r\nX y: z\r\n\r\n";
+    assert_eq!(sent(&larder, bytes).0, 400);
+    let log = crate::support::eventually("the line", || {
+        let log = serde_json::to_string(&larder.log()).unwrap();
+        log.contains("malformed request").then_some(log)
+    });
+    assert!(!log.contains("cm9ib3Q6") && !log.contains("TOPSECRET"), "{log}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_no_request() {
+    use std::io::BufRead;
+    let registry = Scripted::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("larder.yaml");
+    std::fs::write(&file, settings(&registry.host())).unwrap();
+    let mut child = crate::support::larder::program()
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+            "--config",
+        ])
+        .arg(&file)
+        .arg("--cache-dir")
+        .arg(dir.path().join("cache"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert!(log.read_line(&mut line).unwrap() > 0, "larder ended at its start");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if line["message"] == "listening" {
+            break line["data"].as_str().unwrap().parse().unwrap();
+        }
+    };
+    // From here on the pipe is held and never read: it takes 64 KiB, and these lines are far more.
+    let agent = "a".repeat(150);
+    for _ in 0..1500 {
+        assert_eq!(client::request(address, "GET", "/nothing/here", &[("User-Agent", &agent)]).status, 404);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn too_many_open_files_are_no_damage_to_what_is_held() {
+    let registry = Scripted::start();
+    let bytes = module("held", 5000);
+    registry.put("plugins/held", "1", &raw(&bytes));
+    let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_CACHE_MEMORY", "0")]);
+    let path = "/plugins/held/1/plugin.wasm";
+    assert_eq!(larder.get(path).body, bytes);
+    let limit = |number: u32| {
+        let set = std::process::Command::new("prlimit")
+            .args(["--pid", &larder.id().to_string(), &format!("--nofile={number}:")])
+            .status()
+            .unwrap();
+        assert!(set.success());
+    };
+    let mut waiting = client::connect(larder.data).unwrap();
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\nHost: l\r\n\r\n").unwrap();
+    assert_eq!(client::read_reply(&mut waiting, false).unwrap().status, 200);
+    // The connection is there already, and so are the first numbers; the file behind the next request finds no room.
+    limit(5);
+    waiting.write_all(format!("GET {path} HTTP/1.1\r\nHost: l\r\n\r\n").as_bytes()).unwrap();
+    let reply = client::read_reply(&mut waiting, false).unwrap();
+    assert_eq!((reply.status, reply.json()["code"].clone()), (503, "store".into()), "{}", reply.text());
+    limit(1024);
+    registry.down();
+    assert_eq!(larder.get(path).body, bytes);
+    assert_eq!(larder.metric("larder_quarantined_total"), 0.0);
+}

@@ -102,6 +102,7 @@ fn a_local_file_changed_in_place_is_never_served_mixed() {
     let larder = Home::new(&text).start_with(&["--overlay", folder.path().to_str().unwrap()], &[]);
     let path = folder.path().join("big/1/plugin.wasm");
     let ask = b"GET /plugins/big/1/plugin.wasm HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let mut whole = 0;
     for round in 0..20 {
         std::fs::write(&path, if round % 2 == 0 { &two } else { &one }).unwrap();
         for _ in 0..5 {
@@ -110,7 +111,42 @@ fn a_local_file_changed_in_place_is_never_served_mixed() {
                 && reply.status == 200
             {
                 assert!(reply.body == one || reply.body == two, "a mixture was served");
+                whole += 1;
             }
         }
     }
+    eventually("the file that stays as it is", || {
+        let reply = crate::support::client::raw(larder.data, ask).ok()?;
+        (reply.status == 200 && reply.body == one).then(|| whole += 1)
+    });
+    assert!(whole > 0);
+}
+
+#[test]
+fn an_alias_leads_to_a_local_file_though_no_registry_is_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "waf/2.0.0", &module("local", 500));
+    let text = "catalog: {builtin: false, template: null, aliases: {1.0.0: 2.0.0}}\nserver: {drain: 0s}\n";
+    let larder = Home::new(text).start_with(&["--overlay", folder.path().to_str().unwrap()], &[]);
+    let reply = larder.get("/plugins/waf/1.0.0/plugin.wasm");
+    assert_eq!(reply.body, module("local", 500), "{}", reply.text());
+    assert_eq!(reply.header("larder-match"), "alias");
+    let other = larder.get("/plugins/waf/3.0.0/plugin.wasm").json();
+    assert_eq!(
+        (other["code"].clone(), other["versions"].clone()),
+        ("unknown_version".into(), serde_json::json!(["2.0.0"]))
+    );
+}
+
+#[test]
+fn a_local_file_that_replaces_another_is_served_without_a_gap() {
+    let (_registry, larder, folder) = overlaid();
+    let (before, after) = (module("local", 500), module("after", 700));
+    put(folder.path(), "waf/1.0.0", &after);
+    eventually("the new file", || {
+        let reply = larder.get("/plugins/waf/1.0.0/plugin.wasm");
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert!(reply.body == before || reply.body == after);
+        (reply.body == after).then_some(())
+    });
 }

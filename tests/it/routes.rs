@@ -259,3 +259,67 @@ fn patterns_are_configuration() {
     assert_eq!(larder.get("/v/1/n/x").body, bytes);
     assert_eq!(larder.get("/plugins/x/1/plugin.wasm").status, 404);
 }
+
+#[test]
+fn a_range_is_for_get_alone_and_a_client_may_ask_for_what_is_held_only() {
+    let (registry, larder, _) = listed();
+    let cold = larder.request("GET", MODULE, &[("Cache-Control", "only-if-cached")]);
+    assert_eq!((cold.status, cold.json()["code"].clone()), (504, "only_if_cached".into()));
+    assert_eq!(registry.asked().len(), 0);
+    let head = larder.request("HEAD", MODULE, &[("Range", "bytes=0-9")]);
+    assert_eq!((head.status, head.header("content-length")), (200, "5000"));
+    assert_eq!(larder.request("GET", MODULE, &[("Cache-Control", "max-age=0, only-if-cached")]).status, 200);
+}
+
+#[test]
+fn listings_have_a_validator_that_changes_with_them_and_no_date() {
+    let (_registry, larder, _) = listed();
+    let before = larder.get("/plugins/snapshot-inventory.json");
+    assert_eq!(before.header("last-modified"), "");
+    larder.get(MODULE);
+    let after = larder.request(
+        "GET",
+        "/plugins/snapshot-inventory.json",
+        &[("If-None-Match", before.header("etag"))],
+    );
+    assert_eq!(after.status, 200);
+    assert_eq!(larder.get("/plugins/").header("vary"), "accept");
+}
+
+#[test]
+fn nearest_names_and_a_next_step_are_told_with_the_default_rules_too() {
+    let (_registry, larder, _) = listed();
+    let missing = larder.get("/plugins/ai-prxy/2.0.1/plugin.wasm").json();
+    assert_eq!(missing["nearest"], serde_json::json!(["ai-proxy"]));
+    assert!(missing["hint"].as_str().is_some_and(|hint| !hint.is_empty()));
+    let version = larder.get("/plugins/ai-proxy/9.9/").json();
+    assert_eq!(version["code"], "unknown_version");
+}
+
+#[test]
+fn hosts_as_clusters_write_them_are_taken_and_http_1_0_is_closed() {
+    use crate::support::client;
+    let (_registry, larder, _) = listed();
+    let dotted =
+        b"GET / HTTP/1.1\r\nHost: larder.higress-system.svc.cluster.local.:8080\r\nConnection: close\r\n\r\n";
+    assert_eq!(client::raw(larder.data, dotted).unwrap().status, 200);
+    let old = client::raw(larder.data, b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!((old.status, old.header("connection")), (200, "close"));
+}
+
+#[test]
+fn a_module_damaged_while_it_is_served_goes_on_from_another_copy() {
+    let registry = Scripted::start();
+    let bytes = module("large", 3_000_000);
+    registry.put("plugins/large", "1", &raw(&bytes));
+    let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_CACHE_MEMORY", "1MiB")]);
+    let path = "/plugins/large/1/plugin.wasm";
+    assert_eq!(larder.get(path).body, bytes);
+    let file = crate::support::heart::files(&larder.home.cache().join("v1/modules")).remove(0);
+    let mut damaged = bytes.clone();
+    damaged[2_000_000] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    assert_eq!(larder.get(path).body, bytes);
+    assert_eq!(registry.count(|ask| ask.is_blob()), 2);
+    assert_eq!(larder.metric("larder_quarantined_total"), 1.0);
+}

@@ -30,6 +30,10 @@ pub struct Setup {
     pub memory: u64,
     pub fallback: bool,
     pub lines: String,
+    /// Further registries without TLS.
+    pub plain_http: Vec<String>,
+    /// Repositories of a plugin, in order.
+    pub repositories: Vec<(&'static str, Vec<String>)>,
     pub hosts: BTreeMap<String, registry::HostConfig>,
 }
 
@@ -41,6 +45,8 @@ impl Default for Setup {
             memory: 1 << 20,
             fallback: true,
             lines: String::new(),
+            plain_http: Vec::new(),
+            repositories: Vec::new(),
             hosts: BTreeMap::new(),
         }
     }
@@ -80,12 +86,20 @@ impl Heart {
             template: Some(format!("{host}/plugins/{{name}}:{{version}}")),
             fallback: setup.fallback,
             aliases: BTreeMap::new(),
-            plugins: BTreeMap::new(),
+            plugins: setup
+                .repositories
+                .iter()
+                .map(|(name, repositories)| {
+                    let rules =
+                        catalog::PluginConfig { repositories: repositories.clone(), ..Default::default() };
+                    (name.to_string(), rules)
+                })
+                .collect(),
         };
         let catalog = Catalog::build(&catalog, &[("lines".into(), setup.lines.clone())]).unwrap();
         let hosts = registry::Config {
             ca: Vec::new(),
-            plain_http: vec![host],
+            plain_http: [host].into_iter().chain(setup.plain_http.clone()).collect(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
             hosts: setup.hosts.clone(),

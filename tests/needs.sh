@@ -21,7 +21,8 @@ case "$1" in
 test)
     need docker-registry docker-registry
     need htpasswd apache2-utils
-    need curl curl
+    need kill procps
+    need prlimit util-linux
     need pip3 python3-pip
     ;;
 demo)

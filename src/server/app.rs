@@ -198,10 +198,22 @@ impl Connection {
                         }
                         _ => None,
                     };
-                    let Some(another) = another else { return (sent, false) };
-                    file = another;
-                    replaced = true;
-                    continue;
+                    match another {
+                        Some(Body::File(another)) => {
+                            file = another;
+                            replaced = true;
+                            continue;
+                        }
+                        Some(Body::Memory(bytes)) => {
+                            let rest = bytes.slice((first + sent) as usize..last as usize + 1);
+                            let length = rest.len() as u64;
+                            return match session.write_response_body(rest, true).await {
+                                Ok(()) => (sent + length, true),
+                                Err(_) => (sent, false),
+                            };
+                        }
+                        None => return (sent, false),
+                    }
                 }
             };
             let start = index * piece_bytes;

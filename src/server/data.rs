@@ -109,13 +109,10 @@ impl Data {
         file: &ModuleFile,
         problem: std::io::Error,
         asked: &Asked,
-    ) -> Option<ModuleFile> {
+    ) -> Option<Body> {
         self.cache.store().damaged(digest, file, problem).await;
         let served = self.cache.get(&asked.name, &asked.plan, Ask::Allowed).await.ok()?;
-        match served.body {
-            Body::File(file) if served.found.module.digest == *digest => Some(file),
-            _ => None,
-        }
+        (served.found.module.digest == *digest).then_some(served.body)
     }
 
     /// What may answer; `None` when no rule and no local file does.

@@ -49,6 +49,11 @@ impl Memory {
         self.limit / 4
     }
 
+    /// True when a module of that size may be kept here.
+    pub fn fits(&self, size: u64) -> bool {
+        size <= self.largest()
+    }
+
     /// A module's bytes.
     pub fn get(&self, digest: &Digest) -> Option<Bytes> {
         self.cache.get(digest)
@@ -61,7 +66,7 @@ impl Memory {
         size: u64,
         read: impl FnOnce() -> Result<Vec<u8>, E>,
     ) -> Result<Option<Bytes>, E> {
-        if size > self.largest() {
+        if !self.fits(size) {
             return Ok(None);
         }
         if self.live.fetch_add(size, Ordering::Relaxed) + size > self.limit {

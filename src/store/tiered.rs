@@ -54,6 +54,7 @@ impl Tiered {
     async fn through_memory(
         &self,
         digest: Digest,
+        size: u64,
         open: impl FnOnce(&Disk) -> Result<Option<ModuleFile>, StoreError> + Send + 'static,
         lost: impl FnOnce(&Disk, &ModuleFile, std::io::Error) + Send + 'static,
     ) -> Result<Option<(Body, Tier)>, StoreError> {
@@ -61,7 +62,11 @@ impl Tiered {
         if let Some(found) = in_memory() {
             return Ok(Some(found));
         }
-        let _one = self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await;
+        // One loads it, the others find it loaded. What is sent from disk anyway need not queue.
+        let _one = match self.memory.fits(size) {
+            true => Some(self.loading[usize::from(digest.bytes()[0]) % STRIPES].lock().await),
+            false => None,
+        };
         if let Some(found) = in_memory() {
             return Ok(Some(found));
         }
@@ -110,11 +115,11 @@ impl Store for Tiered {
     async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError> {
         let digest = module.digest;
         self.disk.touch(&digest);
-        let module = module.clone();
+        let (module, size) = (module.clone(), module.size);
         let lost = move |disk: &Disk, file: &ModuleFile, error| {
             disk.lose(&digest, &Damage::Unreadable(error), Some(file.inode()));
         };
-        self.through_memory(digest, move |disk| disk.open_module(&module), lost).await
+        self.through_memory(digest, size, move |disk| disk.open_module(&module), lost).await
     }
 
     async fn make_room(&self, bytes: u64) -> bool {
@@ -139,7 +144,7 @@ impl Store for Tiered {
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
         let Some((module, file)) = entry.opened() else { return Ok(None) };
         let lost = |_: &Disk, _: &ModuleFile, error| tracing::warn!(%error, "a local plugin cannot be read");
-        let found = self.through_memory(module.digest, move |_| Ok(Some(file)), lost).await?;
+        let found = self.through_memory(module.digest, module.size, move |_| Ok(Some(file)), lost).await?;
         if found.is_none() {
             // It is another file by now: the next look need not wait for the poll.
             let overlay = self.overlay.clone();

@@ -328,18 +328,21 @@ impl Cache {
                 break;
             }
             let reference = &candidate.reference;
-            let remembered = self.remembered(reference, now);
-            match (self.parts.store.record(reference), remembered) {
-                (Some(record), remembered) => match record.state {
+            if let Some(record) = self.parts.store.record(reference) {
+                match record.state {
                     State::Present(_) => {
                         return Known::Held { reference: reference.clone(), record, why: candidate.why };
                     }
                     State::Absent(absence) => {
                         doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
-                        absences.push(Absent { reference: reference.clone(), absence, told: remembered });
+                        let told = self.remembered(reference, now);
+                        absences.push(Absent { reference: reference.clone(), absence, told });
                     }
-                },
-                (None, Some(error)) => match error.absence() {
+                }
+                continue;
+            }
+            match self.remembered(reference, now) {
+                Some(error) => match error.absence() {
                     Some(absence) => {
                         absences.push(Absent { reference: reference.clone(), absence, told: Some(error) });
                     }
@@ -347,7 +350,7 @@ impl Cache {
                     None => drop(blocked.get_or_insert((candidate.why, Some(error)))),
                 },
                 // Unknown: only something held of the same step can still be the answer.
-                (None, None) => blocked = Some((candidate.why, None)),
+                None => blocked = Some((candidate.why, None)),
             }
         }
         match blocked {

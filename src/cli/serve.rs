@@ -4,7 +4,7 @@ use super::{assemble, exit, log, report};
 use crate::config::{Config, Loaded};
 use crate::server::admin::Admin;
 use crate::server::app::{App, Connection, Face};
-use crate::server::data::Data;
+use crate::server::data::{Data, Memo};
 use crate::server::listen::{Drain, Port};
 use crate::store::StoreError;
 use std::net::SocketAddr;
@@ -71,6 +71,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
         cache: parts.cache.clone(),
         catalog: parts.catalog.clone(),
         patterns: parts.patterns.clone(),
+        memo: Memo::default(),
     }));
     let store = parts.cache.store().clone();
     let admin = app(Face::Admin(Admin {

@@ -13,7 +13,8 @@ use crate::store::Body;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::RANGE;
+use http::header::{RANGE, SERVER};
+use http::{HeaderValue, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -141,21 +142,15 @@ impl HttpServerApp for Connection {
 impl Connection {
     /// Writes an answer: bytes of body sent, and whether that was all.
     async fn write(&self, session: &mut ServerSession, answer: Answer, head_only: bool) -> (u64, bool) {
-        let Ok(mut header) = ResponseHeader::build_no_case(answer.status, Some(answer.headers.len() + 2))
-        else {
-            return (0, false);
-        };
-        for (name, value) in &answer.headers {
-            if header.append_header(name.clone(), value.clone()).is_err() {
-                return (0, false);
-            }
-        }
-        if header.insert_header("server", "larder").is_err()
-            || session.write_response_header(Box::new(header)).await.is_err()
-        {
+        let Answer { status, mut headers, content, .. } = answer;
+        headers.insert(SERVER, HeaderValue::from_static("larder"));
+        let mut parts = http::Response::new(()).into_parts().0;
+        parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        parts.headers = headers;
+        if session.write_response_header(Box::new(ResponseHeader::from(parts))).await.is_err() {
             return (0, false);
         }
-        let bytes = match answer.content {
+        let bytes = match content {
             _ if head_only => Bytes::new(),
             Content::None => Bytes::new(),
             Content::Bytes(bytes) => bytes,

@@ -3,13 +3,14 @@
 use super::guard::Accepted;
 use super::listing::{self, Listing};
 use super::refuse;
-use super::respond::{self, Answer, Asked};
+use super::respond::{self, Answer, Asked, Label};
 use super::route::{self, Route};
 use crate::artifact::metadata_txt::{self, Metadata};
-use crate::cache::{Ask, Cache, CacheError, Origin};
+use crate::cache::{Ask, Cache, CacheError, Found, Origin};
 use crate::catalog::patterns::Pattern;
 use crate::catalog::{Catalog, Plan, Why};
-use crate::oci::Digest;
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Reference};
 use crate::plugin::{Request, Version};
 use crate::store::{Body, ModuleFile};
 use http::header::{CACHE_CONTROL, VARY};
@@ -24,8 +25,34 @@ pub struct Data {
     pub catalog: Arc<Catalog>,
     /// Which paths are modules.
     pub patterns: Vec<Pattern>,
+    /// What was worked out before.
+    pub memo: Memo,
 }
 
+/// Paths and labels that were worked out before. Both follow from settings and from content alone, so nothing in here
+/// grows old; what is not asked for leaves.
+pub struct Memo {
+    routes: moka::sync::Cache<String, Arc<Planned>>,
+    labels: moka::sync::Cache<(Reference, Digest, Digest, Timestamp), Arc<Label>>,
+}
+
+/// Entries of each: a few times what a large site has.
+const MEMO: u64 = 4096;
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self { routes: moka::sync::Cache::new(MEMO), labels: moka::sync::Cache::new(MEMO) }
+    }
+}
+
+/// A module's path, and what may answer it.
+struct Planned {
+    request: Request,
+    plan: Arc<Plan>,
+}
+
+/// The label of `Route::Module`, for a path that was seen before.
+const MODULE_LABEL: &str = "plugin";
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -34,6 +61,12 @@ impl Data {
     /// Answers a request; the label is for the metrics.
     pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
         let path = &accepted.path;
+        if let Some(planned) = self.memo.routes.get(path.as_str()) {
+            return (
+                self.planned_module(headers, &planned.request, planned.plan.clone()).await,
+                MODULE_LABEL,
+            );
+        }
         let route = match route::route(path, &self.patterns, &|name| self.catalog.lists(name)) {
             Ok(route) => route,
             Err(error) => return (refuse::bad_name(headers, &error), "none"),
@@ -65,7 +98,7 @@ impl Data {
                 let text = serde_json::to_string_pretty(&self.listing().inventory()).unwrap_or_default();
                 respond::small(headers, JSON, text + "\n", None)
             }
-            Route::Module(request) => self.module(headers, &request).await,
+            Route::Module(request) => self.module(headers, path, request).await,
             Route::Metadata(request, json) => self.metadata(headers, &request, json).await,
             Route::None => refuse::no_route(headers, path),
         };
@@ -127,16 +160,38 @@ impl Data {
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
-    async fn module(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        let Some(plan) = self.plan(request) else {
-            return self.unknown(headers, request);
+    async fn module(&self, headers: &HeaderMap, path: &str, request: Request) -> Answer {
+        let Some(plan) = self.plan(&request) else {
+            return self.unknown(headers, &request);
         };
+        let plan = Arc::new(plan);
+        // Without candidates the plan depends on the local files, and they change.
+        if !plan.candidates.is_empty() {
+            let planned = Planned { request: request.clone(), plan: plan.clone() };
+            self.memo.routes.insert(path.to_owned(), Arc::new(planned));
+        }
+        self.planned_module(headers, &request, plan).await
+    }
+
+    async fn planned_module(&self, headers: &HeaderMap, request: &Request, plan: Arc<Plan>) -> Answer {
         match self.cache.get(&request.name, &plan, ask(headers)).await {
             Ok(served) => {
+                let label = self.label(&served.found);
+                let immutable = matches!(request.version, Some(Version::Digest(_)));
                 let asked = Asked { name: request.name.clone(), plan };
-                respond::module(headers, served, asked, matches!(request.version, Some(Version::Digest(_))))
+                respond::module(headers, served, &label, asked, immutable)
             }
             Err(error) => self.refused(headers, request, &error),
+        }
+    }
+
+    fn label(&self, found: &Found) -> Arc<Label> {
+        match &found.origin {
+            Origin::Registry { reference, manifest } => {
+                let key = (reference.clone(), *manifest, found.module.digest, found.modified);
+                self.memo.labels.get_with(key, || Arc::new(Label::new(found)))
+            }
+            Origin::Overlay(_) => Arc::new(Label::new(found)),
         }
     }
 
@@ -167,8 +222,7 @@ impl Data {
         } else {
             respond::small(headers, TEXT, metadata_txt::render(&metadata), Some(found.modified))
         };
-        answer.note =
-            respond::describe(&mut answer.headers, &found.origin, found.why.as_str(), &found.status);
+        respond::describe(&mut answer, &found, &self.label(&found));
         answer
     }
 

@@ -16,6 +16,7 @@ use http::header::{
     RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use std::sync::Arc;
 
 /// RFC 9211.
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -27,6 +28,9 @@ const REFERENCE: HeaderName = HeaderName::from_static("larder-reference");
 const MANIFEST_DIGEST: HeaderName = HeaderName::from_static("larder-manifest-digest");
 /// Which step of the search answered: exact, alias or fallback.
 const MATCH: HeaderName = HeaderName::from_static("larder-match");
+
+/// Fields of an answer for a module, so that their map need not grow.
+const FIELDS: usize = 24;
 
 /// What goes back to the client.
 pub struct Answer {
@@ -66,7 +70,7 @@ pub struct Asked {
     /// The plugin.
     pub name: PluginName,
     /// What may answer.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
 }
 
 /// Facts for the access log and the metrics.
@@ -97,9 +101,14 @@ pub fn small(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let digest = Digest::of(content.as_bytes());
+    headers.insert(ETAG, value(&format!("\"{digest}\"")));
+    headers.insert(REPR_DIGEST, repr_digest(&digest));
+    if let Some(modified) = modified {
+        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
+    }
     let size = content.len() as u64;
     let bytes = Bytes::from(content);
-    negotiate(request, headers, digest, modified, size, |first, last| {
+    negotiate(request, headers, modified, size, |first, last| {
         Content::Bytes(bytes.slice(first as usize..last as usize + 1))
     })
 }
@@ -121,45 +130,73 @@ pub fn redirect(to: &str) -> Answer {
     Answer { status: 301, headers, content: Content::None, note: Note::default() }
 }
 
+/// The fields of a module that do not change from answer to answer, made once: most of an answer's work otherwise.
+#[derive(Clone)]
+pub struct Label {
+    etag: HeaderValue,
+    modified: HeaderValue,
+    digest: HeaderValue,
+    reference: HeaderValue,
+    manifest: Option<HeaderValue>,
+}
+
+impl Label {
+    /// For a module that was found.
+    pub fn new(found: &Found) -> Self {
+        let (reference, manifest) = match &found.origin {
+            Origin::Registry { reference, manifest } => {
+                (reference.to_string(), Some(value(&manifest.to_string())))
+            }
+            Origin::Overlay(path) => (path.display().to_string(), None),
+        };
+        let digest = found.module.digest;
+        Self {
+            etag: value(&format!("\"{digest}\"")),
+            modified: value(&httpdate::fmt_http_date(found.modified.system())),
+            digest: repr_digest(&digest),
+            reference: value(&reference),
+            manifest,
+        }
+    }
+
+    fn describe(&self, headers: &mut HeaderMap, matched: &'static str, status: &CacheStatus) -> Note {
+        headers.insert(CACHE_STATUS, value(&status.to_string()));
+        headers.insert(MATCH, HeaderValue::from_static(matched));
+        if let Some(manifest) = &self.manifest {
+            headers.insert(MANIFEST_DIGEST, manifest.clone());
+        }
+        headers.insert(REFERENCE, self.reference.clone());
+        let reference = self.reference.to_str().ok().map(Into::into);
+        Note { cache: Some(status.label()), reference, matched: Some(matched), ..Note::default() }
+    }
+}
+
 /// A module.
-pub fn module(request: &HeaderMap, served: Served, asked: Asked, immutable: bool) -> Answer {
-    let Served { body, found: Found { module, modified, origin, why, status } } = served;
-    let mut headers = HeaderMap::new();
+pub fn module(request: &HeaderMap, served: Served, label: &Label, asked: Asked, immutable: bool) -> Answer {
+    let Served { body, found: Found { module, modified, why, status, .. } } = served;
+    let mut headers = HeaderMap::with_capacity(FIELDS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
     let lifetime = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
-    let note = describe(&mut headers, &origin, why.as_str(), &status);
-    let size = module.size;
-    let mut answer = negotiate(request, headers, module.digest, Some(modified), size, |first, last| {
-        Content::Module { body, first, last, digest: module.digest, asked: Box::new(asked) }
+    let note = label.describe(&mut headers, why.as_str(), &status);
+    headers.insert(LAST_MODIFIED, label.modified.clone());
+    headers.insert(ETAG, label.etag.clone());
+    headers.insert(REPR_DIGEST, label.digest.clone());
+    let (size, digest) = (module.size, module.digest);
+    let mut answer = negotiate(request, headers, Some(modified), size, |first, last| Content::Module {
+        body,
+        first,
+        last,
+        digest,
+        asked: Box::new(asked),
     });
     answer.note = note;
     answer
 }
 
-/// The fields that tell where an answer came from.
-pub fn describe(
-    headers: &mut HeaderMap,
-    origin: &Origin,
-    matched: &'static str,
-    status: &CacheStatus,
-) -> Note {
-    headers.insert(CACHE_STATUS, value(&status.to_string()));
-    headers.insert(MATCH, HeaderValue::from_static(matched));
-    let reference = match origin {
-        Origin::Registry { reference, manifest } => {
-            headers.insert(MANIFEST_DIGEST, value(&manifest.to_string()));
-            reference.to_string()
-        }
-        Origin::Overlay(path) => path.display().to_string(),
-    };
-    headers.insert(REFERENCE, value(&reference));
-    Note {
-        cache: Some(status.label()),
-        reference: Some(reference),
-        matched: Some(matched),
-        ..Note::default()
-    }
+/// Adds the fields that tell where an answer about a module came from.
+pub fn describe(answer: &mut Answer, found: &Found, label: &Label) {
+    answer.note = label.describe(&mut answer.headers, found.why.as_str(), &found.status);
 }
 
 /// `Cache-Status` of a refusal.
@@ -169,25 +206,24 @@ pub fn failed(headers: &mut HeaderMap, code: &'static str) -> &'static str {
     status.label()
 }
 
-/// Judges conditions and ranges and completes the answer.
+fn repr_digest(digest: &Digest) -> HeaderValue {
+    let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
+    value(&format!("sha-256=:{encoded}:"))
+}
+
+/// Judges conditions and ranges and completes the answer, whose `ETag` is there already.
 fn negotiate(
     request: &HeaderMap,
     mut headers: HeaderMap,
-    digest: Digest,
     modified: Option<Timestamp>,
     size: u64,
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
-    let etag = format!("\"{digest}\"");
-    let validators = Validators { etag: &etag, modified };
-    headers.insert(ETAG, value(&etag));
-    if let Some(modified) = modified {
-        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
-    }
+    let etag = headers.get(ETAG).cloned();
+    let etag = etag.as_ref().and_then(|etag| etag.to_str().ok()).unwrap_or_default();
+    let validators = Validators { etag, modified };
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
-    headers.insert(REPR_DIGEST, value(&format!("sha-256=:{encoded}:")));
     let answer = |status, headers, content| Answer { status, headers, content, note: Note::default() };
     match conditional::judge(request, validators) {
         Verdict::NotModified => {

@@ -146,4 +146,14 @@ mod tests {
         assert!(!joined);
         assert_eq!(again.done().await, Some(9));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_that_is_over_is_not_joined() {
+        let collapse: Collapse<u8, u32> = Collapse::default();
+        for round in 0..5000 {
+            let (work, joined) = collapse.join(&Handle::current(), 1, async move { round });
+            assert!(!joined, "round {round} joined what was over");
+            assert_eq!(work.done().await, Some(round));
+        }
+    }
 }

@@ -34,9 +34,9 @@ fn a_file_changes_what_it_names_and_nothing_else() {
 
 #[test]
 fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
-    let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {usernme: x}\n";
+    let text = "listn: {}\nfill:\n  hold: 5\n  houd: 5s\ncache:\n  memory: lots\nregistry:\n  hosts:\n    h: {usernme: x}\n    h2:\n      ca: 5\n";
     let faults = from_file(text).unwrap_err();
-    assert_eq!(faults.len(), 5, "{faults:#?}");
+    assert_eq!(faults.len(), 6, "{faults:#?}");
     assert_eq!(faults[0], "larder.yaml:1:1: unknown key 'listn'; did you mean 'listen'?");
     assert_eq!(faults[1], "larder.yaml:4:3: fill: unknown key 'houd'; did you mean 'hold'?");
     assert!(faults[2].starts_with("larder.yaml:3:3: fill.hold: invalid type: integer `5`"), "{}", faults[2]);
@@ -45,6 +45,7 @@ fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
         faults[4],
         "larder.yaml:9:9: registry.hosts.h: unknown key 'usernme'; did you mean 'username'?"
     );
+    assert!(faults[5].starts_with("larder.yaml:10:5: registry.hosts.h2: "), "{}", faults[5]);
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn metadata_has_the_lines_of_the_present_server_and_ours() {
 
 #[test]
 fn listings_are_html_for_people_and_json_for_programs() {
-    let (_registry, larder, bytes) = listed();
+    let (registry, larder, bytes) = listed();
     larder.get(MODULE);
     let page = larder.get("/plugins/");
     assert!(page.header("content-type").starts_with("text/html"));
@@ -184,6 +184,11 @@ fn listings_are_html_for_people_and_json_for_programs() {
     assert_eq!(inventory["ai-proxy"]["wasmSha256"], Digest::of(&bytes).hex());
     assert_eq!(inventory["ai-proxy"]["digest"], raw(&bytes).manifest.digest().to_string());
     assert_eq!(inventory.get("key-auth"), None, "not held");
+    registry.put("plugins/ai-proxy", "3.0.0", &raw(&module("newer", 500)));
+    assert_eq!(larder.get("/plugins/ai-proxy/3.0.0/plugin.wasm").status, 200);
+    let inventory = larder.get("/plugins/snapshot-inventory.json").json();
+    assert_eq!(inventory["ai-proxy"]["version"], "2.0.1", "the catalog's, though a higher one is held");
+    assert_eq!(json("/plugins/ai-proxy/")[1]["name"], "3.0.0");
 }
 
 #[test]

@@ -20,6 +20,10 @@ const ZSTD_WINDOW_LOG: u32 = 25;
 /// Largest long name or PAX header of a tar entry, in bytes.
 const TAR_EXTENSION_BYTES: u64 = 64 << 10;
 const COPY_BYTES: usize = 128 << 10;
+/// Longest path of an entry, as in a file system.
+const PATH_BYTES: usize = 4 << 10;
+/// Names of removed files that are kept, in bytes. Images remove a few.
+const WHITEOUT_BYTES: usize = 1 << 20;
 /// Most names of entries that an error lists.
 const MOST_NAMES: usize = 8;
 
@@ -100,6 +104,8 @@ pub struct Hidden {
     paths: Vec<String>,
     /// Everything.
     all: bool,
+    /// Of the names above.
+    bytes: usize,
 }
 
 impl Hidden {
@@ -111,16 +117,20 @@ impl Hidden {
     }
 
     /// Takes in an entry if it is a whiteout.
-    fn note(&mut self, path: &str) -> bool {
+    fn note(&mut self, path: &str) -> Result<bool, ExtractError> {
         let (folder, base) = path.rsplit_once('/').map_or(("", path), |(folder, base)| (folder, base));
-        let Some(removed) = base.strip_prefix(".wh.") else { return false };
+        let Some(removed) = base.strip_prefix(".wh.") else { return Ok(false) };
+        self.bytes += path.len();
+        if self.bytes > WHITEOUT_BYTES {
+            return Err(ExtractError::Tar("the names of removed files are over 1 MiB".into()));
+        }
         match (removed, folder) {
             (".wh..opq", "") => self.all = true,
             (".wh..opq", folder) => self.paths.push(folder.into()),
             (removed, "") => self.paths.push(removed.into()),
             (removed, folder) => self.paths.push(format!("{folder}/{removed}")),
         }
-        true
+        Ok(true)
     }
 }
 
@@ -232,12 +242,15 @@ fn from_tar(
             return Err(ExtractError::Tar("an entry's two headers disagree about its size".into()));
         }
         let path = name.unwrap_or_else(|| entry.path_bytes().into_owned());
+        if path.len() > PATH_BYTES {
+            return Err(ExtractError::Tar("an entry's path is over 4 KiB".into()));
+        }
         let path = String::from_utf8_lossy(&path).into_owned();
         if seen.len() < MOST_NAMES && !kind.is_dir() {
             seen.push(shown(&path));
         }
         let inner = path.strip_prefix("./").unwrap_or(&path);
-        if removed.note(inner) || hidden.hides(inner) {
+        if removed.note(inner)? || hidden.hides(inner) {
             continue;
         }
         let Some(claim) = claim(inner) else { continue };
@@ -276,6 +289,10 @@ fn from_tar(
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(told)?;
     hidden.all |= removed.all;
     hidden.paths.append(&mut removed.paths);
+    hidden.bytes += removed.bytes;
+    if hidden.bytes > WHITEOUT_BYTES {
+        return Err(ExtractError::Tar("the names of removed files are over 1 MiB".into()));
+    }
     match best {
         None => Err(ExtractError::NoModule(if seen.is_empty() { "none".into() } else { seen.join(", ") })),
         Some(best) if best.paths.len() > 1 => Err(ExtractError::Ambiguous(best.paths.join(", "))),

@@ -50,11 +50,6 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// How much is being worked on.
-    pub fn len(&self) -> usize {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// True when nothing is being worked on.
     pub fn is_empty(&self) -> bool {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).is_empty()

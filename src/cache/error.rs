@@ -234,6 +234,8 @@ impl CacheError {
     /// How long the same question is answered with this error.
     pub fn remembered_for(&self, lifetimes: &Lifetimes) -> Duration {
         match self.kind {
+            // It was fetched in vain; it will be again.
+            _ if self.code == DISK_FULL => lifetimes.unusable,
             ErrorKind::NotFound | ErrorKind::Forbidden => lifetimes.absent,
             ErrorKind::Unsupported | ErrorKind::TooLarge | ErrorKind::Corrupt => lifetimes.unusable,
             ErrorKind::RateLimited => {

@@ -6,14 +6,16 @@
 use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
-use super::{Absent, Cache, Failure, Outcome};
+use super::{Absent, Cache, Failure, Outcome, Reached};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
 use crate::oci::Reference;
+use crate::plugin::PluginName;
 use crate::record::{Absence, Record, State};
 use crate::registry::Confirmation;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,14 +36,31 @@ pub(super) enum Lane {
 /// Turns, of each registry and lane: a registry that stalls holds up nobody but those who ask it, and what is merely
 /// confirmed holds up nobody at all.
 #[derive(Default)]
-pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Semaphore>>>);
+pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Turns>>>);
+
+struct Turns {
+    free: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
 
 impl Lanes {
-    fn semaphore(&self, registry: &str, lane: Lane, at_once: usize) -> Arc<Semaphore> {
+    /// A turn; `None` when too many wait for one.
+    async fn turn(&self, registry: &str, lane: Lane, at_once: usize) -> Option<OwnedSemaphorePermit> {
         let behind = lane == Lane::Behind;
-        let turns = if behind { (at_once / 4).max(1) } else { at_once.max(1) };
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.entry((registry.to_owned(), behind)).or_insert_with(|| Arc::new(Semaphore::new(turns))).clone()
+        let number = if behind { (at_once / 4).max(1) } else { at_once.max(1) };
+        let turns = {
+            let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let made =
+                || Arc::new(Turns { free: Arc::new(Semaphore::new(number)), waiting: AtomicUsize::new(0) });
+            lanes.entry((registry.to_owned(), behind)).or_insert_with(made).clone()
+        };
+        if turns.waiting.fetch_add(1, Ordering::SeqCst) >= MOST_WAITING {
+            turns.waiting.fetch_sub(1, Ordering::SeqCst);
+            return None;
+        }
+        let turn = turns.free.clone().acquire_owned().await.ok();
+        turns.waiting.fetch_sub(1, Ordering::SeqCst);
+        turn
     }
 }
 
@@ -62,19 +81,29 @@ impl Drop for Counted<'_> {
 }
 
 impl Cache {
-    /// Asks candidate after candidate; the reference that resolved.
-    pub(super) async fn walk(self: &Arc<Self>, plan: &Plan) -> Result<Reference, Arc<CacheError>> {
+    /// Asks candidate after candidate.
+    pub(super) async fn walk(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+    ) -> Result<Reached, Arc<CacheError>> {
         let mut failed: Option<(Why, Arc<CacheError>)> = None;
         let mut absences = Vec::new();
+        let mut step = Why::Exact;
         for candidate in &plan.candidates {
             if failed.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
                 break;
             }
+            if candidate.why != step && self.is_local(name, plan, candidate.why) {
+                self.keep_absences(&absences).await;
+                return Ok(Reached::Step(candidate.why));
+            }
+            step = candidate.why;
             let reference = &candidate.reference;
             match self.look(reference).await {
                 Ok(Outcome::Present) => {
                     self.keep_absences(&absences).await;
-                    return Ok(reference.clone());
+                    return Ok(Reached::Reference(reference.clone()));
                 }
                 Ok(Outcome::Absent(absence)) => {
                     let told = self.remembered(reference, self.parts.clock.now());
@@ -85,8 +114,17 @@ impl Cache {
         }
         match failed {
             Some((_, error)) => Err(error),
+            // A step may have a local file and no candidate of its own.
+            None if self.is_local(name, plan, Why::Fallback) => Ok(Reached::Step(Why::Fallback)),
             None => Err(Arc::new(CacheError::absent(&absences))),
         }
+    }
+
+    /// True when a local file has a version of the plan's steps up to `reached`.
+    pub(super) fn is_local(&self, name: &PluginName, plan: &Plan, reached: Why) -> bool {
+        let index = self.parts.store.overlay();
+        let mut fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
+        !index.is_empty() && fitting.any(|(version, _)| index.contains_key(&(name.clone(), version.clone())))
     }
 
     /// What is known of a reference, or comes of asking.
@@ -114,7 +152,7 @@ impl Cache {
 
     /// Writes down what does not exist, once something behind it was found: when the registry is silent later, this is
     /// what lets the other one answer. An absence with nothing behind it is remembered in memory alone.
-    async fn keep_absences(&self, absences: &[Absent]) {
+    pub(super) async fn keep_absences(&self, absences: &[Absent]) {
         for Absent { reference, absence, .. } in absences {
             if self.parts.store.record(reference).is_none() {
                 self.write(reference, State::Absent(*absence)).await;
@@ -156,7 +194,8 @@ impl Cache {
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        let Some(_turn) = self.turn(reference, lane).await else {
+        let turn = self.lanes.turn(reference.registry(), lane, parts.config.at_once).await;
+        let Some(_turn) = turn else {
             let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());
             let error =
                 CacheError::new(super::ErrorKind::Overloaded, "too_many_fetches", detail).about(reference);
@@ -166,7 +205,7 @@ impl Cache {
         let counted = Counted::new(&parts.metrics);
         let begun = parts.clock.now();
         let progress = self.progress.begin(reference);
-        let update = self.update(reference, known.as_deref(), &progress);
+        let update = self.update(reference, known.as_deref(), lane, &progress);
         let result = match tokio::time::timeout(parts.config.timeout, update).await {
             Ok(result) => result,
             Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
@@ -187,16 +226,6 @@ impl Cache {
             }
             Err(error) => self.note_failure(reference, known.as_deref(), error, took).await,
         }
-    }
-
-    /// A turn at the reference's registry; `None` when too many wait for one.
-    async fn turn(&self, reference: &Reference, lane: Lane) -> Option<OwnedSemaphorePermit> {
-        let at_once = self.parts.config.at_once;
-        let semaphore = self.lanes.semaphore(reference.registry(), lane, at_once);
-        if self.fills.len() > MOST_WAITING && semaphore.available_permits() == 0 {
-            return None;
-        }
-        semaphore.acquire_owned().await.ok()
     }
 
     /// Remembers a failure for its lifetime. What was served once is not taken away by a registry that forgot it; of
@@ -241,6 +270,7 @@ impl Cache {
         &self,
         reference: &Reference,
         known: Option<&Record>,
+        lane: Lane,
         progress: &Progress,
     ) -> Result<&'static str, CacheError> {
         let parts = &self.parts;
@@ -252,7 +282,7 @@ impl Cache {
                 return Ok("unchanged");
             }
         }
-        let mut new = fill::fill(parts, reference, present, progress).await?;
+        let mut new = fill::fill(parts, reference, present, lane == Lane::Front, progress).await?;
         if let Some(old) = present {
             if old.manifest != new.manifest {
                 parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();

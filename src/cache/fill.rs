@@ -65,19 +65,20 @@ impl Drop for Progress {
 }
 
 /// Fetches `reference`. `usable` is what it resolved to before, where those bytes are still good: when the manifest is
-/// the same, nothing more is fetched. On a disk that is full before its limit, room is made once.
+/// the same, nothing more is fetched. On a disk that is full before its limit, others leave once if `may_evict`.
 pub async fn fill(
     parts: &Parts,
     reference: &Reference,
     usable: Option<&Present>,
+    may_evict: bool,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     match try_fill(parts, reference, usable, progress).await {
-        Err(error) if error.code == DISK_FULL => {
-            parts.metrics.store_errors.inc();
-            // Layer, module, and as much again for the next.
-            let bytes = progress.counters.expected.load(Ordering::Relaxed).max(1 << 20) * 8;
-            if !parts.store.make_room(bytes).await {
+        Err(error) if error.code == DISK_FULL && may_evict => {
+            // The layer, and the module in it: packed, they are seldom a fourth of it.
+            let layer = progress.counters.expected.load(Ordering::Relaxed);
+            if !parts.store.make_room(layer.saturating_mul(5).min(layer + parts.limits.module.as_u64())).await
+            {
                 return Err(error);
             }
             tracing::warn!(%reference, "the disk is full below its limit; room was made");

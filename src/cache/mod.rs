@@ -31,8 +31,10 @@ use crate::oci::{Digest, Reference};
 use crate::plugin::PluginName;
 use crate::record::{Absence, Module, Present, Record, State};
 use crate::registry::Registry;
+use crate::store::overlay::Problem;
 use crate::store::{Body, Store};
 use collapse::Collapse;
+use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,7 +93,7 @@ pub struct Parts {
 /// See the module's text.
 pub struct Cache {
     parts: Parts,
-    walks: Collapse<Vec<Reference>, Result<Reference, Arc<CacheError>>>,
+    walks: Collapse<(PluginName, Vec<Reference>), Result<Reached, Arc<CacheError>>>,
     fills: Collapse<Reference, Result<Outcome, Arc<CacheError>>>,
     failures: moka::sync::Cache<Reference, Failure>,
     lanes: fetch::Lanes,
@@ -103,6 +105,15 @@ pub struct Cache {
 enum Outcome {
     Present,
     Absent(Absence),
+}
+
+/// Where a search ended.
+#[derive(Debug, Clone)]
+enum Reached {
+    /// At a reference that resolves.
+    Reference(Reference),
+    /// At a step with a local file.
+    Step(Why),
 }
 
 /// A failure of a moment ago.
@@ -177,7 +188,8 @@ struct Absent {
 
 /// What the records say of a plan.
 enum Known {
-    Held { reference: Reference, record: Arc<Record>, why: Why },
+    Held { reference: Reference, record: Arc<Record>, why: Why, absences: Vec<Absent> },
+    Local(Why),
     Failed(Arc<CacheError>),
     Unknown,
 }
@@ -185,12 +197,14 @@ enum Known {
 impl Cache {
     /// Makes a cache of its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let failures = moka::sync::Cache::new(REMEMBERED_FAILURES);
+        let failures = moka::sync::Cache::builder()
+            .max_capacity(REMEMBERED_FAILURES)
+            .eviction_policy(EvictionPolicy::lru());
         Arc::new(Self {
             parts,
             walks: Collapse::default(),
             fills: Collapse::default(),
-            failures,
+            failures: failures.build(),
             lanes: fetch::Lanes::default(),
             progress: fill::Board::default(),
         })
@@ -246,14 +260,17 @@ impl Cache {
         if let Some(local) = self.local(name, plan, reached, need).await? {
             return Ok(local);
         }
-        match self.known(plan) {
-            Known::Held { reference, record, why } => {
-                if let Some(local) = self.local(name, plan, why, need).await? {
-                    return Ok(local);
-                }
+        match self.known(name, plan) {
+            Known::Held { reference, record, why, absences } => {
                 self.revalidate_behind(plan, &reference);
+                self.keep_behind(absences);
                 if let Some(found) = self.held(&reference, &record, why, need).await? {
                     return Ok(found);
+                }
+            }
+            Known::Local(why) => {
+                if let Some(local) = self.local(name, plan, why, need).await? {
+                    return Ok(local);
                 }
             }
             Known::Failed(error) => return Err(error),
@@ -286,7 +303,10 @@ impl Cache {
             let Some((entry, why)) = entries.next() else {
                 return Ok(None);
             };
-            let wrong = |problem: &String| Arc::new(CacheError::bad_local_file(&entry.path, problem));
+            let wrong = |problem: &Problem| match problem {
+                Problem::NoModule(text) => Arc::new(CacheError::bad_local_file(&entry.path, text)),
+                Problem::Passing(_) => Arc::new(CacheError::changing_local_file(name)),
+            };
             let module = entry.module.as_ref().map_err(wrong)?.clone();
             let body = match need {
                 Need::Facts => None,
@@ -316,22 +336,36 @@ impl Cache {
         Err(Arc::new(CacheError::changing_local_file(name)))
     }
 
+    /// Writes absences down behind the request, if any are in memory alone.
+    fn keep_behind(self: &Arc<Self>, absences: Vec<Absent>) {
+        if absences.iter().any(|absent| self.parts.store.record(&absent.reference).is_none()) {
+            let cache = self.clone();
+            self.parts.runtime.spawn(async move { cache.keep_absences(&absences).await });
+        }
+    }
+
     /// What the records and the remembered failures say of the plan; nothing is asked.
-    fn known(&self, plan: &Plan) -> Known {
+    fn known(&self, name: &PluginName, plan: &Plan) -> Known {
         let now = self.parts.clock.now();
         // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
         let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
         let mut absences = Vec::new();
         let mut doubtful = false;
+        let mut step = Why::Exact;
         for candidate in &plan.candidates {
             if blocked.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
                 break;
             }
+            if candidate.why != step && self.is_local(name, plan, candidate.why) {
+                return Known::Local(candidate.why);
+            }
+            step = candidate.why;
             let reference = &candidate.reference;
             if let Some(record) = self.parts.store.record(reference) {
                 match record.state {
                     State::Present(_) => {
-                        return Known::Held { reference: reference.clone(), record, why: candidate.why };
+                        let reference = reference.clone();
+                        return Known::Held { reference, record, why: candidate.why, absences };
                     }
                     State::Absent(absence) => {
                         doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
@@ -356,6 +390,7 @@ impl Cache {
         match blocked {
             Some((_, Some(error))) => Known::Failed(error),
             Some((_, None)) => Known::Unknown,
+            None if self.is_local(name, plan, Why::Fallback) => Known::Local(Why::Fallback),
             None if doubtful || absences.is_empty() => Known::Unknown,
             None => Known::Failed(Arc::new(CacheError::absent(&absences))),
         }
@@ -414,20 +449,24 @@ impl Cache {
     async fn ask_until_held(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         // Again when what was fetched is gone before it could be taken: evicted by others, or found damaged on disk.
         for _ in 0..ATTEMPTS {
-            let key = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
+            let references = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
+            let key = (name.clone(), references);
             let cache = self.clone();
-            let work = plan.clone();
+            let work = (name.clone(), plan.clone());
             let (waiting, collapsed) =
-                self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work).await });
+                self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work.0, &work.1).await });
             if collapsed {
                 self.parts.metrics.fills_collapsed.inc();
             }
             let early = || Arc::new(CacheError::internal("the fetch ended early"));
-            let reference = waiting.done().await.ok_or_else(early)??;
+            let reference = match waiting.done().await.ok_or_else(early)?? {
+                Reached::Reference(reference) => reference,
+                Reached::Step(why) => match self.local(name, plan, why, need).await? {
+                    Some(local) => return Ok(local),
+                    None => continue,
+                },
+            };
             let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
-            if let Some(local) = self.local(name, plan, why, need).await? {
-                return Ok(local);
-            }
             let Some(record) = self.parts.store.record(&reference) else { continue };
             let Some(present) = record.present() else { continue };
             let status = CacheStatus::Miss { collapsed };

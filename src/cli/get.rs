@@ -3,6 +3,7 @@
 use super::{assemble, exit, report};
 use crate::cache::{Ask, Cache, CacheError, ErrorKind, Origin, Served};
 use crate::config::{Config, Loaded};
+use crate::http::cache_status::CacheStatus;
 use crate::oci::Digest;
 use crate::plugin::{PluginName, Request, Version};
 use crate::store::{Body, StoreError};
@@ -81,7 +82,14 @@ impl Get {
             return fail(exit::NOINPUT, &format!("'{}' is not in the catalog", self.name), &hint);
         }
         let shown = tokio::spawn(show(parts.cache.clone()));
-        let got = parts.cache.get(&self.name, &plan, Ask::Allowed).await;
+        let mut got = parts.cache.get(&self.name, &plan, Ask::Allowed).await;
+        if matches!(&got, Ok(served) if matches!(served.found.status, CacheStatus::Stale { .. })) {
+            // What a server would do behind the request, a person waits for.
+            while !parts.cache.is_idle() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            got = parts.cache.get(&self.name, &plan, Ask::Allowed).await;
+        }
         shown.abort();
         let _ = shown.await;
         match got {

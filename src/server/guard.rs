@@ -141,7 +141,10 @@ fn check_path(target: &[u8]) -> Result<String, Rejected> {
     }
     let path = String::from_utf8_lossy(path);
     // An absolute form (RFC 9112, section 3.2.2) means its path.
-    let path = match path.strip_prefix("http://").or_else(|| path.strip_prefix("https://")) {
+    let scheme = ["http://", "https://"]
+        .into_iter()
+        .find(|scheme| path.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)));
+    let path = match scheme.map(|scheme| &path[scheme.len()..]) {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => &path,
     };
@@ -216,6 +219,7 @@ mod tests {
             ("/", "/"),
             ("http://l:8080/a.wasm", "/a.wasm"),
             ("http://l", "/"),
+            ("HTTPS://l/b.wasm", "/b.wasm"),
         ] {
             assert_eq!(path(target).as_deref(), Ok(expected), "{target}");
         }

@@ -16,11 +16,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tempfile::NamedTempFile;
 
 /// Absences that are kept of one repository. Which versions do not exist is for clients to invent, so their number has
 /// a limit; a forgotten one costs a question to the registry.
 const MOST_ABSENCES: usize = 64;
+
+/// Time between two times that modules leave for want of space below the limit.
+const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
 
 /// Modules and records of one directory.
 pub struct Disk {
@@ -41,6 +45,8 @@ struct Index {
     modules: HashMap<Digest, Entry>,
     records: HashMap<Reference, Arc<Record>>,
     bytes: u64,
+    /// When modules last left for want of space below the limit.
+    made_room: Option<Timestamp>,
 }
 
 impl Index {
@@ -106,7 +112,7 @@ impl Disk {
         let bytes = found.modules.values().map(|(size, _)| size).sum();
         let entry = |(size, last_used)| Entry { size, last_used, touched: false, checks: None };
         let modules = found.modules.into_iter().map(|(digest, facts)| (digest, entry(facts))).collect();
-        let index = Mutex::new(Index { modules, records: found.records, bytes });
+        let index = Mutex::new(Index { modules, records: found.records, bytes, made_room: None });
         Ok(Self { layout, limit, clock, metrics, index, commit: Mutex::default(), _lock: lock })
     }
 
@@ -157,6 +163,15 @@ impl Disk {
             let mut index = self.index();
             let module = record.present().map(|present| present.module.digest);
             if module.is_some_and(|digest| !index.modules.contains_key(&digest)) {
+                return Ok(());
+            }
+            let held = index
+                .records
+                .get(&record.reference)
+                .and_then(|known| known.present())
+                .map(|p| p.module.digest);
+            if module.is_none() && held.is_some_and(|digest| index.modules.contains_key(&digest)) {
+                // An absence that was overtaken by what is held now.
                 return Ok(());
             }
             let repository = module.is_none().then(|| record.reference.repository());
@@ -224,11 +239,22 @@ impl Disk {
     }
 
     /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
+    ///
+    /// Nothing leaves when that would not be enough, and not again within a minute: on a disk that somebody else keeps
+    /// full, everything would be gone soon and nothing be won.
     pub fn make_room(&self, bytes: u64) -> bool {
         let _committing = self.committing();
+        let free = rustix::fs::statvfs(self.layout.root()).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+        let now = self.clock.now();
         let leaving = {
-            let index = self.index();
-            evict::choose(index.held(), index.bytes.saturating_sub(bytes), None)
+            let mut index = self.index();
+            let lately = index.made_room.is_some_and(|then| now.since(then) < BETWEEN_MAKING_ROOM);
+            let missing = bytes.saturating_sub(free);
+            if lately || missing == 0 || missing > index.bytes {
+                return false;
+            }
+            index.made_room = Some(now);
+            evict::down_to(index.held(), index.bytes - missing, None)
         };
         self.evict(&leaving);
         !leaving.is_empty()
@@ -297,8 +323,8 @@ impl Disk {
                 }
                 Ok(Some(file))
             }
-            Err(OpenError::Damaged(damage)) => {
-                self.lose(digest, &damage, None);
+            Err(OpenError::Damaged(damage, inode)) => {
+                self.lose(digest, &damage, inode);
                 Ok(None)
             }
             Err(OpenError::Refused(error)) => Err(StoreError::io("opening", &path, error)),

@@ -165,8 +165,8 @@ pub enum Damage {
 /// Why a file was not opened.
 #[derive(Debug)]
 pub enum OpenError {
-    /// Something is wrong with the file itself.
-    Damaged(Damage),
+    /// Something is wrong with the file itself; and which file it was, as far as it was opened.
+    Damaged(Damage, Option<(u64, u64)>),
     /// Something is wrong with us, such as too many open files; nothing is said of the file.
     Refused(io::Error),
 }
@@ -176,8 +176,8 @@ impl From<io::Error> for OpenError {
         /// `EIO`: what a failing disk answers.
         const INPUT_OUTPUT: i32 = 5;
         match error.raw_os_error() {
-            _ if error.kind() == io::ErrorKind::NotFound => Self::Damaged(Damage::Missing),
-            Some(INPUT_OUTPUT) => Self::Damaged(Damage::Unreadable(error)),
+            _ if error.kind() == io::ErrorKind::NotFound => Self::Damaged(Damage::Missing, None),
+            Some(INPUT_OUTPUT) => Self::Damaged(Damage::Unreadable(error), None),
             _ => Self::Refused(error),
         }
     }
@@ -194,7 +194,8 @@ impl ModuleFile {
     ) -> Result<Self, OpenError> {
         let file = open_plain(path)?;
         let metadata = file.metadata()?;
-        let damaged = |damage| Err(OpenError::Damaged(damage));
+        let inode = (metadata.dev(), metadata.ino());
+        let damaged = |damage| Err(OpenError::Damaged(damage, Some(inode)));
         if !metadata.is_file() {
             return damaged(Damage::Shape("is no regular file".into()));
         }
@@ -211,7 +212,6 @@ impl ModuleFile {
                 Arc::new(checks)
             }
         };
-        let inode = (metadata.dev(), metadata.ino());
         Ok(Self { file: Arc::new(file), path: Arc::new(path.into()), inode, size, checks })
     }
 
@@ -283,7 +283,7 @@ fn open_plain(path: &Path) -> Result<File, OpenError> {
     const LOOP: i32 = 40;
     let opened = std::fs::OpenOptions::new().read(true).custom_flags(FLAGS).open(path);
     opened.map_err(|e| match e.raw_os_error() {
-        Some(LOOP) => OpenError::Damaged(Damage::Shape("is a symbolic link".into())),
+        Some(LOOP) => OpenError::Damaged(Damage::Shape("is a symbolic link".into()), None),
         _ => e.into(),
     })
 }
@@ -356,15 +356,15 @@ mod tests {
             ModuleFile::open(path, &Digest::of(digest), size, None).map(|_| ())
         };
         assert!(open(&path, b"bytes", 5).is_ok());
-        assert!(matches!(open(&path, b"other", 5), Err(OpenError::Damaged(Damage::Digest(_)))));
-        assert!(matches!(open(&path, b"bytes", 6), Err(OpenError::Damaged(Damage::Shape(_)))));
+        assert!(matches!(open(&path, b"other", 5), Err(OpenError::Damaged(Damage::Digest(_), _))));
+        assert!(matches!(open(&path, b"bytes", 6), Err(OpenError::Damaged(Damage::Shape(_), _))));
         assert!(matches!(
             open(&folder.path().join("none"), b"bytes", 5),
-            Err(OpenError::Damaged(Damage::Missing))
+            Err(OpenError::Damaged(Damage::Missing, _))
         ));
-        assert!(matches!(open(folder.path(), b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_)))));
+        assert!(matches!(open(folder.path(), b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_), _))));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(open(&link, b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_)))));
+        assert!(matches!(open(&link, b"bytes", 5), Err(OpenError::Damaged(Damage::Shape(_), _))));
     }
 }

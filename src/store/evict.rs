@@ -17,13 +17,16 @@ pub struct Held {
     pub last_used: Timestamp,
 }
 
-/// The modules to remove so that what is held fits `limit` bytes, without `keep`. None while it fits.
-pub fn choose(mut held: Vec<Held>, limit: u64, keep: Option<&Digest>) -> Vec<Digest> {
+/// The modules to remove so that what is held fits `limit` bytes, without `keep`. None while it fits; and when it does
+/// not, some more than needed.
+pub fn choose(held: Vec<Held>, limit: u64, keep: Option<&Digest>) -> Vec<Digest> {
+    let total: u64 = held.iter().map(|h| h.size).sum();
+    if total <= limit { Vec::new() } else { down_to(held, limit / 100 * AFTER_PERCENT, keep) }
+}
+
+/// The modules to remove so that at most `target` bytes are held.
+pub fn down_to(mut held: Vec<Held>, target: u64, keep: Option<&Digest>) -> Vec<Digest> {
     let mut total: u64 = held.iter().map(|h| h.size).sum();
-    if total <= limit {
-        return Vec::new();
-    }
-    let target = limit / 100 * AFTER_PERCENT;
     held.sort_by_key(|h| (h.last_used, h.digest));
     let mut leaving = Vec::new();
     for candidate in held.into_iter().filter(|h| Some(&h.digest) != keep) {

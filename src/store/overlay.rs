@@ -12,6 +12,7 @@ use crate::plugin::{PluginName, Version};
 use crate::record::Module;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -42,10 +43,19 @@ pub struct Entry {
     /// Its time of last change.
     pub modified: Timestamp,
     /// Its module, or why it is none.
-    pub module: Result<Module, String>,
+    pub module: Result<Module, Problem>,
     /// The file as it was looked at. It stays open, so that it can be served to its end when another takes its name.
     file: Option<ModuleFile>,
     identity: Identity,
+}
+
+/// Why a local file is no module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// It is something else, or too large.
+    NoModule(String),
+    /// It is being written, or cannot be read right now.
+    Passing(String),
 }
 
 /// What changes when a file does.
@@ -108,29 +118,20 @@ impl Overlay {
         let mut new = Index::new();
         let mut still = HashMap::new();
         for dir in &self.dirs {
-            for (name, version, path) in files(dir) {
+            let (found, failed) = files(dir);
+            for (name, version, path) in found {
                 let key = (name, version);
                 if new.contains_key(&key) {
                     continue;
                 }
-                let Some((identity, modified)) = identity(&path) else { continue };
                 let known = old.get(&key).filter(|entry| entry.path == path);
-                if let Some(same) = known.filter(|entry| entry.identity == identity) {
-                    new.insert(key, same.clone());
-                    continue;
-                }
-                let now = Instant::now();
-                let since =
-                    settling.get(&key).filter(|(seen, _)| *seen == identity).map_or(now, |(_, since)| *since);
-                if identity.is_old() || now.duration_since(since) >= SETTLED {
-                    new.insert(key, Arc::new(self.inspect(path, identity, modified)));
-                } else {
-                    still.insert(key.clone(), (identity, since));
-                    // Replaced by another file, the one before is still whole; written over, it is not.
-                    let is_whole = |entry: &&Arc<Entry>| entry.identity.inode != identity.inode;
-                    if let Some(before) = known.filter(is_whole) {
-                        new.insert(key, before.clone());
-                    }
+                let entry = self.look(&key, path, known, &settling, &mut still);
+                new.extend(entry.map(|entry| (key, entry)));
+            }
+            // What cannot be looked into right now is not empty.
+            for folder in failed {
+                for (key, entry) in old.iter().filter(|(_, entry)| entry.path.starts_with(&folder)) {
+                    new.entry(key.clone()).or_insert_with(|| entry.clone());
                 }
             }
         }
@@ -138,14 +139,51 @@ impl Overlay {
         *self.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
     }
 
+    /// What is to be believed of one file, `known` of which was believed so far.
+    fn look(
+        &self,
+        key: &Key,
+        path: PathBuf,
+        known: Option<&Arc<Entry>>,
+        settling: &HashMap<Key, (Identity, Instant)>,
+        still: &mut HashMap<Key, (Identity, Instant)>,
+    ) -> Option<Arc<Entry>> {
+        let (identity, modified) = match identity(&path) {
+            Ok(Some(found)) => found,
+            Ok(None) => return None,
+            // It is there and cannot be looked at.
+            Err(_) => return known.cloned(),
+        };
+        let is_settled = |entry: &&Arc<Entry>| !matches!(entry.module, Err(Problem::Passing(_)));
+        if let Some(same) = known.filter(is_settled).filter(|entry| entry.identity == identity) {
+            return Some(same.clone());
+        }
+        let now = Instant::now();
+        let since = settling.get(key).filter(|(seen, _)| *seen == identity).map_or(now, |(_, since)| *since);
+        if identity.is_old() || now.duration_since(since) >= SETTLED {
+            return Some(Arc::new(self.inspect(path, identity, modified)));
+        }
+        still.insert(key.clone(), (identity, since));
+        let before = known?;
+        // Replaced by another file, the one before is still whole, and so is one of which only the rights or the name
+        // changed. Written over, it is neither the old nor yet the new.
+        if before.identity.file() != identity.file() || before.identity.content() == identity.content() {
+            return Some(before.clone());
+        }
+        let module = Err(Problem::Passing("it is being written".into()));
+        Some(Arc::new(Entry { path, modified, module, file: None, identity }))
+    }
+
     fn inspect(&self, path: PathBuf, identity: Identity, modified: Timestamp) -> Entry {
         let judged = || {
             if identity.size > self.largest {
                 let (size, largest) = (identity.size, self.largest);
-                return Err(format!("has {size} bytes; at most {largest} are allowed (limits.module)"));
+                let text = format!("has {size} bytes; at most {largest} are allowed (limits.module)");
+                return Err(Problem::NoModule(text));
             }
-            let (module, file, head) = ModuleFile::inspect(&path).map_err(|e| e.to_string())?;
-            inspect::check_header(&head).map_err(|e| e.to_string())?;
+            let (module, file, head) =
+                ModuleFile::inspect(&path).map_err(|e| Problem::Passing(e.to_string()))?;
+            inspect::check_header(&head).map_err(|e| Problem::NoModule(e.to_string()))?;
             Ok((module, file))
         };
         let (module, file) = match judged() {
@@ -155,7 +193,7 @@ impl Overlay {
         match &module {
             Ok(module) => tracing::info!(path = %path.display(), digest = %module.digest, "local plugin"),
             Err(problem) => {
-                tracing::warn!(path = %path.display(), problem, "a local plugin cannot be served")
+                tracing::warn!(path = %path.display(), ?problem, "a local plugin cannot be served")
             }
         }
         Entry { path, modified, module, file, identity }
@@ -163,6 +201,16 @@ impl Overlay {
 }
 
 impl Identity {
+    /// Which file it is, whatever is in it.
+    fn file(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
+    /// What changes when something is written into it.
+    fn content(&self) -> (u64, (i64, i64)) {
+        (self.size, self.modified)
+    }
+
     /// True when the file was last changed a while ago, by its own account that nobody can set back.
     fn is_old(&self) -> bool {
         let (seconds, nanoseconds) = self.changed;
@@ -174,8 +222,14 @@ impl Identity {
     }
 }
 
-fn identity(path: &Path) -> Option<(Identity, Timestamp)> {
-    let metadata = std::fs::metadata(path).ok().filter(|m| m.is_file())?;
+/// `None` when there is no such file.
+fn identity(path: &Path) -> io::Result<Option<(Identity, Timestamp)>> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Ok(None),
+        Err(e) if is_nothing(&e) => return Ok(None),
+        Err(e) => return Err(e),
+    };
     let identity = Identity {
         device: metadata.dev(),
         inode: metadata.ino(),
@@ -184,22 +238,38 @@ fn identity(path: &Path) -> Option<(Identity, Timestamp)> {
         modified: (metadata.mtime(), metadata.mtime_nsec()),
     };
     let modified = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
-    Some((identity, modified))
+    Ok(Some((identity, modified)))
 }
 
-/// The `plugin.wasm` files of a folder whose path is a name and a version; other things are passed over.
-fn files(dir: &Path) -> Vec<(PluginName, Version, PathBuf)> {
-    fn folders<T: std::str::FromStr>(dir: &Path) -> Vec<(T, PathBuf)> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|e| Some((e.file_name().to_str()?.parse().ok()?, e.path()))).collect()
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// The `plugin.wasm` files of a folder whose path is a name and a version, and the folders that could not be read.
+/// Other things are passed over.
+fn files(dir: &Path) -> (Vec<(PluginName, Version, PathBuf)>, Vec<PathBuf>) {
+    fn folders<T: std::str::FromStr>(dir: &Path, failed: &mut Vec<PathBuf>) -> Vec<(T, PathBuf)> {
+        let named = |e: std::fs::DirEntry| Some((e.file_name().to_str()?.parse().ok()?, e.path()));
+        let read = std::fs::read_dir(dir).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        match read {
+            Ok(entries) => entries.into_iter().filter_map(named).collect(),
+            Err(error) => {
+                if !is_nothing(&error) {
+                    tracing::warn!(path = %dir.display(), %error, "a folder of local plugins cannot be read");
+                    failed.push(dir.into());
+                }
+                Vec::new()
+            }
+        }
     }
     let mut found = Vec::new();
-    for (name, folder) in folders::<PluginName>(dir) {
-        for (version, folder) in folders::<Version>(&folder) {
+    let mut failed = Vec::new();
+    for (name, folder) in folders::<PluginName>(dir, &mut failed) {
+        for (version, folder) in folders::<Version>(&folder, &mut failed) {
             found.push((name.clone(), version, folder.join("plugin.wasm")));
         }
     }
-    found
+    (found, failed)
 }
 
 #[cfg(test)]
@@ -215,7 +285,7 @@ mod tests {
         std::fs::rename(fresh, path).unwrap();
     }
 
-    fn digest_of(overlay: &Overlay, name: &str, version: &str) -> Option<Result<Digest, String>> {
+    fn digest_of(overlay: &Overlay, name: &str, version: &str) -> Option<Result<Digest, Problem>> {
         let key = (name.parse().unwrap(), version.parse().unwrap());
         overlay.index().get(&key).map(|e| e.module.clone().map(|m| m.digest))
     }
@@ -280,8 +350,26 @@ mod tests {
         put(b.path(), "large/1/plugin.wasm", &[0; 200]);
         let overlay = Overlay::open(vec![a.path().into(), b.path().into()], 100);
         assert_eq!(digest_of(&overlay, "x", "1"), Some(Ok(Digest::of(b"\0asm\x01\0\0\0a"))));
-        assert!(digest_of(&overlay, "html", "1").unwrap().unwrap_err().contains("no wasm module"));
-        assert!(digest_of(&overlay, "large", "1").unwrap().unwrap_err().contains("limits.module"));
+        assert!(format!("{:?}", digest_of(&overlay, "html", "1")).contains("no wasm module"));
+        assert!(format!("{:?}", digest_of(&overlay, "large", "1")).contains("limits.module"));
+    }
+
+    #[test]
+    fn a_file_of_which_only_the_rights_change_stays_and_one_that_is_written_over_is_neither() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let one = b"\0asm\x01\0\0\0one";
+        put(dir.path(), "waf/1.0.0/plugin.wasm", one);
+        let overlay = Overlay::open(vec![dir.path().into()], 100);
+        let path = dir.path().join("waf/1.0.0/plugin.wasm");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        overlay.refresh();
+        assert_eq!(digest_of(&overlay, "waf", "1.0.0"), Some(Ok(Digest::of(one))));
+        std::fs::write(&path, b"\0asm\x01\0\0\0longer").unwrap();
+        overlay.refresh();
+        assert!(matches!(digest_of(&overlay, "waf", "1.0.0"), Some(Err(Problem::Passing(_)))));
+        let longer = Some(Ok(Digest::of(b"\0asm\x01\0\0\0longer")));
+        settle(&overlay, |o| digest_of(o, "waf", "1.0.0") == longer);
     }
 
     #[test]

@@ -136,6 +136,10 @@ fn get_writes_the_module_and_its_exit_code_tells_why_not() {
     assert_eq!(std::fs::read(dir.path().join("x.wasm")).unwrap(), bytes);
     assert_eq!(get("x", &["-o", "-"]).stdout, bytes, "from the cache, to standard output");
     assert_eq!(registry.count(|ask| ask.is_blob()), 1);
+    let moved = module("moved", 50_000);
+    registry.put("plugins/x", "1", &raw(&moved));
+    std::fs::write(&file, settings(&registry.host()) + "lifetimes: {tag: 0s}\n").unwrap();
+    assert_eq!(get("x", &["-o", "-"]).stdout, moved, "a tag that moved is followed");
     for (name, code) in [("nope", 66), ("denied", 77), ("html", 65), ("broken", 69)] {
         let out = get(name, &[]);
         assert_eq!(out.status.code(), Some(code), "{name}: {}", String::from_utf8_lossy(&out.stderr));

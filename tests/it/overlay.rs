@@ -150,3 +150,25 @@ fn a_local_file_that_replaces_another_is_served_without_a_gap() {
         (reply.body == after).then_some(())
     });
 }
+
+#[test]
+fn a_local_file_of_the_fallbacks_version_is_reached_whatever_its_reference_gives() {
+    let registry = Scripted::start();
+    let folder = tempfile::tempdir().unwrap();
+    put(folder.path(), "waf/2.0.0", &module("local", 500));
+    let catalog = folder.path().join("p.properties");
+    std::fs::write(&catalog, format!("waf={}/plugins/waf:2.0.0", registry.host())).unwrap();
+    let flags = ["--overlay", folder.path().to_str().unwrap(), "--catalog", catalog.to_str().unwrap()];
+    for status in [404, 503] {
+        registry.script(move |ask, truth| {
+            if ask.path.ends_with("2.0.0") { crate::support::scripted::Act::status(status) } else { truth }
+        });
+        let larder = Home::new(&settings(&registry.host())).start_with(&flags, &[]);
+        for _ in 0..2 {
+            let reply = larder.get("/plugins/waf/1.0.0/plugin.wasm");
+            assert_eq!(reply.body, module("local", 500), "{status}: {}", reply.text());
+            assert_eq!(reply.header("larder-match"), "fallback");
+        }
+    }
+    assert_eq!(registry.count(|ask| ask.path.ends_with("2.0.0")), 0, "the file wins over the registry");
+}

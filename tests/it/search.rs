@@ -216,3 +216,24 @@ async fn a_name_that_is_no_path_is_absent_and_no_panic() {
     }
     assert_eq!(heart.registry.asked().len(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fallback_served_out_of_what_is_held_is_served_later_too() {
+    let heart = Heart::with(listed);
+    let two = module("two", 5000);
+    heart.registry.put("plugins/waf", "2.0.0", &raw(&two));
+    heart.registry.script(|ask, truth| if ask.is_blob() { Act::status(500) } else { truth });
+    assert_eq!(heart.code("waf", "1.0.0").await, "upstream", "1.0.0 is absent, and 2.0.0 fails");
+    heart.registry.heal();
+    heart.clock.advance(TRANSIENT_LIFETIME);
+    heart.ok("waf", "2.0.0").await;
+    assert_eq!(heart.ok("waf", "1.0.0").await.0, two, "nothing is asked for this");
+    while heart.files("records").len() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    heart.registry.down();
+    heart.clock.advance(ABSENT_LIFETIME * 10);
+    assert_eq!(heart.ok("waf", "1.0.0").await.0, two);
+    let heart = heart.restart().await;
+    assert_eq!(heart.ok("waf", "1.0.0").await.0, two);
+}

@@ -278,3 +278,25 @@ fn names_from_an_archive_are_cleaned_and_few() {
         .to_string();
     assert!(!told.contains('\u{1b}') && told.len() < 500, "{told}");
 }
+
+#[test]
+fn what_is_removed_is_remembered_up_to_a_limit() {
+    let names: Vec<_> = (0..40).map(|n| format!("{}{n}", "d".repeat(3000))).collect();
+    let removed = |n: usize| {
+        let limits = Limits { tar_entries: 10_000, ..LIMITS };
+        let layer: Vec<u8> = (0..n)
+            .flat_map(|i| {
+                let path = format!("{}/{i}/.wh.x", names[i % 40]);
+                let mut entry = pax(&[("path", &path)], tar::EntryType::XHeader, &[("x", b"")]);
+                entry.truncate(entry.len() - 1024);
+                entry
+            })
+            .chain([0; 1024])
+            .collect();
+        extract(&layer[..], &limits, &mut Hidden::default(), &mut Memory::default()).unwrap_err().code()
+    };
+    assert_eq!(removed(100), "no_plugin_wasm");
+    assert_eq!(removed(400), "bad_tar");
+    let long = format!("{}/plugin.wasm", "d".repeat(5000));
+    assert_eq!(run(&pax(&[("path", &long)], tar::EntryType::XHeader, &[("x", WASM)])), Err("bad_tar"));
+}

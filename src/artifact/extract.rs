@@ -6,13 +6,13 @@
 
 use super::Limits;
 use super::inspect::{self, HeaderError};
+use super::reader::{Metered, Peeked, Source};
+use super::whiteout::Hidden;
 use crate::oci::error_code::shown;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-/// Below so many unpacked bytes no ratio is too high: an honest module of zeros packs a thousandfold.
-const RATIO_FREE_BYTES: u64 = 64 << 20;
 /// Unpacked bytes that may surround a module in an image's layer, as a multiple of the largest module.
 const SURROUNDINGS: u64 = 4;
 /// Largest window of a zstd frame, as a power of two: 32 MiB. Level 19, the highest without `--ultra`, has 8 MiB.
@@ -22,8 +22,6 @@ const TAR_EXTENSION_BYTES: u64 = 64 << 10;
 const COPY_BYTES: usize = 128 << 10;
 /// Longest path of an entry, as in a file system.
 const PATH_BYTES: usize = 4 << 10;
-/// Names of removed files that are kept, in bytes. Images remove a few.
-const WHITEOUT_BYTES: usize = 1 << 20;
 /// Most names of entries that an error lists.
 const MOST_NAMES: usize = 8;
 
@@ -94,43 +92,6 @@ impl ExtractError {
     /// True when another layer of the same manifest may still hold the module: this one simply is something else.
     pub fn is_other_content(&self) -> bool {
         matches!(self, Self::NoModule(_) | Self::Header(HeaderError::NotWasm(_)))
-    }
-}
-
-/// What the layers of an image above the one that is read have removed (OCI image spec, "whiteouts").
-#[derive(Default)]
-pub struct Hidden {
-    /// Files and folders.
-    paths: Vec<String>,
-    /// Everything.
-    all: bool,
-    /// Of the names above.
-    bytes: usize,
-}
-
-impl Hidden {
-    fn hides(&self, path: &str) -> bool {
-        let below = |hidden: &String| {
-            path.strip_prefix(hidden.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.all || self.paths.iter().any(below)
-    }
-
-    /// Takes in an entry if it is a whiteout.
-    fn note(&mut self, path: &str) -> Result<bool, ExtractError> {
-        let (folder, base) = path.rsplit_once('/').map_or(("", path), |(folder, base)| (folder, base));
-        let Some(removed) = base.strip_prefix(".wh.") else { return Ok(false) };
-        self.bytes += path.len();
-        if self.bytes > WHITEOUT_BYTES {
-            return Err(ExtractError::Tar("the names of removed files are over 1 MiB".into()));
-        }
-        match (removed, folder) {
-            (".wh..opq", "") => self.all = true,
-            (".wh..opq", folder) => self.paths.push(folder.into()),
-            (removed, "") => self.paths.push(removed.into()),
-            (removed, folder) => self.paths.push(format!("{folder}/{removed}")),
-        }
-        Ok(true)
     }
 }
 
@@ -287,12 +248,7 @@ fn from_tar(
         }
     }
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(told)?;
-    hidden.all |= removed.all;
-    hidden.paths.append(&mut removed.paths);
-    hidden.bytes += removed.bytes;
-    if hidden.bytes > WHITEOUT_BYTES {
-        return Err(ExtractError::Tar("the names of removed files are over 1 MiB".into()));
-    }
+    hidden.add(removed)?;
     match best {
         None => Err(ExtractError::NoModule(if seen.is_empty() { "none".into() } else { seen.join(", ") })),
         Some(best) if best.paths.len() > 1 => Err(ExtractError::Ambiguous(best.paths.join(", "))),
@@ -398,83 +354,6 @@ fn copy_module(
         if filled == 0 {
             return Ok(total);
         }
-    }
-}
-
-/// Counts what is read of the layer.
-struct Source<R> {
-    inner: R,
-    read: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Source<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.read.set(self.read.get() + n as u64);
-        Ok(n)
-    }
-}
-
-/// Counts what comes out of a decoder, ends it at the limits, and keeps its error apart from what reads it.
-struct Metered<'a> {
-    inner: (Box<dyn Read + 'a>, fn(String) -> ExtractError),
-    packed: Rc<Cell<u64>>,
-    unpacked: u64,
-    cap: u64,
-    ratio: u64,
-    fault: Rc<RefCell<Option<ExtractError>>>,
-}
-
-impl Read for Metered<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (decoder, packing) = &mut self.inner;
-        let n = decoder.read(buffer).inspect_err(|e| {
-            // An error number is our own disk's; a decoder has none.
-            let fault = match e.raw_os_error() {
-                Some(number) => ExtractError::Io(io::Error::from_raw_os_error(number)),
-                None => packing(e.to_string()),
-            };
-            *self.fault.borrow_mut() = Some(fault);
-        })?;
-        self.unpacked += n as u64;
-        let by_ratio = self.packed.get().max(1).saturating_mul(self.ratio).max(RATIO_FREE_BYTES);
-        let cap = self.cap.min(by_ratio);
-        if self.unpacked > cap {
-            *self.fault.borrow_mut() = Some(ExtractError::Bomb(cap));
-            return Err(io::Error::other("over the limit"));
-        }
-        Ok(n)
-    }
-}
-
-/// Shows the first bytes, at most 512, before they are read.
-struct Peeked<R> {
-    head: Vec<u8>,
-    at: usize,
-    inner: R,
-}
-
-impl<R: Read> Peeked<R> {
-    fn new(inner: R) -> Self {
-        Self { head: Vec::new(), at: 0, inner }
-    }
-
-    fn peek(&mut self) -> io::Result<Vec<u8>> {
-        (&mut self.inner).take(512).read_to_end(&mut self.head)?;
-        Ok(self.head.clone())
-    }
-}
-
-impl<R: Read> Read for Peeked<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = &self.head[self.at..];
-        if left.is_empty() {
-            return self.inner.read(buffer);
-        }
-        let n = left.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&left[..n]);
-        self.at += n;
-        Ok(n)
     }
 }
 

@@ -7,7 +7,9 @@
 pub mod extract;
 pub mod inspect;
 pub mod metadata_txt;
+mod reader;
 pub mod select;
+pub mod whiteout;
 
 use bytesize::ByteSize;
 use serde::Deserialize;

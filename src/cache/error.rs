@@ -108,8 +108,8 @@ impl CacheError {
     }
 
     /// All candidates are absent.
-    pub(super) fn absent(absences: &[super::Absent]) -> Self {
-        let tell = |absent: &super::Absent| match (&absent.told, absent.absence) {
+    pub(super) fn absent(absences: &[super::known::Absent]) -> Self {
+        let tell = |absent: &super::known::Absent| match (&absent.told, absent.absence) {
             (Some(told), _) => told.detail.clone(),
             (None, Absence::NotFound) => format!("{} does not exist", absent.reference),
             (None, Absence::Denied) => format!("{} does not exist or is not for us", absent.reference),

@@ -6,7 +6,8 @@
 use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
-use super::{Absent, Cache, Failure, Outcome, Reached};
+use super::known::Absent;
+use super::{Cache, Failure, Outcome, Reached};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
@@ -118,13 +119,6 @@ impl Cache {
             None if self.is_local(name, plan, Why::Fallback) => Ok(Reached::Step(Why::Fallback)),
             None => Err(Arc::new(CacheError::absent(&absences))),
         }
-    }
-
-    /// True when a local file has a version of the plan's steps up to `reached`.
-    pub(super) fn is_local(&self, name: &PluginName, plan: &Plan, reached: Why) -> bool {
-        let index = self.parts.store.overlay();
-        let mut fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
-        !index.is_empty() && fitting.any(|(version, _)| index.contains_key(&(name.clone(), version.clone())))
     }
 
     /// What is known of a reference, or comes of asking.

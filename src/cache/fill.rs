@@ -6,7 +6,8 @@
 
 use super::error::{CacheError, DISK_FULL};
 use super::{ErrorKind, Parts};
-use crate::artifact::extract::{self, Hidden, Sink};
+use crate::artifact::extract::{self, Sink};
+use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
 use crate::record::Present;

@@ -20,6 +20,7 @@ pub mod collapse;
 pub mod error;
 mod fetch;
 pub mod fill;
+mod known;
 
 use crate::artifact::Limits;
 use crate::catalog::{Plan, Why};
@@ -29,11 +30,12 @@ use crate::http::cache_status::CacheStatus;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::plugin::PluginName;
-use crate::record::{Absence, Module, Present, Record, State};
+use crate::record::{Absence, Module, Present, Record};
 use crate::registry::Registry;
 use crate::store::overlay::Problem;
 use crate::store::{Body, Store};
 use collapse::Collapse;
+use known::{Absent, Known};
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -177,21 +179,6 @@ enum Need {
     Bytes,
     /// Only what is known of it; nothing is read.
     Facts,
-}
-
-/// A candidate that a registry does not have, and what it said.
-struct Absent {
-    reference: Reference,
-    absence: Absence,
-    told: Option<Arc<CacheError>>,
-}
-
-/// What the records say of a plan.
-enum Known {
-    Held { reference: Reference, record: Arc<Record>, why: Why, absences: Vec<Absent> },
-    Local(Why),
-    Failed(Arc<CacheError>),
-    Unknown,
 }
 
 impl Cache {
@@ -342,62 +329,6 @@ impl Cache {
             let cache = self.clone();
             self.parts.runtime.spawn(async move { cache.keep_absences(&absences).await });
         }
-    }
-
-    /// What the records and the remembered failures say of the plan; nothing is asked.
-    fn known(&self, name: &PluginName, plan: &Plan) -> Known {
-        let now = self.parts.clock.now();
-        // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
-        let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
-        let mut absences = Vec::new();
-        let mut doubtful = false;
-        let mut step = Why::Exact;
-        for candidate in &plan.candidates {
-            if blocked.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
-                break;
-            }
-            if candidate.why != step && self.is_local(name, plan, candidate.why) {
-                return Known::Local(candidate.why);
-            }
-            step = candidate.why;
-            let reference = &candidate.reference;
-            if let Some(record) = self.parts.store.record(reference) {
-                match record.state {
-                    State::Present(_) => {
-                        let reference = reference.clone();
-                        return Known::Held { reference, record, why: candidate.why, absences };
-                    }
-                    State::Absent(absence) => {
-                        doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
-                        let told = self.remembered(reference, now);
-                        absences.push(Absent { reference: reference.clone(), absence, told });
-                    }
-                }
-                continue;
-            }
-            match self.remembered(reference, now) {
-                Some(error) => match error.absence() {
-                    Some(absence) => {
-                        absences.push(Absent { reference: reference.clone(), absence, told: Some(error) });
-                    }
-                    None if matches!(blocked, Some((_, None))) => {}
-                    None => drop(blocked.get_or_insert((candidate.why, Some(error)))),
-                },
-                // Unknown: only something held of the same step can still be the answer.
-                None => blocked = Some((candidate.why, None)),
-            }
-        }
-        match blocked {
-            Some((_, Some(error))) => Known::Failed(error),
-            Some((_, None)) => Known::Unknown,
-            None if self.is_local(name, plan, Why::Fallback) => Known::Local(Why::Fallback),
-            None if doubtful || absences.is_empty() => Known::Unknown,
-            None => Known::Failed(Arc::new(CacheError::absent(&absences))),
-        }
-    }
-
-    fn remembered(&self, reference: &Reference, now: Timestamp) -> Option<Arc<CacheError>> {
-        self.failures.get(reference).filter(|failure| failure.until > now).map(|failure| failure.error)
     }
 
     /// What is held. `None` when the bytes were lost.

@@ -1,0 +1,91 @@
+//! What records, local files and remembered failures say of a plan, before anybody is asked.
+
+use super::Cache;
+use super::error::CacheError;
+use crate::catalog::{Plan, Why};
+use crate::clock::Timestamp;
+use crate::freshness::Freshness;
+use crate::oci::Reference;
+use crate::plugin::PluginName;
+use crate::record::{Absence, Record, State};
+use std::sync::Arc;
+
+/// A candidate that a registry does not have, and what it said.
+pub(super) struct Absent {
+    pub reference: Reference,
+    pub absence: Absence,
+    pub told: Option<Arc<CacheError>>,
+}
+
+/// What the records say of a plan.
+pub(super) enum Known {
+    Held { reference: Reference, record: Arc<Record>, why: Why, absences: Vec<Absent> },
+    Local(Why),
+    Failed(Arc<CacheError>),
+    Unknown,
+}
+
+impl Cache {
+    /// What the records and the remembered failures say of the plan; nothing is asked.
+    pub(super) fn known(&self, name: &PluginName, plan: &Plan) -> Known {
+        let now = self.parts.clock.now();
+        // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
+        let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
+        let mut absences = Vec::new();
+        let mut doubtful = false;
+        let mut step = Why::Exact;
+        for candidate in &plan.candidates {
+            if blocked.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
+                break;
+            }
+            if candidate.why != step && self.is_local(name, plan, candidate.why) {
+                return Known::Local(candidate.why);
+            }
+            step = candidate.why;
+            let reference = &candidate.reference;
+            if let Some(record) = self.parts.store.record(reference) {
+                match record.state {
+                    State::Present(_) => {
+                        let reference = reference.clone();
+                        return Known::Held { reference, record, why: candidate.why, absences };
+                    }
+                    State::Absent(absence) => {
+                        doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
+                        let told = self.remembered(reference, now);
+                        absences.push(Absent { reference: reference.clone(), absence, told });
+                    }
+                }
+                continue;
+            }
+            match self.remembered(reference, now) {
+                Some(error) => match error.absence() {
+                    Some(absence) => {
+                        absences.push(Absent { reference: reference.clone(), absence, told: Some(error) });
+                    }
+                    None if matches!(blocked, Some((_, None))) => {}
+                    None => drop(blocked.get_or_insert((candidate.why, Some(error)))),
+                },
+                // Unknown: only something held of the same step can still be the answer.
+                None => blocked = Some((candidate.why, None)),
+            }
+        }
+        match blocked {
+            Some((_, Some(error))) => Known::Failed(error),
+            Some((_, None)) => Known::Unknown,
+            None if self.is_local(name, plan, Why::Fallback) => Known::Local(Why::Fallback),
+            None if doubtful || absences.is_empty() => Known::Unknown,
+            None => Known::Failed(Arc::new(CacheError::absent(&absences))),
+        }
+    }
+
+    pub(super) fn remembered(&self, reference: &Reference, now: Timestamp) -> Option<Arc<CacheError>> {
+        self.failures.get(reference).filter(|failure| failure.until > now).map(|failure| failure.error)
+    }
+
+    /// True when a local file has a version of the plan's steps up to `reached`.
+    pub(super) fn is_local(&self, name: &PluginName, plan: &Plan, reached: Why) -> bool {
+        let index = self.parts.store.overlay();
+        let mut fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
+        !index.is_empty() && fitting.any(|(version, _)| index.contains_key(&(name.clone(), version.clone())))
+    }
+}

@@ -184,8 +184,7 @@ fn a_log_that_nobody_reads_stops_no_request() {
             break line["data"].as_str().unwrap().parse().unwrap();
         }
     };
-    // From here on the pipe is held and never read: it takes 64 KiB, and these lines are far more.
-    // The pipe takes 64 KiB and the queue behind it 8192 lines.
+    // From here on the pipe is held and never read: it takes 64 KiB, the queue before it 8192 lines, and these are far more.
     let text = format!("GET /nothing/here HTTP/1.1\r\nHost: l\r\nUser-Agent: {}\r\n\r\n", "a".repeat(150));
     let mut stream = client::connect(address).unwrap();
     for _ in 0..10_000 {

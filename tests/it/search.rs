@@ -3,6 +3,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::heart::{ABSENT_LIFETIME, Heart, Setup, TRANSIENT_LIFETIME};
 use crate::support::scripted::{Act, Scripted};
+use crate::support::until;
 use larder::catalog::Why;
 use std::sync::Arc;
 use std::time::Duration;
@@ -198,9 +199,7 @@ async fn a_registry_that_stalls_holds_up_nobody_but_those_who_ask_it() {
         let heart = heart.clone();
         waiting.push(tokio::spawn(async move { heart.get(&format!("stalled{n}"), "1").await.map(|_| ()) }));
     }
-    while heart.registry.count(|ask| ask.is_blob()) < 16 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("a fetch in every place", || heart.registry.count(|ask| ask.is_blob()) >= 16).await;
     assert_eq!(heart.ok("other", "1").await.0, bytes);
     heart.registry.open_gate();
     for task in waiting {
@@ -228,9 +227,7 @@ async fn a_fallback_served_out_of_what_is_held_is_served_later_too() {
     heart.clock.advance(TRANSIENT_LIFETIME);
     heart.ok("waf", "2.0.0").await;
     assert_eq!(heart.ok("waf", "1.0.0").await.0, two, "nothing is asked for this");
-    while heart.files("records").len() < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("a record of the absence", || heart.files("records").len() == 2).await;
     heart.registry.down();
     heart.clock.advance(ABSENT_LIFETIME * 10);
     assert_eq!(heart.ok("waf", "1.0.0").await.0, two);

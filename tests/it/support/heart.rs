@@ -1,6 +1,7 @@
 //! A cache in this process, with the real client and store, a clock that stands, and a scripted registry.
 
 use super::scripted::Scripted;
+use super::until;
 use larder::artifact::Limits;
 use larder::cache::{self, Ask, Cache, CacheError, Parts, Served};
 use larder::catalog::{self, Catalog};
@@ -145,9 +146,7 @@ impl Heart {
         // Fetches behind requests hold the cache, and it the lock.
         let weak = Arc::downgrade(&cache);
         drop(cache);
-        while weak.strong_count() > 0 {
-            tokio::task::yield_now().await;
-        }
+        until("the end of every fetch", || weak.strong_count() == 0).await;
         Self::open(registry, clock, setup, dir)
     }
 
@@ -179,9 +178,7 @@ impl Heart {
 
     /// Waits until nothing is being fetched.
     pub async fn settle(&self) {
-        while !self.cache.is_idle() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until("the end of every fetch", || self.cache.is_idle()).await;
     }
 
     /// Files below a folder of the cache.

@@ -21,3 +21,12 @@ pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// The same for things that tasks of this process do, who need the thread meanwhile.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "{what} did not happen within 30 s");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}

@@ -16,6 +16,7 @@
 //! This folder knows neither HTTP nor the server, and no clock but the one it is given. With registry, store and clock
 //! replaced it is a deterministic machine.
 
+mod answer;
 pub mod collapse;
 pub mod error;
 mod fetch;
@@ -28,9 +29,9 @@ use crate::clock::{Clock, Timestamp};
 use crate::freshness::{Freshness, Lifetimes};
 use crate::http::cache_status::CacheStatus;
 use crate::metrics::Metrics;
-use crate::oci::{Digest, Reference};
+use crate::oci::Reference;
 use crate::plugin::PluginName;
-use crate::record::{Absence, Module, Present, Record};
+use crate::record::{Absence, Record};
 use crate::registry::Registry;
 use crate::store::overlay::Problem;
 use crate::store::{Body, Store};
@@ -38,12 +39,12 @@ use collapse::Collapse;
 use known::{Absent, Known};
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+pub use answer::{Found, Origin, Served};
 pub use error::{CacheError, ErrorKind};
 
 /// Layers that are unpacked at once. A zstd layer may take 32 MiB for its window, and two cores do two at a time.
@@ -123,44 +124,6 @@ enum Reached {
 struct Failure {
     error: Arc<CacheError>,
     until: Timestamp,
-}
-
-/// A module's bytes, and how they came to be served.
-#[derive(Debug, Clone)]
-pub struct Served {
-    /// The bytes.
-    pub body: Body,
-    /// The rest.
-    pub found: Found,
-}
-
-/// What is known of a module without its bytes.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// Its facts.
-    pub module: Module,
-    /// Since when it has been what is asked for.
-    pub modified: Timestamp,
-    /// Where it came from.
-    pub origin: Origin,
-    /// Which step of the plan it answers.
-    pub why: Why,
-    /// How.
-    pub status: CacheStatus,
-}
-
-/// Where a module came from.
-#[derive(Debug, Clone)]
-pub enum Origin {
-    /// A registry.
-    Registry {
-        /// The reference that resolved to it.
-        reference: Reference,
-        /// What the reference resolved to.
-        manifest: Digest,
-    },
-    /// A local folder.
-    Overlay(PathBuf),
 }
 
 /// Whether registries may be asked.
@@ -364,7 +327,7 @@ impl Cache {
                 CacheStatus::Stale { by, detail: format!("stale-{reason}") }
             }
         };
-        Ok(Some((found(reference, present, why, status), body)))
+        Ok(Some((Found::resolved(reference, present, why, status), body)))
     }
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
@@ -402,11 +365,11 @@ impl Cache {
             let Some(present) = record.present() else { continue };
             let status = CacheStatus::Miss { collapsed };
             if need == Need::Facts {
-                return Ok((found(&reference, present, why, status), None));
+                return Ok((Found::resolved(&reference, present, why, status), None));
             }
             let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
             if let Some((body, _)) = body {
-                return Ok((found(&reference, present, why, status), Some(body)));
+                return Ok((Found::resolved(&reference, present, why, status), Some(body)));
             }
         }
         Err(Arc::new(CacheError::crowded_out(plan)))
@@ -415,8 +378,3 @@ impl Cache {
 
 /// A module with its bytes, where they were asked for.
 type Answer = Result<(Found, Option<Body>), Arc<CacheError>>;
-
-fn found(reference: &Reference, present: &Present, why: Why, status: CacheStatus) -> Found {
-    let origin = Origin::Registry { reference: reference.clone(), manifest: present.manifest };
-    Found { module: present.module.clone(), modified: present.since, origin, why, status }
-}

@@ -1,16 +1,17 @@
 //! The directory: commit, open, evict. Everything here blocks; `tiered` keeps it off the reactor.
 
-use super::entry::{Checks, Damage, Draft, ModuleFile, OpenError, Sealed};
+mod index;
+
+use super::entry::{Damage, Draft, ModuleFile, OpenError, Sealed};
 use super::error::StoreError;
-use super::evict::{self, Held};
+use super::evict;
 use super::layout::Layout;
 use super::recover::{self, quarantine};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::oci::reference::Repository;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
-use std::collections::HashMap;
+use index::Index;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -18,10 +19,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tempfile::NamedTempFile;
-
-/// Absences that are kept of one repository. Which versions do not exist is for clients to invent, so their number has
-/// a limit; a forgotten one costs a question to the registry.
-const MOST_ABSENCES: usize = 64;
 
 /// Time between two times that modules leave for want of space below the limit.
 const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
@@ -40,50 +37,6 @@ pub struct Disk {
     _lock: File,
 }
 
-#[derive(Default)]
-struct Index {
-    modules: HashMap<Digest, Entry>,
-    records: HashMap<Reference, Arc<Record>>,
-    bytes: u64,
-    /// When modules last left for want of space below the limit.
-    made_room: Option<Timestamp>,
-}
-
-impl Index {
-    fn held(&self) -> Vec<Held> {
-        let held = self.modules.iter();
-        held.map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used }).collect()
-    }
-
-    /// Takes out the oldest absences of a repository beyond their limit.
-    fn forget_old_absences(&mut self, repository: &Repository) -> Vec<Reference> {
-        let is_one =
-            |record: &&Arc<Record>| record.present().is_none() && repository.holds(&record.reference);
-        let beyond = self.records.values().filter(is_one).count().saturating_sub(MOST_ABSENCES);
-        if beyond == 0 {
-            return Vec::new();
-        }
-        let absences = self.records.values().filter(is_one);
-        let mut absences: Vec<_> =
-            absences.map(|record| (record.checked_at, record.reference.clone())).collect();
-        absences.sort();
-        let gone: Vec<Reference> =
-            absences.into_iter().take(beyond).map(|(_, reference)| reference).collect();
-        for reference in &gone {
-            self.records.remove(reference);
-        }
-        gone
-    }
-}
-
-struct Entry {
-    size: u64,
-    last_used: Timestamp,
-    /// Used since its file's time was last set.
-    touched: bool,
-    checks: Option<Arc<Checks>>,
-}
-
 impl Disk {
     /// Takes `dir`, making it if needed, and recovers what is there. At most `limit` bytes of modules are kept.
     ///
@@ -96,12 +49,7 @@ impl Disk {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
-        for folder in
-            [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()]
-        {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(|e| StoreError::io("creating", &folder, e))?;
-        }
+        make_folders(&layout)?;
         let lock = lock(&layout)?;
         let found = recover::recover(&layout)?;
         tracing::info!(
@@ -109,10 +57,7 @@ impl Disk {
             removed_drafts = found.removed_drafts, quarantined = found.quarantined, "cache opened"
         );
         metrics.quarantined.inc_by(found.quarantined);
-        let bytes = found.modules.values().map(|(size, _)| size).sum();
-        let entry = |(size, last_used)| Entry { size, last_used, touched: false, checks: None };
-        let modules = found.modules.into_iter().map(|(digest, facts)| (digest, entry(facts))).collect();
-        let index = Mutex::new(Index { modules, records: found.records, bytes, made_room: None });
+        let index = Mutex::new(Index::new(found.modules, found.records));
         Ok(Self { layout, limit, clock, metrics, index, commit: Mutex::default(), _lock: lock })
     }
 
@@ -161,22 +106,12 @@ impl Disk {
         let _committing = self.committing();
         let gone = {
             let mut index = self.index();
-            let module = record.present().map(|present| present.module.digest);
-            if module.is_some_and(|digest| !index.modules.contains_key(&digest)) {
-                return Ok(());
-            }
-            let held = index
-                .records
-                .get(&record.reference)
-                .and_then(|known| known.present())
-                .map(|p| p.module.digest);
-            if module.is_none() && held.is_some_and(|digest| index.modules.contains_key(&digest)) {
+            match record.present() {
+                Some(present) if !index.modules.contains_key(&present.module.digest) => return Ok(()),
                 // An absence that was overtaken by what is held now.
-                return Ok(());
+                None if index.resolves(&record.reference) => return Ok(()),
+                _ => index.keep(record),
             }
-            let repository = module.is_none().then(|| record.reference.repository());
-            index.records.insert(record.reference.clone(), Arc::new(record));
-            repository.map(|repository| index.forget_old_absences(&repository)).unwrap_or_default()
         };
         self.remove_records(&gone)?;
         written?.persist(&path).map_err(|e| StoreError::io("writing", &path, e.error))?;
@@ -218,7 +153,7 @@ impl Disk {
         let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
         if !folder.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(wrong)?;
+            make_folder(folder)?;
             sync_folder(&self.layout.modules())?;
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
@@ -226,12 +161,7 @@ impl Disk {
         sync_folder(folder)?;
         let leaving = {
             let mut index = self.index();
-            let entry =
-                Entry { size: module.size, last_used: self.clock.now(), touched: true, checks: Some(checks) };
-            index.bytes += module.size;
-            if let Some(old) = index.modules.insert(module.digest, entry) {
-                index.bytes -= old.size;
-            }
+            index.admit(&module, checks, self.clock.now());
             evict::choose(index.held(), self.limit, Some(&module.digest))
         };
         self.evict(&leaving);
@@ -284,20 +214,7 @@ impl Disk {
 
     /// Takes a module out of the index, and its records out of index and disk.
     fn forget(&self, digest: &Digest) -> Result<(), StoreError> {
-        let gone: Vec<Reference> = {
-            let mut index = self.index();
-            if let Some(entry) = index.modules.remove(digest) {
-                index.bytes -= entry.size;
-            }
-            let points =
-                |record: &Record| record.present().is_some_and(|present| present.module.digest == *digest);
-            let gone: Vec<_> =
-                index.records.values().filter(|r| points(r)).map(|r| r.reference.clone()).collect();
-            for reference in &gone {
-                index.records.remove(reference);
-            }
-            gone
-        };
+        let gone = self.index().forget(digest);
         self.remove_records(&gone)?;
         if gone.is_empty() { Ok(()) } else { sync_folder(&self.layout.records()) }
     }
@@ -310,9 +227,7 @@ impl Disk {
         let digest = &module.digest;
         let checks = {
             let mut index = self.index();
-            let Some(entry) = index.modules.get_mut(digest) else { return Ok(None) };
-            entry.last_used = self.clock.now();
-            entry.touched = true;
+            let Some(entry) = index.touch(digest, self.clock.now()) else { return Ok(None) };
             entry.checks.clone()
         };
         let path = self.layout.module(digest);
@@ -359,21 +274,12 @@ impl Disk {
 
     /// Notes a use that did not open the file.
     pub fn touch(&self, digest: &Digest) {
-        if let Some(entry) = self.index().modules.get_mut(digest) {
-            entry.last_used = self.clock.now();
-            entry.touched = true;
-        }
+        self.index().touch(digest, self.clock.now());
     }
 
     /// Writes last uses into the files' times, so that a restart evicts in the right order.
     pub fn write_last_uses(&self) {
-        let touched: Vec<(Digest, Timestamp)> = {
-            let mut index = self.index();
-            let touched = index.modules.iter_mut().map(|(digest, entry)| {
-                std::mem::take(&mut entry.touched).then_some((*digest, entry.last_used))
-            });
-            touched.flatten().collect()
-        };
+        let touched = self.index().take_touched();
         for (digest, used) in touched {
             // Best effort: a lost time costs a worse choice at an eviction, no more.
             let _ = File::open(self.layout.module(&digest)).and_then(|file| file.set_modified(used.system()));
@@ -386,10 +292,15 @@ fn make_folders(layout: &Layout) -> Result<(), StoreError> {
     for folder in
         [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()]
     {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|e| StoreError::io("creating", &folder, e))?;
+        make_folder(&folder)?;
     }
     Ok(())
+}
+
+/// Makes a folder and those above it, for our own user alone.
+fn make_folder(folder: &Path) -> Result<(), StoreError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|e| StoreError::io("creating", folder, e))
 }
 
 fn lock(layout: &Layout) -> Result<File, StoreError> {

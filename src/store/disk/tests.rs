@@ -1,6 +1,7 @@
+use super::index::MOST_ABSENCES;
 use super::*;
 use crate::artifact::extract::Sink;
-use crate::clock::ManualClock;
+use crate::clock::{ManualClock, Timestamp};
 use crate::record::{Absence, Present, State};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -32,6 +32,17 @@ pub struct Metrics {
     pub fills_collapsed: IntCounter,
     /// `larder_fetched_bytes_total{registry}`: bytes of layers received.
     pub fetched_bytes: IntCounterVec,
+    /// `larder_retries_total{registry}`: questions that were asked again after a failure that may pass.
+    pub retries: IntCounterVec,
+    /// `larder_logins_total{registry,result}`: credentials sent, and tokens asked for; `result` is sent, ok, refused or an
+    /// error's code.
+    pub logins: IntCounterVec,
+    /// `larder_breaker_state{registry}`: 0 asked freely, 1 left alone, 2 asked by one at a time.
+    pub breaker_state: IntGaugeVec,
+    /// `larder_tls_unverified{registry}`: 1 for each rule that believes any certificate.
+    pub tls_unverified: IntGaugeVec,
+    /// `larder_reloads_total{result}`: changes of the settings noticed; `result` is ok or error.
+    pub reloads: IntCounterVec,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
     pub tags_moved: IntCounterVec,
     /// `larder_cache_bytes{tier}`: bytes of modules held in memory and on disk.
@@ -92,6 +103,31 @@ impl Metrics {
                 "larder_fetched_bytes_total",
                 "Bytes of layers received.",
                 &["registry"],
+            ),
+            retries: made.counters(
+                "larder_retries_total",
+                "Questions asked again after a failure that may pass.",
+                &["registry"],
+            ),
+            logins: made.counters(
+                "larder_logins_total",
+                "Credentials sent to registries and tokens asked for, by result.",
+                &["registry", "result"],
+            ),
+            breaker_state: made.gauges(
+                "larder_breaker_state",
+                "0: the registry is asked freely, 1: it is left alone, 2: one at a time asks.",
+                &["registry"],
+            ),
+            tls_unverified: made.gauges(
+                "larder_tls_unverified",
+                "1 for each rule whose registries' certificates are not verified.",
+                &["registry"],
+            ),
+            reloads: made.counters(
+                "larder_reloads_total",
+                "Changes of settings and of the files they name, by result.",
+                &["result"],
             ),
             tags_moved: made.counters(
                 "larder_tags_moved_total",

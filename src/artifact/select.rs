@@ -63,6 +63,21 @@ pub fn child(children: &[Descriptor]) -> Result<&Descriptor, SelectError> {
     })
 }
 
+/// What is thought of each layer, for whoever asks why one was taken.
+pub fn told(manifest: &Manifest) -> Vec<String> {
+    let mut out = vec![format!("configuration {}", shown(&manifest.config_media_type))];
+    out.extend(manifest.layers.iter().take(32).enumerate().map(|(n, layer)| {
+        let verdict = match layer_kind(&layer.media_type) {
+            LayerKind::Wasm => "typed as a module, so it comes first",
+            LayerKind::Perhaps => "may hold a module; the last of these comes first",
+            LayerKind::Unreadable => "cannot be read",
+            LayerKind::Other => "typed as something else, and passed over",
+        };
+        format!("layer {n}: {}, {} bytes: {verdict}", shown(&layer.media_type), layer.size)
+    }));
+    out
+}
+
 /// The layers to look at, in order: the one typed as a module, then from the last to the first those whose type does
 /// not rule them out. Never empty.
 pub fn layers<'m>(manifest: &'m Manifest, limits: &Limits) -> Result<Vec<&'m Descriptor>, SelectError> {

@@ -97,14 +97,14 @@ impl CacheError {
             | Kind::Tls
             | Kind::Proxy
             | Kind::Upstream
+            | Kind::Token
             | Kind::RealmRefused
-            | Kind::RedirectRefused => ErrorKind::Unavailable,
+            | Kind::RedirectRefused
+            | Kind::AddressRefused
+            | Kind::Settings => ErrorKind::Unavailable,
         };
-        Self {
-            retry_after: error.retry_after,
-            ..Self::new(kind, error.kind.code(), error.detail).hint(error.hint)
-        }
-        .about(reference)
+        Self { retry_after: error.retry_after, ..Self::new(kind, error.code, error.detail).hint(error.hint) }
+            .about(reference)
     }
 
     /// All candidates are absent.

@@ -101,6 +101,7 @@ impl Cache {
             }
             step = candidate.why;
             let reference = &candidate.reference;
+            self.parts.trace.note("candidate", || format!("{reference} ({} match)", step.as_str()));
             match self.look(reference).await {
                 Ok(Outcome::Present) => {
                     self.keep_absences(&absences).await;
@@ -129,9 +130,7 @@ impl Cache {
                 State::Present(present) if self.parts.store.holds(&present.module) => {
                     return Ok(Outcome::Present);
                 }
-                State::Absent(absence)
-                    if matches!(self.parts.lifetimes.judge(&record, now), Freshness::Fresh(_)) =>
-                {
+                State::Absent(absence) if matches!(self.judge(&record, now), Freshness::Fresh(_)) => {
                     return Ok(Outcome::Absent(*absence));
                 }
                 _ => {}
@@ -160,8 +159,7 @@ impl Cache {
         for candidate in &plan.candidates {
             let reference = &candidate.reference;
             let record = self.parts.store.record(reference);
-            let is_fresh =
-                |record: &Record| matches!(self.parts.lifetimes.judge(record, now), Freshness::Fresh(_));
+            let is_fresh = |record: &Record| matches!(self.judge(record, now), Freshness::Fresh(_));
             if !record.is_some_and(|record| is_fresh(&record)) && self.remembered(reference, now).is_none() {
                 let _ = self.fetch(reference.clone(), Lane::Behind);
             }

@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_DEPTH: usize = 3;
 /// Layers that are fetched in search of a module. Artifacts have one that could be it, images a few.
 const MAX_LAYERS: usize = 8;
+/// The code of a layer whose bytes are others than the manifest's.
+const DIGEST_MISMATCH: &str = "digest_mismatch";
 /// Received bytes are written in pieces of this size.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -106,15 +108,37 @@ async fn try_fill(
         return Ok(present);
     }
     let manifest = resolve(parts, reference, fetched).await?;
-    let layers = select::layers(&manifest, &parts.limits).map_err(|e| CacheError::select(reference, &e))?;
+    let layers = select::layers(&manifest, &parts.limits);
+    for verdict in parts.trace.is_listening().then(|| select::told(&manifest)).into_iter().flatten() {
+        parts.trace.note("layer", || verdict);
+    }
+    let layers = layers.map_err(|e| CacheError::select(reference, &e))?;
     let mut first_error = None;
     let mut hidden = Hidden::default();
     for layer in layers.into_iter().take(MAX_LAYERS) {
-        let (outcome, below) = module(parts, reference, layer, hidden, progress).await;
+        parts.trace.note("layer", || {
+            format!("{} is fetched: {}, {} bytes", layer.digest, layer.media_type, layer.size)
+        });
+        let (mut outcome, mut below) = module(parts, reference, layer, hidden, progress).await;
+        // Once more: what changed it on its way may not be there again, or another mirror's bytes are right.
+        if matches!(&outcome, Err(Failed::For(error)) if error.code == DIGEST_MISMATCH) {
+            tracing::warn!(%reference, layer = %layer.digest, "other bytes than the manifest's; fetched once more");
+            (outcome, below) = module(parts, reference, layer, below, progress).await;
+        }
         hidden = below;
         match outcome {
             Ok(sealed) => {
                 let module = sealed.module.clone();
+                parts.trace.note("module", || {
+                    let abi = module
+                        .abi
+                        .as_deref()
+                        .map_or("no Proxy-Wasm ABI".into(), |abi| format!("Proxy-Wasm ABI {abi}"));
+                    format!(
+                        "{}, {} bytes, {abi}; verified against {}",
+                        module.digest, module.size, layer.digest
+                    )
+                });
                 parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
                 return Ok(Present {
                     manifest: digest,
@@ -153,6 +177,15 @@ async fn resolve(
             Document::Manifest(manifest) => return Ok(manifest),
             Document::Index(children) => {
                 let child = select::child(&children).map_err(|e| CacheError::select(reference, &e))?;
+                parts.trace.note("manifest", || {
+                    let platform = child.platform.as_ref().map(|(os, arch)| format!("{os}/{arch}"));
+                    let platform = platform.unwrap_or_else(|| "no platform".into());
+                    format!(
+                        "an index of {}; its child for {platform} is taken, {}",
+                        children.len(),
+                        child.digest
+                    )
+                });
                 let child = Reference::digested(&reference.repository(), child.digest);
                 let limit = parts.limits.manifest.as_u64();
                 fetched = parts.registry.manifest(&child, limit).await.map_err(|e| {
@@ -221,7 +254,7 @@ fn unpack(
     let (found, bytes) = draft.into_reader().map_err(store)?;
     if found != *expected {
         let detail = format!("{about}: the layer should be {expected} and is {found}");
-        return Err(Failed::For(CacheError::corrupt(about, "digest_mismatch", detail)));
+        return Err(Failed::For(CacheError::corrupt(about, DIGEST_MISMATCH, detail)));
     }
     match extract::extract(bytes, limits, hidden, &mut out) {
         Ok(()) => out.seal().map_err(store),

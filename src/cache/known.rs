@@ -50,7 +50,7 @@ impl Cache {
                         return Known::Held { reference, record, why: candidate.why, absences };
                     }
                     State::Absent(absence) => {
-                        doubtful |= matches!(self.parts.lifetimes.judge(&record, now), Freshness::Stale(_));
+                        doubtful |= matches!(self.judge(&record, now), Freshness::Stale(_));
                         let told = self.remembered(reference, now);
                         absences.push(Absent { reference: reference.clone(), absence, told });
                     }

@@ -19,6 +19,7 @@
 mod answer;
 pub mod collapse;
 pub mod error;
+pub mod explain;
 mod fetch;
 pub mod fill;
 mod known;
@@ -33,6 +34,7 @@ use crate::oci::Reference;
 use crate::plugin::PluginName;
 use crate::record::{Absence, Record};
 use crate::registry::Registry;
+use crate::registry::trace::Trace;
 use crate::store::overlay::Problem;
 use crate::store::{Body, Store};
 use collapse::Collapse;
@@ -40,6 +42,7 @@ use known::{Absent, Known};
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -91,6 +94,8 @@ pub struct Parts {
     pub runtime: Handle,
     /// Layers that are unpacked at once; see [`UNPACKING`].
     pub unpacking: Semaphore,
+    /// Who listens to what is decided.
+    pub trace: Trace,
 }
 
 /// See the module's text.
@@ -99,6 +104,8 @@ pub struct Cache {
     walks: Collapse<(PluginName, Vec<Reference>), Result<Reached, Arc<CacheError>>>,
     fills: Collapse<Reference, Result<Outcome, Arc<CacheError>>>,
     failures: moka::sync::Cache<Reference, Failure>,
+    /// Absences that were noted up to then are asked about again, in milliseconds since 1970.
+    doubted: AtomicU64,
     lanes: fetch::Lanes,
     progress: fill::Board,
 }
@@ -155,6 +162,7 @@ impl Cache {
             walks: Collapse::default(),
             fills: Collapse::default(),
             failures: failures.build(),
+            doubted: AtomicU64::new(0),
             lanes: fetch::Lanes::default(),
             progress: fill::Board::default(),
         })
@@ -163,6 +171,20 @@ impl Cache {
     /// The store, for listings.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
+    }
+
+    /// Forgets why things could not be had: the settings have changed, and what was refused may be granted now. What is
+    /// held stays.
+    pub fn doubt(&self) {
+        self.failures.invalidate_all();
+        self.doubted.store(self.parts.clock.now().millis(), Ordering::SeqCst);
+    }
+
+    /// Judges a record's age. An absence from before a change of the settings is past its lifetime.
+    fn judge(&self, record: &Record, now: Timestamp) -> Freshness {
+        let is_doubted =
+            record.present().is_none() && record.checked_at.millis() <= self.doubted.load(Ordering::SeqCst);
+        if is_doubted { Freshness::Stale(Duration::ZERO) } else { self.parts.lifetimes.judge(record, now) }
     }
 
     /// Fetches that are running: the reference, bytes received, bytes expected.
@@ -318,7 +340,7 @@ impl Cache {
         if need == Need::Bytes {
             self.parts.metrics.lookups.with_label_values(&[tier]).inc();
         }
-        let status = match self.parts.lifetimes.judge(record, self.parts.clock.now()) {
+        let status = match self.judge(record, self.parts.clock.now()) {
             Freshness::Fresh(ttl) => CacheStatus::Hit { ttl: Some(ttl), detail: tier },
             Freshness::Stale(by) => {
                 let failure = self.failures.get(reference);

@@ -1,13 +1,17 @@
 //! Where registry, store, clock and cache meet.
 
+use crate::cache::explain::Explanation;
 use crate::cache::{self, Cache, Parts};
 use crate::catalog::Catalog;
 use crate::catalog::patterns::Pattern;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
 use crate::metrics::Metrics;
-use crate::registry::Client;
-use crate::registry::hosts::Hosts;
+use crate::plugin::Request;
+use crate::registry::breaker::Breakers;
+use crate::registry::hosts::With;
+use crate::registry::trace::Trace;
+use crate::registry::{Client, Hosts, Retry, Surroundings};
 use crate::store::overlay::Overlay;
 use crate::store::{Store, StoreError, Tiered};
 use std::path::PathBuf;
@@ -22,6 +26,10 @@ pub struct Read {
     pub patterns: Vec<Pattern>,
     /// Registries.
     pub hosts: Hosts,
+    /// Which of them are left alone.
+    pub breakers: Arc<Breakers>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Reads the files that the settings name.
@@ -30,6 +38,7 @@ pub struct Read {
 /// All faults.
 pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let config = &loaded.config;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mut faults = Vec::new();
     let mut files = Vec::new();
     for path in &config.catalog.files {
@@ -61,17 +70,37 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
             }
         }
     }
-    let hosts = Hosts::build(&config.registry).map_err(|found| {
+    let breakers = Breakers::new(clock.clone());
+    let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
+    match (catalog, hosts) {
+        (Ok(catalog), Ok(hosts)) if faults.is_empty() => {
+            Ok(Read { catalog, patterns, hosts, breakers, clock })
+        }
+        _ => Err(faults),
+    }
+}
+
+/// Reads what the settings say of registries.
+///
+/// # Errors
+/// All faults.
+pub fn hosts(loaded: &Loaded, breakers: Arc<Breakers>, trace: Trace) -> Result<Hosts, Vec<Fault>> {
+    let places = loaded.places();
+    let with =
+        With { env: Surroundings::of_process(), place: Arc::new(move |key| places.of(key)), trace, breakers };
+    Hosts::build(&loaded.config.registry, with).map_err(|found| {
         let fault = |(key, problem): (String, String)| Fault {
             place: loaded.place(&key),
             problem: format!("{key}: {problem}"),
         };
-        faults.extend(found.into_iter().map(fault));
-    });
-    match (catalog, hosts) {
-        (Ok(catalog), Ok(hosts)) if faults.is_empty() => Ok(Read { catalog, patterns, hosts }),
-        _ => Err(faults),
-    }
+        found.into_iter().map(fault).collect()
+    })
+}
+
+/// How often a registry is asked, of the settings.
+pub fn retry(config: &Config) -> Retry {
+    // Half of what a request waits: an attempt that is begun by then can still end in time.
+    Retry { attempts: config.registry.attempts, within: config.fill.hold / 2 }
 }
 
 /// The directory of the cache.
@@ -91,10 +120,54 @@ pub fn cache_dir(config: &Config) -> PathBuf {
     }
 }
 
+/// Walks the road of a request aloud, with a client and a cache of its own. `held` is the store of a running larder.
+///
+/// # Errors
+/// A text, when no temporary folder can be had.
+pub async fn explain(
+    loaded: &Loaded,
+    catalog: &Catalog,
+    request: &Request,
+    held: Option<&dyn Store>,
+) -> Result<Explanation, String> {
+    let trace = Trace::listening();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Arc::<Metrics>::default();
+    let breakers = Breakers::new(clock.clone());
+    let hosts = hosts(loaded, breakers.clone(), trace.clone())
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    for warning in hosts.warnings.iter().chain(&hosts.broken) {
+        trace.note("warning", || warning.clone());
+    }
+    let mut config = loaded.config.clone();
+    // Nobody retries for whoever reads this: it waits as long as the fetch may take.
+    config.fill.hold = config.fill.timeout;
+    let scratch = tempfile::tempdir().map_err(|e| format!("no temporary folder can be made: {e}"))?;
+    let client = Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry(&loaded.config));
+    let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
+    let store = Tiered::open(scratch.path(), &config.cache, overlay, clock.clone(), metrics.clone())
+        .map_err(|e| e.to_string())?;
+    let cache = Cache::new(Parts {
+        registry: Arc::new(client),
+        store: Arc::new(store),
+        clock,
+        metrics,
+        config: config.fill,
+        lifetimes: config.lifetimes,
+        limits: config.limits,
+        runtime: Handle::current(),
+        unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+        trace: trace.clone(),
+    });
+    Ok(crate::cache::explain::explain(request, catalog, &cache, &trace, held).await)
+}
+
 /// A working cache.
 pub struct Assembled {
     /// The heart.
     pub cache: Arc<Cache>,
+    /// What asks registries.
+    pub client: Arc<Client>,
     /// Names.
     pub catalog: Arc<Catalog>,
     /// URLs.
@@ -114,18 +187,15 @@ pub fn assemble(
     read: Read,
     runtime: Handle,
 ) -> Result<Assembled, StoreError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock = read.clock;
     let metrics = Arc::<Metrics>::default();
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let registry = Arc::new(Client::new(
-        read.hosts,
-        clock.clone(),
-        config.registry.connect_timeout + config.registry.read_timeout,
-    ));
+    let client = Client::new(read.hosts, read.breakers, clock.clone(), metrics.clone(), retry(config));
+    let client = Arc::new(client);
     let cache = Cache::new(Parts {
-        registry,
+        registry: client.clone(),
         store,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -134,6 +204,8 @@ pub fn assemble(
         limits: config.limits,
         runtime,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+        trace: Trace::default(),
     });
-    Ok(Assembled { cache, catalog: Arc::new(read.catalog), patterns: read.patterns, overlay, metrics, clock })
+    let catalog = Arc::new(read.catalog);
+    Ok(Assembled { cache, client, catalog, patterns: read.patterns, overlay, metrics, clock })
 }

@@ -20,6 +20,10 @@ pub fn run(sources: &Sources) -> ExitCode {
             return report(&faults);
         }
     };
+    let hosts = &read.hosts;
+    for warning in hosts.warnings.iter().chain(&hosts.broken) {
+        eprintln!("larder: warning: {warning}");
+    }
     let config = &loaded.config;
     let registries: Vec<_> = read.catalog.registries().into_iter().collect();
     println!("The configuration is valid.");

@@ -1,7 +1,7 @@
 //! `larder get`: one plugin by the same road, without a server.
 
 use super::{assemble, exit, report};
-use crate::cache::{Ask, Cache, CacheError, ErrorKind, Origin, Served};
+use crate::cache::{Ask, Cache, ErrorKind, Origin, Served};
 use crate::config::{Config, Loaded};
 use crate::http::cache_status::CacheStatus;
 use crate::oci::Digest;
@@ -94,7 +94,7 @@ impl Get {
         let _ = shown.await;
         match got {
             Ok(served) => self.write(&served),
-            Err(error) => fail(code(&error), &error.detail, &error.hint),
+            Err(error) => fail(code(error.kind), &error.detail, &error.hint),
         }
     }
 
@@ -135,8 +135,9 @@ fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(to).map(drop).map_err(|e| e.error)
 }
 
-fn code(error: &CacheError) -> u8 {
-    match error.kind {
+/// The exit code for a kind of error.
+pub fn code(kind: ErrorKind) -> u8 {
+    match kind {
         ErrorKind::NotFound => exit::NOINPUT,
         ErrorKind::Forbidden => exit::NOPERM,
         ErrorKind::Unsupported | ErrorKind::TooLarge => exit::DATAERR,
@@ -150,7 +151,8 @@ fn code(error: &CacheError) -> u8 {
     }
 }
 
-fn fail(code: u8, problem: &str, hint: &str) -> ExitCode {
+/// Says what is wrong and ends.
+pub fn fail(code: u8, problem: &str, hint: &str) -> ExitCode {
     eprintln!("larder: {problem}");
     if !hint.is_empty() {
         eprintln!("larder: {hint}");

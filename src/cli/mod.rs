@@ -5,8 +5,10 @@
 
 pub mod assemble;
 pub mod check;
+pub mod explain;
 pub mod get;
 pub mod log;
+pub mod reload;
 pub mod serve;
 
 use crate::config::{self, Fault, Loaded, Mode, Setting, Sources};
@@ -41,8 +43,8 @@ pub struct Cli {
 }
 
 /// Flags that every command knows.
-#[derive(Debug, Args)]
-struct Options {
+#[derive(Debug, Args, Clone)]
+pub struct Options {
     /// Settings in YAML; `larder config` prints the defaults
     #[arg(long, value_name = "FILE", global = true, env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
@@ -83,6 +85,8 @@ enum Command {
     Config,
     /// Fetch one plugin the way the server would
     Get(get::Get),
+    /// Walk the road of one plugin aloud: rules, mirrors, proxy, TLS, login, manifest, layer
+    Explain(explain::Explain),
     /// Print the version
     Version,
 }
@@ -120,8 +124,16 @@ impl Options {
         out
     }
 
+    /// The file with settings, if one is named.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.config.clone()
+    }
+
     /// What the file, the environment and the flags say.
-    fn sources(&self) -> Result<Sources, Vec<Fault>> {
+    ///
+    /// # Errors
+    /// The file, when it cannot be read.
+    pub fn sources(&self) -> Result<Sources, Vec<Fault>> {
         let file = match &self.config {
             None => None,
             Some(path) => match std::fs::read_to_string(path) {
@@ -162,8 +174,12 @@ pub fn run() -> ExitCode {
             Ok(loaded) => get.run(&loaded),
             Err(faults) => report(&faults),
         },
+        Some(Command::Explain(explain)) => match cli.options.load() {
+            Ok(loaded) => explain.run(loaded),
+            Err(faults) => report(&faults),
+        },
         Some(Command::Serve) | None => match cli.options.load() {
-            Ok(loaded) => serve::run(&loaded),
+            Ok(loaded) => serve::run(loaded, cli.options),
             Err(faults) => report(&faults),
         },
     }

@@ -1,19 +1,24 @@
 //! `larder serve`: opens the ports and stays until it is told to leave.
 
-use super::{assemble, exit, log, report};
+use super::reload::{self, Reload};
+use super::{Options, assemble, exit, log, report};
+use crate::config::watch::Fingerprint;
 use crate::config::{Config, Loaded};
-use crate::server::admin::Admin;
+use crate::plugin::Request;
+use crate::server::admin::{Admin, Explain};
 use crate::server::app::{App, Connection, Face};
 use crate::server::data::{Data, Memo};
 use crate::server::listen::{Drain, Port};
 use crate::store::StoreError;
+use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 /// Time between two times that last uses are written down.
 const MAINTENANCE: Duration = Duration::from_secs(60);
@@ -21,23 +26,30 @@ const MAINTENANCE: Duration = Duration::from_secs(60);
 const COUNTING: Duration = Duration::from_secs(5);
 /// Descriptors for everything but connections: files, registries, the runtime.
 const OTHER_DESCRIPTORS: u64 = 512;
+/// Explanations at once: each makes a client of its own and fetches a plugin.
+const EXPLAINING: usize = 2;
 /// Threads that fetch: they wait for networks and hand hashing and unpacking to threads of their own.
 const FETCH_THREADS: usize = 2;
 /// Threads for blocking work, of each runtime. Beyond them it queues.
 const BLOCKING_THREADS: usize = 32;
 
 /// Serves until SIGTERM or SIGINT.
-pub fn run(loaded: &Loaded) -> ExitCode {
+pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let config = &loaded.config;
     let log = log::start(&config.log);
     raise_descriptor_limit(config.server.connections);
     for warning in &loaded.warnings {
         tracing::warn!(place = warning.place, "{}", warning.problem);
     }
-    let read = match assemble::read(loaded) {
+    let before = Fingerprint::of(&reload::files(&loaded, &options));
+    let read = match assemble::read(&loaded) {
         Ok(read) => read,
         Err(faults) => return report(&faults),
     };
+    for warning in read.hosts.warnings.iter().chain(&read.hosts.broken) {
+        tracing::warn!("{warning}");
+    }
+    let (breakers, broken) = (read.breakers.clone(), read.hosts.broken.clone());
     // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -62,6 +74,7 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             });
         }
     };
+    let current = Arc::new(ArcSwap::from_pointee(loaded.clone()));
     let drain = Drain::new();
     let app = |face| {
         let (config, metrics) = (config.server, parts.metrics.clone());
@@ -76,6 +89,9 @@ pub fn run(loaded: &Loaded) -> ExitCode {
     let store = parts.cache.store().clone();
     let admin = app(Face::Admin(Admin {
         metrics: parts.metrics.clone(),
+        client: parts.client.clone(),
+        explain: explainer(&current, &parts, behind.handle().clone()),
+        explaining: Semaphore::new(EXPLAINING),
         store: store.clone(),
         drain: drain.clone(),
     }));
@@ -118,6 +134,17 @@ pub fn run(loaded: &Loaded) -> ExitCode {
             kept.maintain().await;
         }
     });
+    let reload = Reload {
+        options,
+        started: loaded.clone(),
+        current,
+        client: parts.client.clone(),
+        breakers,
+        cache: parts.cache.clone(),
+        metrics: parts.metrics.clone(),
+        broken,
+    };
+    behind.spawn(reload.run(before));
     behind.block_on(leave(config, &drain));
     behind.block_on(store.maintain());
     tracing::info!("stopped");
@@ -125,6 +152,18 @@ pub fn run(loaded: &Loaded) -> ExitCode {
     front.shutdown_background();
     behind.shutdown_background();
     ExitCode::SUCCESS
+}
+
+/// What the administration port explains with: the settings as their files have them now.
+fn explainer(current: &Arc<ArcSwap<Loaded>>, parts: &assemble::Assembled, runtime: Handle) -> Explain {
+    let (catalog, store) = (parts.catalog.clone(), parts.cache.store().clone());
+    let current = current.clone();
+    Arc::new(move |request: Request| {
+        let (catalog, store, loaded) = (catalog.clone(), store.clone(), current.load_full());
+        let work = async move { assemble::explain(&loaded, &catalog, &request, Some(&*store)).await };
+        let task = runtime.spawn(work);
+        Box::pin(async move { task.await.unwrap_or_else(|_| Err("the explanation ended early".into())) })
+    })
 }
 
 /// A connection is a descriptor. Many systems give a process 1024 and let it ask for more.

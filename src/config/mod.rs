@@ -6,6 +6,7 @@
 
 pub mod env;
 pub mod file;
+pub mod watch;
 
 use crate::{artifact, cache, catalog, freshness, registry, server, store};
 use serde::Deserialize;
@@ -21,7 +22,7 @@ pub const DEFAULT: &str = include_str!("../../conf/larder.yaml");
 const OPEN_MAPS: [(&str, &[&str]); 3] = [
     ("catalog.aliases", &[]),
     ("catalog.plugins", &["repositories", "aliases"]),
-    ("registry.hosts", &["plain_http", "ca", "username", "password_file", "token_hosts"]),
+    ("registry.hosts", registry::config::HOST_KEYS),
 ];
 
 /// All settings. Each part has its own.
@@ -152,21 +153,26 @@ pub struct Sources {
 }
 
 /// The settings, and what is doubtful about them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
     /// What works and is probably not meant.
     pub warnings: Vec<Fault>,
-    places: Vec<(String, String)>,
+    places: Places,
+    tree: Value,
 }
 
-impl Loaded {
+/// Where keys were set, in the order in which they were.
+#[derive(Debug, Clone, Default)]
+pub struct Places(Vec<(String, String)>);
+
+impl Places {
     /// Where `key`, or the nearest key above it, was set.
-    pub fn place(&self, key: &str) -> String {
+    pub fn of(&self, key: &str) -> String {
         let mut at = key;
         loop {
-            if let Some((_, place)) = self.places.iter().rev().find(|(set, _)| set == at) {
+            if let Some((_, place)) = self.0.iter().rev().find(|(set, _)| set == at) {
                 return place.clone();
             }
             match at.rsplit_once('.') {
@@ -174,6 +180,33 @@ impl Loaded {
                 None => return "default".into(),
             }
         }
+    }
+}
+
+impl Loaded {
+    /// Where `key`, or the nearest key above it, was set.
+    pub fn place(&self, key: &str) -> String {
+        self.places.of(key)
+    }
+
+    /// Where every key was set.
+    pub fn places(&self) -> Places {
+        self.places.clone()
+    }
+
+    /// These settings with what `newer` says of registries.
+    pub fn with_registry(&self, newer: Self) -> Self {
+        let config = Config { registry: newer.config.registry.clone(), ..self.config.clone() };
+        Self { config, ..newer }
+    }
+
+    /// The parts of the settings, by their first word, that differ from those of `other`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let parts = self.tree.as_object().into_iter().flatten();
+        parts
+            .filter(|(part, value)| other.tree.get(part) != Some(value))
+            .map(|(part, _)| part.clone())
+            .collect()
     }
 }
 
@@ -218,9 +251,9 @@ pub fn load_all(sources: &Sources) -> (Option<Loaded>, Vec<Fault>) {
             }
         }
     }
-    match serde_json::from_value(tree) {
+    match Config::deserialize(&tree) {
         Ok(config) => {
-            let mut loaded = Loaded { config, warnings, places };
+            let mut loaded = Loaded { config, warnings, places: Places(places), tree };
             judge(&mut loaded, &mut faults);
             (Some(loaded), faults)
         }
@@ -314,7 +347,9 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
         ("fill.timeout", config.fill.timeout),
         ("fill.hold", config.fill.hold),
         ("registry.connect_timeout", config.registry.connect_timeout),
-        ("registry.read_timeout", config.registry.read_timeout),
+        ("registry.first_byte_timeout", config.registry.first_byte_timeout),
+        ("registry.idle_timeout", config.registry.idle_timeout),
+        ("registry.pull_timeout", config.registry.pull_timeout),
         ("server.header_timeout", config.server.header_timeout),
         ("server.idle_timeout", config.server.idle_timeout),
         ("overlay.poll", config.overlay.poll),
@@ -325,6 +360,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     }
     for (key, number) in [
         ("fill.at_once", config.fill.at_once as u64),
+        ("registry.attempts", u64::from(config.registry.attempts)),
         ("server.connections", config.server.connections as u64),
         ("server.send_rate", config.server.send_rate.as_u64()),
         ("limits.manifest", config.limits.manifest.as_u64()),

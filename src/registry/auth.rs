@@ -1,11 +1,18 @@
 //! Authentication: Basic and the token flow (distribution spec, "Token Authentication").
 //!
 //! A challenge is answered once. A registry that answers a fresh token with another 401 has said no: some grant a token
-//! without any rights instead of refusing, and a client that asked again would never stop.
+//! without any rights instead of refusing, and a client that asked again would never stop. Credentials that were refused
+//! are not sent again for a minute, so that nobody's account is locked by us; others are, as soon as they are there.
 
+use super::address;
+use super::credentials::{Credentials, Lookup, Secret};
 use super::error::{Kind, RegistryError};
-use super::hosts::Host;
+use super::hosts::listed;
+use super::route::{Endpoint, Host};
+use super::transport;
 use crate::clock::{Clock, Timestamp};
+use crate::metrics::Metrics;
+use crate::oci::Digest;
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -15,18 +22,30 @@ use url::Url;
 
 /// Lifetime of a token whose service names none or nonsense (token spec: 60 seconds at least).
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
-/// A token is not used in its last seconds.
+/// A token is not used in its last seconds, but renewed.
 const EARLY: Duration = Duration::from_secs(10);
+/// Basic that was accepted is sent at once for so long; it costs nothing to be challenged again then.
+const BASIC_LIFETIME: Duration = Duration::from_secs(3600);
+/// Credentials that were refused are not sent again for so long.
+const REFUSED_LIFETIME: Duration = Duration::from_secs(60);
+/// A token service that failed is not asked again for so long.
+const TROUBLE_LIFETIME: Duration = Duration::from_secs(5);
 /// Tokens of real services have up to 16 KiB.
 const TOKEN_BODY_BYTES: usize = 1 << 20;
-
+/// A challenge longer than this is none.
+const CHALLENGE_BYTES: usize = 16 << 10;
 /// Repositories whose tokens are kept at once. Names come from clients; this many are more than anybody uses.
 const REMEMBERED_TOKENS: u64 = 1000;
 
 /// Tokens by registry and repository, and what answers challenges.
 pub struct Auth {
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     slots: moka::sync::Cache<(String, String), Arc<Slot>>,
+    /// By registry and credentials: until when they are not sent again, and why.
+    refused: moka::sync::Cache<(String, Digest), (Timestamp, RegistryError)>,
+    /// By registry: until when its token service is not asked again, and why.
+    trouble: moka::sync::Cache<String, (Timestamp, RegistryError)>,
 }
 
 /// One registry and repository. The lock makes concurrent requests ask for one token, not for many.
@@ -54,8 +73,15 @@ enum Challenge {
 
 impl Auth {
     /// Without any token.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, slots: moka::sync::Cache::new(REMEMBERED_TOKENS) }
+    pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        let few = moka::sync::Cache::new;
+        Self {
+            clock,
+            metrics,
+            slots: few(REMEMBERED_TOKENS),
+            refused: moka::sync::Cache::new(REMEMBERED_TOKENS),
+            trouble: moka::sync::Cache::new(REMEMBERED_TOKENS),
+        }
     }
 
     fn slot(&self, host: &Host, repository: &str) -> Arc<Slot> {
@@ -76,11 +102,12 @@ impl Auth {
     /// a host that may not be told; what befell the conversation with the service otherwise.
     pub async fn answer(
         &self,
-        host: &Host,
+        endpoint: &Endpoint,
         repository: &str,
         headers: &HeaderMap,
         sent: Option<&HeaderValue>,
     ) -> Result<HeaderValue, RegistryError> {
+        let host = &*endpoint.host;
         let slot = self.slot(host, repository);
         let mut grant = slot.lock().await;
         // Another request renewed it while this one waited.
@@ -90,46 +117,155 @@ impl Auth {
             return Ok(held.value.clone());
         }
         *grant = None;
-        let (value, lifetime) = match choose(headers, host)? {
-            Challenge::Basic => {
-                let value = basic(host)?;
-                // Sent, and refused: sending it again would only lock the account.
-                if Some(&value) == sent {
-                    let detail = format!("{} refuses the user name and password", host.name);
-                    let hint = format!("are the credentials in registry.hosts.{} right?", host.name);
-                    return Err(RegistryError::new(Kind::Denied, detail).hint(hint));
-                }
-                (value, Duration::from_secs(3600))
+        let found = host.credentials.get(&host.name, repository).await;
+        host.trace.note("auth", || described(host, &found));
+        let challenge = choose(headers, host, &found)?;
+        let (value, lifetime) = match (&challenge, found.credentials.as_ref()) {
+            (_, Some(Credentials { secret: Secret::Bearer(token), .. })) => {
+                let value = header(&format!("Bearer {}", token.expose_secret()))?;
+                self.not_again(host, &found, Some(&value) == sent)?;
+                (value, BASIC_LIFETIME)
             }
-            Challenge::Bearer { realm, service } => {
-                self.token(host, repository, &realm, service.as_deref()).await?
+            (Challenge::Basic, _) => {
+                host.trace.note("auth", || format!("{} asks for Basic", host.name));
+                let value = basic(host, &found)?;
+                self.not_again(host, &found, Some(&value) == sent)?;
+                self.metrics.logins.with_label_values(&[&host.name, "sent"]).inc();
+                (value, BASIC_LIFETIME)
+            }
+            (Challenge::Bearer { realm, service }, _) => {
+                self.token(endpoint, repository, &found, realm, service.as_deref()).await?
             }
         };
+        if sent.is_some() {
+            tracing::info!(registry = host.name, repository, "token_refreshed");
+        }
         *grant = Some(Grant { value: value.clone(), until: self.clock.now().plus(lifetime) });
         Ok(value)
     }
 
+    /// Notes that the registry itself refused what it was sent: nothing is known of it any more.
+    pub async fn refused(&self, endpoint: &Endpoint, repository: &str, value: &HeaderValue) {
+        let host = &*endpoint.host;
+        *self.slot(host, repository).lock().await = None;
+        let found = host.credentials.get(&host.name, repository).await;
+        let is_own = match found.credentials.as_ref().map(|own| &own.secret) {
+            Some(Secret::Basic(..)) => basic(host, &found).is_ok_and(|own| own == *value),
+            Some(Secret::Bearer(token)) => {
+                header(&format!("Bearer {}", token.expose_secret())).is_ok_and(|own| own == *value)
+            }
+            _ => false,
+        };
+        if is_own {
+            self.note_refused(host, &found);
+        }
+    }
+
+    /// Refuses to send again what was refused, for a minute.
+    fn not_again(&self, host: &Host, found: &Lookup, was_sent: bool) -> Result<(), RegistryError> {
+        if was_sent {
+            return Err(self.note_refused(host, found));
+        }
+        let Some(own) = &found.credentials else { return Ok(()) };
+        match self.refused.get(&(host.name.clone(), own.fingerprint())) {
+            Some((until, why)) if until > self.clock.now() => Err(why),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_refused(&self, host: &Host, found: &Lookup) -> RegistryError {
+        let detail = format!("{} refuses the credentials", host.name);
+        let from = found.credentials.as_ref().map(|own| own.from.clone()).unwrap_or_default();
+        let hint = format!(
+            "are the credentials of {from} right? They are not sent again for a minute, or until they change"
+        );
+        let error = RegistryError::new(Kind::Denied, detail).hint(hint);
+        self.metrics.logins.with_label_values(&[&host.name, "refused"]).inc();
+        if let Some(own) = &found.credentials {
+            let until = self.clock.now().plus(REFUSED_LIFETIME);
+            self.refused.insert((host.name.clone(), own.fingerprint()), (until, error.clone()));
+        }
+        error
+    }
+
     async fn token(
         &self,
-        host: &Host,
+        endpoint: &Endpoint,
         repository: &str,
+        found: &Lookup,
         realm: &str,
         service: Option<&str>,
     ) -> Result<(HeaderValue, Duration), RegistryError> {
-        let mut url = allowed_realm(host, realm)?;
+        let host = &*endpoint.host;
+        self.not_again(host, found, false)?;
+        if let Some((_, why)) = self.trouble.get(&host.name).filter(|(until, _)| *until > self.clock.now()) {
+            return Err(why);
+        }
+        let url = allowed_realm(endpoint, realm)?;
+        let asked = self.ask_for_token(endpoint, repository, found, url, service).await;
+        let result = match &asked {
+            Ok(_) => "ok",
+            Err(error) => error.code,
+        };
+        self.metrics.logins.with_label_values(&[&host.name, result]).inc();
+        asked.map_err(|error| match error.kind {
+            Kind::Denied if found.credentials.is_some() => {
+                let refused = self.note_refused(host, found);
+                RegistryError { detail: error.detail, status: error.status, ..refused }
+            }
+            Kind::Token | Kind::RateLimited => {
+                let until = self.clock.now().plus(TROUBLE_LIFETIME);
+                self.trouble.insert(host.name.clone(), (until, error.clone()));
+                error
+            }
+            _ => error,
+        })
+    }
+
+    async fn ask_for_token(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+        found: &Lookup,
+        mut url: Url,
+        service: Option<&str>,
+    ) -> Result<(HeaderValue, Duration), RegistryError> {
+        let host = &*endpoint.host;
         let shown = url.host_str().unwrap_or_default().to_owned();
-        let what = format!("GET {}://{shown}{} (token for {})", url.scheme(), url.path(), host.name);
+        let secret = found.credentials.as_ref().map(|own| &own.secret);
+        let method = if matches!(secret, Some(Secret::Identity(_))) { "POST" } else { "GET" };
+        let what = format!("{method} {}://{shown}{} (token for {})", url.scheme(), url.path(), host.name);
         // The scope is ours: what the challenge asks for may be more than we want to hold.
-        url.query_pairs_mut().append_pair("scope", &format!("repository:{repository}:pull"));
-        if let Some(service) = service {
-            url.query_pairs_mut().append_pair("service", service);
+        let scope = format!("repository:{repository}:pull");
+        host.trace.note("auth", || format!("{what}, scope {scope}"));
+        let home: Option<Url> = endpoint.base.parse().ok();
+        let here = home.as_ref().and_then(|home| home.host().map(|name| address::is_here(&name)));
+        let is_home = home.as_ref().is_some_and(|home| home.host() == url.host());
+        if method == "GET" {
+            url.query_pairs_mut().append_pair("scope", &scope);
+            if let Some(service) = service {
+                url.query_pairs_mut().append_pair("service", service);
+            }
         }
-        let mut request = host.http.get(url);
-        if let Some(credentials) = &host.credentials {
-            request = request.basic_auth(&credentials.username, Some(credentials.password.expose_secret()));
-        }
-        let mut response =
-            request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
+        let response =
+            transport::exchange(host, &what, &url, here == Some(true), is_home, |client| match secret {
+                Some(Secret::Identity(token)) => {
+                    // OAuth2 as the distribution project documents it: the token stands in place of a password.
+                    let mut form = vec![
+                        ("grant_type", "refresh_token"),
+                        ("client_id", "larder"),
+                        ("scope", scope.as_str()),
+                        ("refresh_token", token.expose_secret()),
+                    ];
+                    form.extend(service.map(|service| ("service", service)));
+                    client.post(url.clone()).form(&form)
+                }
+                Some(Secret::Basic(name, password)) => {
+                    client.get(url.clone()).basic_auth(name, Some(password.expose_secret()))
+                }
+                _ => client.get(url.clone()),
+            });
+        let mut response = response.await?;
         if response.status().is_redirection() {
             return Err(RegistryError::new(
                 Kind::RedirectRefused,
@@ -137,62 +273,105 @@ impl Auth {
             ));
         }
         if !response.status().is_success() {
-            let answer = super::transport::Answer { response, from_registry: true };
-            let mut error = super::transport::refusal(&what, host, answer).await;
-            if error.kind == Kind::NotFound {
-                error.kind = Kind::Upstream;
+            let answer = transport::Answer { response, from_registry: true, from: shown };
+            let mut error = transport::refusal(&what, host, answer, found).await;
+            if matches!(error.kind, Kind::NotFound | Kind::Upstream) {
+                error.kind = Kind::Token;
+                error.code = "token";
             }
             return Err(error);
         }
         let mut body = Vec::new();
-        while let Some(piece) =
-            response.chunk().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?
-        {
-            body.extend_from_slice(&piece);
-            if body.len() > TOKEN_BODY_BYTES {
-                return Err(bad_token(&what, "is over 1 MiB"));
+        let read = async {
+            while let Some(piece) = response
+                .chunk()
+                .await
+                .map_err(|e| super::diagnose::transport(host, &what, &shown, host.egress.way(&url), &e))?
+            {
+                body.extend_from_slice(&piece);
+                if body.len() > TOKEN_BODY_BYTES {
+                    return Err(bad_token(&what, "is over 1 MiB"));
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(host.limits.idle, read).await {
+            Ok(read) => read?,
+            Err(_) => {
+                return Err(super::diagnose::timed_out(host, &what, host.egress.way(&url), "idle_timeout"));
             }
         }
-        let answer: TokenAnswer =
-            serde_json::from_slice(&body).map_err(|_| bad_token(&what, "is no JSON object with a token"))?;
-        let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
-        if token.is_empty() {
-            return Err(bad_token(&what, "has neither token nor access_token"));
-        }
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| bad_token(&what, "holds a token with characters that no header may have"))?;
-        value.set_sensitive(true);
-        let lifetime = answer.expires_in.as_u64().filter(|seconds| (1..=86_400 * 365).contains(seconds));
-        let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
-        Ok((value, lifetime.saturating_sub(EARLY).max(Duration::from_secs(1))))
+        parse(&what, &body).inspect(|(_, lifetime)| {
+            host.trace
+                .note("auth", || format!("a token, used for {}", humantime::format_duration(*lifetime)));
+        })
     }
 }
 
-fn bad_token(what: &str, why: &str) -> RegistryError {
-    RegistryError::new(Kind::Upstream, format!("{what}: the answer {why}"))
+/// A token and how long it is used.
+fn parse(what: &str, body: &[u8]) -> Result<(HeaderValue, Duration), RegistryError> {
+    let answer: TokenAnswer =
+        serde_json::from_slice(body).map_err(|_| bad_token(what, "is no JSON object with a token"))?;
+    let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
+    if token.is_empty() {
+        return Err(bad_token(what, "has neither token nor access_token"));
+    }
+    let value = header(&format!("Bearer {token}"))
+        .map_err(|_| bad_token(what, "holds a token with characters that no header may have"))?;
+    let lifetime = answer.expires_in.as_u64().filter(|seconds| (1..=86_400 * 365).contains(seconds));
+    let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+    Ok((value, lifetime.saturating_sub(EARLY).max(Duration::from_secs(1))))
 }
 
-fn basic(host: &Host) -> Result<HeaderValue, RegistryError> {
-    use base64::Engine;
-    let Some(credentials) = &host.credentials else {
-        let name = &host.name;
-        let error = RegistryError::new(Kind::Denied, format!("{name} asks for a user name and password"));
-        return Err(error.hint(format!("set registry.hosts.{name}.username and password_file")));
-    };
-    let pair = format!("{}:{}", credentials.username, credentials.password.expose_secret());
-    let encoded = base64::engine::general_purpose::STANDARD.encode(pair);
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}"))
-        .map_err(|_| RegistryError::new(Kind::Denied, "the credentials cannot be sent"))?;
+fn bad_token(what: &str, why: &str) -> RegistryError {
+    RegistryError::new(Kind::Token, format!("{what}: the answer {why}")).code("bad_token")
+}
+
+/// A field value that is never printed.
+fn header(text: &str) -> Result<HeaderValue, RegistryError> {
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        RegistryError::new(Kind::Denied, "the credentials have characters that cannot be sent")
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
 
+fn described(host: &Host, found: &Lookup) -> String {
+    let what = match found.credentials.as_ref() {
+        None => "no credentials".to_owned(),
+        Some(Credentials { secret, from }) => match secret {
+            Secret::Basic(name, _) => format!("user {name} and a password, from {from}"),
+            Secret::Identity(_) => format!("an identity token, from {from}"),
+            Secret::Bearer(_) => format!("a bearer token, from {from}"),
+        },
+    };
+    let trouble = found.trouble.as_ref().map(|trouble| format!("; {trouble}")).unwrap_or_default();
+    format!("for {}: {what}{trouble}", host.name)
+}
+
+fn basic(host: &Host, found: &Lookup) -> Result<HeaderValue, RegistryError> {
+    use base64::Engine;
+    let Some(Credentials { secret: Secret::Basic(name, password), .. }) = &found.credentials else {
+        return Err(nothing_to_say(host, found, &format!("{} asks for a user name and password", host.name)));
+    };
+    let pair = format!("{name}:{}", password.expose_secret());
+    header(&format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair)))
+}
+
+/// We are asked who we are and do not know.
+fn nothing_to_say(host: &Host, found: &Lookup, detail: &str) -> RegistryError {
+    let key = &host.key;
+    let trouble = found.trouble.as_ref().map(|trouble| format!("{trouble}; or ")).unwrap_or_default();
+    let hint = format!("{trouble}set {key}.username and {key}.password_file, or registry.docker_config");
+    RegistryError::new(Kind::Denied, detail).hint(hint)
+}
+
 /// Bearer where it is offered, else Basic. A registry that challenges without saying how is tried with Basic, where
 /// there are credentials.
-fn choose(headers: &HeaderMap, host: &Host) -> Result<Challenge, RegistryError> {
+fn choose(headers: &HeaderMap, host: &Host, found: &Lookup) -> Result<Challenge, RegistryError> {
     let mut basic = false;
     for value in headers.get_all(WWW_AUTHENTICATE) {
-        let Ok(text) = value.to_str() else { continue };
+        let Some(text) = value.to_str().ok().filter(|text| text.len() <= CHALLENGE_BYTES) else { continue };
         let Ok(challenges) = http_auth::parse_challenges(text) else {
             continue;
         };
@@ -210,22 +389,34 @@ fn choose(headers: &HeaderMap, host: &Host) -> Result<Challenge, RegistryError> 
             }
         }
     }
-    if basic || host.credentials.is_some() {
+    if basic || found.credentials.is_some() {
         return Ok(Challenge::Basic);
     }
+    let detail = format!("{} answers 401 and does not say how to authenticate", host.name);
     // A page for people, from whatever stands before the registry, is not its word.
-    let kind = if super::transport::is_web_page(headers) { Kind::Upstream } else { Kind::Denied };
-    Err(RegistryError::new(kind, format!("{} answers 401 and does not say how to authenticate", host.name)))
+    if transport::is_web_page(headers) {
+        return Err(RegistryError::new(Kind::Upstream, detail));
+    }
+    Err(nothing_to_say(host, found, &detail))
 }
 
 /// The token service's URL, if its host may be asked at all.
-fn allowed_realm(host: &Host, realm: &str) -> Result<Url, RegistryError> {
-    let name = &host.name;
+fn allowed_realm(endpoint: &Endpoint, realm: &str) -> Result<Url, RegistryError> {
+    realm_of(&endpoint.host.name, &endpoint.host.key, &endpoint.base, &endpoint.host.token_hosts, realm)
+}
+
+fn realm_of(
+    name: &str,
+    key: &str,
+    base: &str,
+    token_hosts: &[String],
+    realm: &str,
+) -> Result<Url, RegistryError> {
     let refuse = |shown: &str, why: &str| {
         RegistryError::new(Kind::RealmRefused, format!("{name} names a token service at {shown}, {why}"))
     };
     let url: Url = realm.parse().map_err(|_| refuse("no URL", "so no token can be had"))?;
-    let registry: Url = host.base.parse().map_err(|_| refuse("no URL", "so no token can be had"))?;
+    let registry: Url = base.parse().map_err(|_| refuse("no URL", "so no token can be had"))?;
     let (Some(to), Some(from)) = (url.host_str(), registry.host_str()) else {
         return Err(refuse("no host", "so no token can be had"));
     };
@@ -244,10 +435,10 @@ fn allowed_realm(host: &Host, realm: &str) -> Result<Url, RegistryError> {
         let named = url.domain().is_some() && registry.domain().is_some();
         named && domain(to).is_some() && domain(to) == domain(from)
     };
-    if to == from || same_domain() || host.token_hosts.iter().any(|allowed| allowed == to) {
+    if to == from || same_domain() || listed(token_hosts, to) {
         return Ok(url);
     }
-    let hint = format!("if {to} is its token service, add it to registry.hosts.{name}.token_hosts");
+    let hint = format!("if {to} is its token service, add it to {key}.token_hosts");
     Err(refuse(to, "which is neither its own host nor of its domain").hint(hint))
 }
 
@@ -255,19 +446,9 @@ fn allowed_realm(host: &Host, realm: &str) -> Result<Url, RegistryError> {
 mod tests {
     use super::*;
 
-    fn host(name: &str, token_hosts: &[&str]) -> Host {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Host {
-            name: name.into(),
-            base: format!("https://{name}"),
-            http: reqwest::Client::new(),
-            credentials: None,
-            token_hosts: token_hosts.iter().map(|s| s.to_string()).collect(),
-        }
-    }
-
     fn allowed(registry: &str, realm: &str) -> bool {
-        allowed_realm(&host(registry, &["sso.corp"]), realm).is_ok()
+        let base = format!("https://{registry}/v2");
+        realm_of(registry, "key", &base, &["sso.corp".into()], realm).is_ok()
     }
 
     #[test]
@@ -301,26 +482,28 @@ mod tests {
     }
 
     #[test]
-    fn bearer_is_preferred_and_a_riddle_is_answered_with_basic_or_not_at_all() {
-        let chosen = |values: &[&str]| {
-            let headers = values.iter().map(|v| (WWW_AUTHENTICATE, v.parse().unwrap())).collect();
-            match choose(&headers, &host("r.example", &[])) {
-                Ok(Challenge::Basic) => "basic".to_owned(),
-                Ok(Challenge::Bearer { realm, service }) => {
-                    format!("{realm} {}", service.unwrap_or_default())
-                }
-                Err(e) => e.kind.code().to_owned(),
-            }
+    fn a_token_answer_is_read_with_its_lifetime() {
+        let read = |text: &str| {
+            parse("GET x", text.as_bytes())
+                .map(|(value, lifetime)| (value.to_str().unwrap().to_owned(), lifetime.as_secs()))
         };
+        assert_eq!(read(r#"{"token":"a","expires_in":300}"#).unwrap(), ("Bearer a".into(), 290));
+        assert_eq!(read(r#"{"access_token":"b"}"#).unwrap(), ("Bearer b".into(), 50));
         assert_eq!(
-            chosen(&[r#"Basic realm="x", Bearer realm="https://a/t",service="s",scope="repository:*:push""#]),
-            "https://a/t s"
+            read(r#"{"token":"a","access_token":"b"}"#).unwrap().0,
+            "Bearer a",
+            "the older field first"
         );
-        assert_eq!(chosen(&["Basic realm=x", r#"bearer realm="https://a/t""#]), "https://a/t ");
-        assert_eq!(chosen(&[r#"Bearer realm="a\"b""#]), "a\"b ");
-        assert_eq!(chosen(&["Basic realm=x"]), "basic");
-        for nothing in [&[][..], &["Bearer"], &["Digest realm=x"], &["=,=,"]] {
-            assert_eq!(chosen(nothing), "denied");
+        assert_eq!(read(r#"{"token":"a","expires_in":5}"#).unwrap().1, 1);
+        for lifetime in ["-1", "0", "1e18", "\"x\"", "null"] {
+            assert_eq!(
+                read(&format!(r#"{{"token":"a","expires_in":{lifetime}}}"#)).unwrap().1,
+                50,
+                "{lifetime}"
+            );
+        }
+        for bad in ["", "[]", "{}", r#"{"token":""}"#, "{\"token\":\"a\\r\\nX: y\"}"] {
+            assert_eq!(read(bad).unwrap_err().code, "bad_token", "{bad}");
         }
     }
 }

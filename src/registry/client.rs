@@ -1,94 +1,286 @@
-//! The distribution client: manifests and blobs, with authentication and redirects beneath.
+//! The distribution client: manifests and blobs, asked of a registry's endpoints in their order, and again where that
+//! may help.
 
 use super::auth::Auth;
+use super::blob::{self, Transfer};
+use super::breaker::{Breakers, State};
+use super::diagnose;
 use super::error::{Kind, RegistryError};
-use super::hosts::{Host, Hosts};
+use super::hosts::Hosts;
+use super::route::{Endpoint, Host, Route};
 use super::transport::{self, Answer};
-use super::{Blob, Confirmation, FetchedManifest, Registry};
+use super::{Blob, Confirmation, FetchedManifest, NotFound, Registry};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference, media_type};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 /// The registry's own word for a manifest's digest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The first pause between two attempts; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often a question is asked, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// Attempts in all.
+    pub attempts: u32,
+    /// No new attempt is begun after this time: what waits for the answer gives up soon after.
+    pub within: Duration,
+}
 
 /// Reads from real registries.
 pub struct Client {
+    inner: Arc<Inner>,
+}
+
+/// What the client and its transfers share.
+pub struct Inner {
+    settings: ArcSwap<Settings>,
+    breakers: Arc<Breakers>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    /// How often.
+    pub retry: Retry,
+}
+
+/// What a change of the settings replaces. Conversations that have begun end with what they began with.
+struct Settings {
     hosts: Hosts,
     auth: Auth,
-    /// Longest time for an answer that is small: a registry that drips one byte at a time is silent too.
-    small: Duration,
 }
 
 impl Client {
-    /// Speaks to `hosts`; tokens age by `clock`. A manifest, its token included, may take `small`.
-    pub fn new(hosts: Hosts, clock: Arc<dyn Clock>, small: Duration) -> Self {
-        Self { hosts, auth: Auth::new(clock), small }
+    /// Speaks to `hosts`, which share `breakers`; tokens age by `clock`.
+    pub fn new(
+        hosts: Hosts,
+        breakers: Arc<Breakers>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+        retry: Retry,
+    ) -> Self {
+        let auth = Auth::new(clock.clone(), metrics.clone());
+        let settings = ArcSwap::from_pointee(Settings { hosts, auth });
+        let client = Self { inner: Arc::new(Inner { settings, breakers, clock, metrics, retry }) };
+        client.tell_unverified();
+        client
     }
 
-    async fn within<T>(
-        &self,
-        what: &str,
-        work: impl Future<Output = Result<T, RegistryError>>,
-    ) -> Result<T, RegistryError> {
-        let slow = || {
-            let took = humantime::format_duration(self.small);
-            let error =
-                RegistryError::new(Kind::TimedOut, format!("{what}: no complete answer within {took}"));
-            error
-                .hint("the registry is too slow: registry.connect_timeout and registry.read_timeout bound it")
-        };
-        tokio::time::timeout(self.small, work).await.unwrap_or_else(|_| Err(slow()))
+    /// From now on speaks to `hosts`. Failures and tokens of before are forgotten.
+    pub fn replace(&self, hosts: Hosts) {
+        let auth = Auth::new(self.inner.clock.clone(), self.inner.metrics.clone());
+        self.inner.settings.store(Arc::new(Settings { hosts, auth }));
+        self.inner.breakers.forget();
+        self.tell_unverified();
+    }
+
+    /// Registries by rule whose certificates are not verified.
+    pub fn unverified(&self) -> Vec<String> {
+        self.inner.settings.load().hosts.unverified().into_iter().map(ToOwned::to_owned).collect()
+    }
+
+    /// Which registries are left alone.
+    pub fn breakers(&self) -> Vec<(String, State)> {
+        self.inner.breakers.list()
+    }
+
+    fn tell_unverified(&self) {
+        let gauge = &self.inner.metrics.tls_unverified;
+        gauge.reset();
+        for name in self.unverified() {
+            gauge.with_label_values(&[name.as_str()]).set(1);
+        }
+    }
+}
+
+impl Inner {
+    fn route(&self, registry: &str) -> Result<Arc<Route>, RegistryError> {
+        let route = self.settings.load().hosts.route(registry);
+        route.map_err(|problem| {
+            RegistryError::new(
+                Kind::Settings,
+                format!("the settings for {registry} cannot be used: {problem}"),
+            )
+            .hint("larder check names every fault")
+        })
+    }
+
+    /// Asks the endpoints in order until one answers. `by_digest` says that a digest names what is asked for.
+    pub async fn once<'a, T, F>(
+        &'a self,
+        reference: &'a Reference,
+        by_digest: bool,
+        call: &F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Fn(Arc<Endpoint>) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
+    {
+        let route = self.route(reference.registry())?;
+        let mut failed = Vec::new();
+        for (index, endpoint) in route.order(self.clock.now()) {
+            let host = endpoint.host.clone();
+            if endpoint.digests_only && !by_digest {
+                host.trace.note("endpoint", || {
+                    format!("{} is passed over: it does not resolve tags", endpoint.base)
+                });
+                continue;
+            }
+            host.trace.note("endpoint", || {
+                let what = if endpoint.is_origin { "the registry itself" } else { "a mirror" };
+                let repository = endpoint.named(reference.repository_path());
+                format!("{}, {what}, repository {repository}; {}", endpoint.base, host.rule)
+            });
+            let result = match host.breaker.admit() {
+                Err(error) => Err(RegistryError { was_asked: false, ..error }),
+                Ok(pass) => {
+                    let result = call(endpoint.clone()).await;
+                    pass.ended(&result);
+                    result
+                }
+            };
+            let state = host.breaker.state() as i64;
+            self.metrics.breaker_state.with_label_values(&[&host.name]).set(state);
+            match result {
+                Ok(value) => {
+                    route.answered(index, &*self.clock);
+                    return Ok(value);
+                }
+                Err(error) if error.kind == Kind::NotFound && endpoint.on_not_found == NotFound::Final => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!(%reference, endpoint = endpoint.base, code = error.code, error = error.detail, "no answer");
+                    failed.push(error);
+                }
+            }
+        }
+        Err(together(reference, failed))
+    }
+
+    /// The same, and again where that may help.
+    async fn again<'a, T, F>(
+        &'a self,
+        reference: &'a Reference,
+        by_digest: bool,
+        call: F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Fn(Arc<Endpoint>) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
+    {
+        let begun = Instant::now();
+        let mut attempts = 0;
+        loop {
+            let error = match self.once(reference, by_digest, &call).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            attempts += 1;
+            if !error.may_pass() || attempts >= self.retry.attempts || begun.elapsed() >= self.retry.within {
+                return Err(error);
+            }
+            self.pause(reference, attempts, &error).await;
+        }
+    }
+
+    /// Waits before attempt `attempts + 1`, with jitter.
+    pub async fn pause(&self, reference: &Reference, attempts: u32, error: &RegistryError) {
+        let longest = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
+        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.metrics.retries.with_label_values(&[reference.registry()]).inc();
+        let millis = pause.as_millis() as u64;
+        tracing::info!(%reference, code = error.code, attempts, millis, error = error.detail, "asked again");
+        if let Ok(route) = self.route(reference.registry())
+            && let Some(endpoint) = route.endpoints.first()
+        {
+            endpoint.host.trace.note("retry", || format!("attempt {} after {millis} ms", attempts + 1));
+        }
+        tokio::time::sleep(pause).await;
+    }
+
+    /// A turn at a host whose settings limit them.
+    pub async fn turn(&self, host: &Host) -> Option<OwnedSemaphorePermit> {
+        host.turns.clone()?.acquire_owned().await.ok()
     }
 
     /// Sends a request and answers at most one challenge.
-    async fn send(
+    pub async fn send(
         &self,
-        host: &Host,
+        endpoint: &Endpoint,
         reference: &Reference,
         method: Method,
         path: &str,
         headers: HeaderMap,
     ) -> Result<Answer, RegistryError> {
-        let repository = reference.repository_path();
-        let known = self.auth.known(host, repository).await;
-        let answer = transport::send(host, method.clone(), path, headers.clone(), known.clone()).await?;
+        let settings = self.settings.load_full();
+        let repository = endpoint.named(reference.repository_path());
+        let known = settings.auth.known(&endpoint.host, &repository).await;
+        let answer = transport::send(endpoint, method.clone(), path, headers.clone(), known.clone()).await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
-        let value = self.auth.answer(host, repository, answer.response.headers(), known.as_ref()).await?;
-        transport::send(host, method, path, headers, Some(value)).await
+        let challenge = answer.response.headers();
+        let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
+        let answer = transport::send(endpoint, method, path, headers, Some(value.clone())).await?;
+        if answer.response.status() == StatusCode::UNAUTHORIZED && answer.from_registry {
+            settings.auth.refused(endpoint, &repository, &value).await;
+        }
+        Ok(answer)
+    }
+
+    /// Makes an error of an answer that is no success.
+    pub async fn refusal(
+        &self,
+        what: &str,
+        endpoint: &Endpoint,
+        reference: &Reference,
+        answer: Answer,
+    ) -> RegistryError {
+        let host = &endpoint.host;
+        let repository = endpoint.named(reference.repository_path());
+        let found = match answer.response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                host.credentials.get(&host.name, &repository).await
+            }
+            _ => Default::default(),
+        };
+        transport::refusal(what, host, answer, &found).await
     }
 
     async fn manifest_request(
         &self,
-        host: &Host,
+        endpoint: &Endpoint,
         reference: &Reference,
         method: Method,
         validator: Option<&Digest>,
     ) -> Result<Answer, RegistryError> {
-        let path = format!("/v2/{}/manifests/{}", reference.repository_path(), reference.selector());
+        let path = endpoint.path(reference.repository_path(), &format!("manifests/{}", reference.selector()));
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(media_type::ACCEPT));
         if let Some(validator) = validator.and_then(|d| HeaderValue::from_str(&format!("\"{d}\"")).ok()) {
             headers.insert(IF_NONE_MATCH, validator);
         }
-        self.send(host, reference, method, &path, headers).await
+        self.send(endpoint, reference, method, &path, headers).await
     }
 
-    async fn confirm_now(
+    async fn confirm(
         &self,
+        endpoint: &Endpoint,
         reference: &Reference,
         known: &Digest,
     ) -> Result<Confirmation, RegistryError> {
-        let host = self.hosts.get(reference.registry());
-        let answer = self.manifest_request(&host, reference, Method::HEAD, Some(known)).await?;
+        let _turn = self.turn(&endpoint.host).await;
+        let answer = self.manifest_request(endpoint, reference, Method::HEAD, Some(known)).await?;
         match answer.response.status().as_u16() {
             304 => Ok(Confirmation::Same),
             200 => Ok(match answer.response.headers().get(CONTENT_DIGEST) {
@@ -97,36 +289,38 @@ impl Client {
                 None => Confirmation::Unknown,
             }),
             405 | 501 => Ok(Confirmation::Unknown),
-            _ => Err(transport::refusal(&format!("HEAD {reference}"), &host, answer).await),
+            _ => Err(self.refusal(&format!("HEAD {reference}"), endpoint, reference, answer).await),
         }
     }
 
-    async fn manifest_now(
+    async fn manifest(
         &self,
+        endpoint: &Endpoint,
         reference: &Reference,
         limit: u64,
     ) -> Result<FetchedManifest, RegistryError> {
-        let host = self.hosts.get(reference.registry());
+        let host = &endpoint.host;
+        let _turn = self.turn(host).await;
         let what = format!("GET the manifest of {reference}");
-        let answer = self.manifest_request(&host, reference, Method::GET, None).await?;
+        let answer = self.manifest_request(endpoint, reference, Method::GET, None).await?;
         if answer.response.status() != StatusCode::OK {
-            return Err(transport::refusal(&what, &host, answer).await);
+            return Err(self.refusal(&what, endpoint, reference, answer).await);
         }
-        let said = answer.response.headers().get(CONTENT_DIGEST).cloned();
-        let content_type =
-            answer.response.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
-        if transport::is_web_page(answer.response.headers()) {
+        let headers = answer.response.headers();
+        let said: Vec<_> = headers.get_all(CONTENT_DIGEST).iter().cloned().collect();
+        let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).map(Into::into);
+        if transport::is_web_page(headers) {
             let error =
                 RegistryError::new(Kind::Upstream, format!("{what}: a web page instead of a manifest"));
             return Err(error
                 .hint(format!("is there a registry at {}, or a proxy with a page of its own?", host.name)));
         }
-        let bytes = bounded(&what, &host, answer, limit).await?;
+        let bytes = bounded(&what, host, answer, limit).await?;
         let digest = Digest::of(&bytes);
-        if let Some(said) = said.filter(|said| said.as_bytes() != digest.to_string().as_bytes()) {
+        if let Some(said) = said.iter().find(|said| said.as_bytes() != digest.to_string().as_bytes()) {
             let said = crate::oci::error_code::shown(&String::from_utf8_lossy(said.as_bytes()));
             let text = format!("{what}: the registry calls it {said}, and its bytes are {digest}");
-            return Err(RegistryError::new(Kind::Corrupt, text));
+            return Err(RegistryError::new(Kind::Corrupt, text).code("digest_header"));
         }
         if let Some(asked) = reference.digest().filter(|asked| **asked != digest) {
             return Err(RegistryError::new(
@@ -134,6 +328,10 @@ impl Client {
                 format!("{what}: asked for {asked}, got {digest}"),
             ));
         }
+        host.trace.note("manifest", || {
+            let kind: &Option<String> = &content_type;
+            format!("{digest}, {} bytes, {}", bytes.len(), kind.as_deref().unwrap_or("no media type"))
+        });
         Ok(FetchedManifest { bytes, digest, media_type: content_type })
     }
 }
@@ -141,32 +339,52 @@ impl Client {
 #[async_trait]
 impl Registry for Client {
     async fn confirm(&self, reference: &Reference, known: &Digest) -> Result<Confirmation, RegistryError> {
-        self.within(&format!("HEAD {reference}"), self.confirm_now(reference, known)).await
+        let inner = &*self.inner;
+        let by_digest = !reference.is_mutable();
+        inner
+            .again(reference, by_digest, |endpoint| {
+                Box::pin(async move { inner.confirm(&endpoint, reference, known).await })
+            })
+            .await
     }
 
     async fn manifest(&self, reference: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError> {
-        self.within(&format!("GET the manifest of {reference}"), self.manifest_now(reference, limit)).await
+        let inner = &*self.inner;
+        let by_digest = !reference.is_mutable();
+        inner
+            .again(reference, by_digest, |endpoint| {
+                Box::pin(async move { inner.manifest(&endpoint, reference, limit).await })
+            })
+            .await
     }
 
     async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError> {
-        let host = self.hosts.get(reference.registry());
-        let what = format!("GET the blob {digest} of {}", reference.repository());
-        let path = format!("/v2/{}/blobs/{digest}", reference.repository_path());
-        let answer = self.send(&host, reference, Method::GET, &path, HeaderMap::new()).await?;
-        if answer.response.status() != StatusCode::OK {
-            let mut error = transport::refusal(&what, &host, answer).await;
-            // The manifest is there and names it: the registry is incomplete, not empty.
-            if matches!(error.kind, Kind::NotFound | Kind::Denied) {
-                error.kind = Kind::Upstream;
-                error.hint = "the registry gives the manifest and not its layer; push the artifact again, or look at its storage".into();
-            }
-            return Err(error);
+        let inner = &*self.inner;
+        let opened = inner
+            .again(reference, true, |endpoint| {
+                Box::pin(async move { blob::open(inner, &endpoint, reference, digest, 0).await })
+            })
+            .await?;
+        let transfer = Transfer::new(self.inner.clone(), reference, digest, opened);
+        Ok(Blob { size: transfer.size(), stream: transfer.stream() })
+    }
+}
+
+/// One error of those of all endpoints. Only where none of them might still have it does "not found" or "denied" stand:
+/// those end a gateway's attempts.
+fn together(reference: &Reference, failed: Vec<RegistryError>) -> RegistryError {
+    let rank = |error: &RegistryError| match error.kind {
+        Kind::NotFound => 2,
+        Kind::Denied => 1,
+        _ => 0,
+    };
+    let details: Vec<_> = failed.iter().map(|error| error.detail.clone()).collect();
+    let was_asked = failed.iter().any(|error| error.was_asked);
+    match failed.into_iter().min_by_key(rank) {
+        Some(error) => RegistryError { detail: details.join("; "), was_asked, ..error },
+        None => {
+            RegistryError::new(Kind::Settings, format!("{reference}: none of its endpoints resolves tags"))
         }
-        let size = answer.response.content_length();
-        let stream = answer.response.bytes_stream();
-        let stream =
-            stream.map(move |piece| piece.map_err(|e| RegistryError::from_transport(&what, &host.name, &e)));
-        Ok(Blob { size, stream: stream.boxed() })
     }
 }
 
@@ -179,14 +397,25 @@ async fn bounded(what: &str, host: &Host, mut answer: Answer, limit: u64) -> Res
     if answer.response.content_length().is_some_and(|length| length > limit) {
         return Err(too_large());
     }
+    let way = host.egress.way(answer.response.url()).cloned();
     let mut body = BytesMut::new();
-    while let Some(piece) =
-        answer.response.chunk().await.map_err(|e| RegistryError::from_transport(what, &host.name, &e))?
-    {
-        body.extend_from_slice(&piece);
-        if body.len() as u64 > limit {
-            return Err(too_large());
+    let read = async {
+        while let Some(piece) = answer
+            .response
+            .chunk()
+            .await
+            .map_err(|e| diagnose::transport(host, what, &answer.from, way.as_ref(), &e))?
+        {
+            body.extend_from_slice(&piece);
+            if body.len() as u64 > limit {
+                return Err(too_large());
+            }
         }
+        Ok(())
+    };
+    // One byte at a time is silence too: a manifest is small.
+    match tokio::time::timeout(host.limits.idle, read).await {
+        Ok(read) => read.map(|()| body.freeze()),
+        Err(_) => Err(diagnose::timed_out(host, what, way.as_ref(), "idle_timeout")),
     }
-    Ok(body.freeze())
 }

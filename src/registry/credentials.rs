@@ -1,44 +1,271 @@
-//! User name and password for a registry, from a file, never printed.
+//! As whom we come to a registry: files and programs are asked when it is needed, so that what was changed is used at
+//! the next login. Nothing here is ever printed.
 
-use super::HostConfig;
-use secrecy::SecretString;
+use super::config::{Config, HostConfig, Surroundings};
+use super::docker_config::{self, DockerConfig, Found, Program};
+use crate::oci::Digest;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// Password files longer than this are something else.
-const PASSWORD_BYTES: u64 = 64 << 10;
+/// Secret files longer than this are something else.
+const SECRET_BYTES: u64 = 64 << 10;
+/// What a helper said is used so long, so that fifty plugins at once do not start it fifty times.
+const HELPER_LIFETIME: Duration = Duration::from_secs(10);
+/// Answers of helpers are small.
+const HELPER_BYTES: u64 = 1 << 20;
 
-/// A registry's credentials.
+/// What a registry may be told.
+#[derive(Clone, Debug)]
+pub enum Secret {
+    /// For Basic, and for the token service.
+    Basic(String, SecretString),
+    /// For the token service in place of a password (its `refresh_token`).
+    Identity(SecretString),
+    /// Sent as it is.
+    Bearer(SecretString),
+}
+
+/// A registry's credentials, and where they are from.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// The user.
-    pub username: String,
-    /// The password; its `Debug` prints nothing of it.
-    pub password: SecretString,
+    /// The secret; its `Debug` prints nothing of it.
+    pub secret: Secret,
+    /// The setting, file or program.
+    pub from: String,
+}
+
+/// What there is for a repository.
+#[derive(Clone, Debug, Default)]
+pub struct Lookup {
+    /// `None` comes as nobody.
+    pub credentials: Option<Credentials>,
+    /// What kept us from finding more, for the hint of a refusal.
+    pub trouble: Option<String>,
 }
 
 impl Credentials {
-    /// Reads what `config` names; `None` where it names nothing.
+    /// Tells two secrets apart without being one.
+    pub fn fingerprint(&self) -> Digest {
+        let (kind, name, secret) = match &self.secret {
+            Secret::Basic(name, password) => ("basic", name.as_str(), password),
+            Secret::Identity(token) => ("identity", "", token),
+            Secret::Bearer(token) => ("bearer", "", token),
+        };
+        Digest::of(format!("{kind}\0{name}\0{}", secret.expose_secret()).as_bytes())
+    }
+}
+
+/// Where a registry's credentials are looked for.
+#[derive(Debug, Default)]
+pub struct Source {
+    own: Option<Own>,
+    docker: Vec<PathBuf>,
+    helper_timeout: Duration,
+    /// The last that could be read: a file that is being replaced badly changes nothing.
+    last: Mutex<HashMap<PathBuf, SecretString>>,
+    helped: tokio::sync::Mutex<HashMap<Program, (Instant, Lookup)>>,
+}
+
+#[derive(Debug)]
+enum Own {
+    Basic { username: String, file: PathBuf, key: String },
+    Token { file: PathBuf, key: String },
+}
+
+/// A secret from a file: one line, its end not counted.
+///
+/// # Errors
+/// A text that names the file and not its content.
+pub fn secret(file: &Path) -> Result<SecretString, String> {
+    let shown = file.display();
+    let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
+    if size > SECRET_BYTES {
+        return Err(format!("{shown}: {size} bytes are no password"));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(format!("{shown}: is empty; expected the secret alone"));
+    }
+    if secret.contains(['\r', '\n', '\0']) {
+        return Err(format!("{shown}: more than one line; expected the secret alone"));
+    }
+    Ok(secret.to_owned().into())
+}
+
+impl Source {
+    /// What `settings`, written at `key`, and `config` name. The files are read once, so that faults are known at once.
     ///
     /// # Errors
     /// A text that names the file and not its content.
-    pub fn read(config: &HostConfig) -> Result<Option<Self>, String> {
-        let (username, file) = match (&config.username, &config.password_file) {
-            (None, None) => return Ok(None),
-            (Some(username), Some(file)) => (username, file),
+    pub fn new(
+        settings: &HostConfig,
+        key: &str,
+        config: &Config,
+        env: &Surroundings,
+    ) -> Result<Self, String> {
+        let own = match (&settings.username, &settings.password_file, &settings.token_file) {
+            (None, None, None) => None,
+            (Some(username), Some(file), None) => {
+                Some(Own::Basic { username: username.clone(), file: file.clone(), key: key.into() })
+            }
+            (None, None, Some(file)) => Some(Own::Token { file: file.clone(), key: key.into() }),
+            (_, _, Some(_)) => return Err("token_file stands in place of username and password_file".into()),
             _ => return Err("username and password_file belong together; one of them is missing".into()),
         };
-        let shown = file.display();
-        let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
-        if size > PASSWORD_BYTES {
-            return Err(format!("{shown}: {size} bytes are no password"));
+        if let Some(Own::Basic { file, .. } | Own::Token { file, .. }) = &own {
+            secret(file)?;
         }
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
-        let password = text.trim_end_matches(['\r', '\n']);
-        if password.is_empty() {
-            return Err(format!("{shown}: the password is empty"));
+        let mut docker = Vec::new();
+        for named in settings.docker_config.iter().chain(&config.docker_config) {
+            let file = docker_config::file_at(named);
+            DockerConfig::read(&file)?;
+            docker.push(named.clone());
         }
-        if password.contains(['\r', '\n', '\0']) {
-            return Err(format!("{shown}: more than one line; expected the password alone"));
+        if config.docker_config.is_none() {
+            docker.extend(usual(env));
         }
-        Ok(Some(Self { username: username.clone(), password: password.to_owned().into() }))
+        Ok(Self { own, docker, helper_timeout: config.helper_timeout, ..Self::default() })
     }
+
+    /// What there is for a repository.
+    pub async fn get(&self, registry: &str, repository: &str) -> Lookup {
+        if let Some(own) = &self.own {
+            return self.own(own);
+        }
+        let mut out = Lookup::default();
+        for path in &self.docker {
+            let file = docker_config::file_at(path);
+            let config = match DockerConfig::read(&file) {
+                Ok(config) => config,
+                Err(trouble) => {
+                    // The usual place may be empty.
+                    out.trouble = out.trouble.or(file.exists().then_some(trouble));
+                    continue;
+                }
+            };
+            if let Some(helper) = config.helper(registry) {
+                let helped = self.helped(helper).await;
+                if helped.credentials.is_some() {
+                    return helped;
+                }
+                out.trouble = out.trouble.or(helped.trouble);
+            }
+            if let Some(found) = config.entry(registry, repository) {
+                let secret = match found {
+                    Found::Basic(name, password) => Secret::Basic(name, password),
+                    Found::Identity(token) => Secret::Identity(token),
+                    Found::Bearer(token) => Secret::Bearer(token),
+                };
+                out.credentials = Some(Credentials { secret, from: file.display().to_string() });
+                return out;
+            }
+        }
+        out
+    }
+
+    fn own(&self, own: &Own) -> Lookup {
+        let (Own::Basic { file, key, .. } | Own::Token { file, key }) = own;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, trouble) = match secret(file) {
+            Ok(read) => {
+                last.insert(file.clone(), read.clone());
+                (Some(read), None)
+            }
+            Err(trouble) => (last.get(file).cloned(), Some(trouble)),
+        };
+        let secret = read.map(|read| match own {
+            Own::Basic { username, .. } => Secret::Basic(username.clone(), read),
+            Own::Token { .. } => Secret::Bearer(read),
+        });
+        let from = match own {
+            Own::Basic { .. } => format!("{key}.password_file"),
+            Own::Token { .. } => format!("{key}.token_file"),
+        };
+        Lookup { credentials: secret.map(|secret| Credentials { secret, from }), trouble }
+    }
+
+    /// One run of a helper for all who ask at once.
+    async fn helped(&self, helper: Program) -> Lookup {
+        if self.helper_timeout.is_zero() {
+            let trouble = format!("{} is not run, because registry.helper_timeout is 0s", helper.program);
+            return Lookup { trouble: Some(trouble), credentials: None };
+        }
+        let mut helped = self.helped.lock().await;
+        if let Some((when, known)) = helped.get(&helper).filter(|(when, _)| when.elapsed() < HELPER_LIFETIME)
+        {
+            let _ = when;
+            return known.clone();
+        }
+        let told = match run(&helper, self.helper_timeout).await {
+            Ok(credentials) => Lookup { credentials, trouble: None },
+            Err(problem) => {
+                let Program { program, server } = &helper;
+                let trouble = format!("{program} get {problem}; try: echo {server} | {program} get");
+                Lookup { credentials: None, trouble: Some(trouble) }
+            }
+        };
+        helped.insert(helper, (Instant::now(), told.clone()));
+        told
+    }
+}
+
+/// Where Docker keeps it, for whoever has one there.
+pub fn usual(env: &Surroundings) -> Option<PathBuf> {
+    if let Some((_, folder)) = env.first(&["DOCKER_CONFIG"]) {
+        return Some(folder.into());
+    }
+    env.first(&["HOME"]).map(|(_, home)| Path::new(home).join(".docker"))
+}
+
+#[derive(Deserialize)]
+struct Helped {
+    #[serde(rename = "Username")]
+    username: String,
+    #[serde(rename = "Secret")]
+    secret: SecretString,
+}
+
+/// Asks a helper (docker-credential-helpers, "get"): the server's name goes in, JSON comes out.
+async fn run(helper: &Program, limit: Duration) -> Result<Option<Credentials>, String> {
+    let mut command = tokio::process::Command::new(&helper.program);
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|e| format!("cannot be run: {e}"))?;
+    let work = async {
+        if let Some(mut input) = child.stdin.take() {
+            // One that does not read what it is asked ends without an answer, which is told.
+            let _ = input.write_all(format!("{}\n", helper.server).as_bytes()).await;
+        }
+        let mut text = Vec::new();
+        if let Some(output) = child.stdout.take() {
+            output.take(HELPER_BYTES).read_to_end(&mut text).await.map_err(|e| e.to_string())?;
+        }
+        let status = child.wait().await.map_err(|e| e.to_string())?;
+        Ok::<_, String>((status, text))
+    };
+    let Ok(done) = tokio::time::timeout(limit, work).await else {
+        return Err(format!("did not answer within {}", humantime::format_duration(limit)));
+    };
+    let (status, text) = done?;
+    if !status.success() {
+        let told = String::from_utf8_lossy(&text).to_ascii_lowercase();
+        // The helpers' common words for "nothing is kept for this server".
+        if told.contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(format!("ended with {status}"));
+    }
+    let helped: Helped =
+        serde_json::from_slice(&text).map_err(|_| "answered no JSON with Username and Secret")?;
+    let secret = match helped.username.as_str() {
+        "<token>" => Secret::Identity(helped.secret),
+        _ => Secret::Basic(helped.username, helped.secret),
+    };
+    Ok(Some(Credentials { secret, from: helper.program.clone() }))
 }

@@ -1,6 +1,8 @@
 //! What can go wrong on the way to a registry, told so that the reader knows what to change.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 /// The cause, coarse enough to decide by.
@@ -28,14 +30,20 @@ pub enum Kind {
     Corrupt,
     /// More than a limit allows.
     TooLarge,
+    /// The token service failed.
+    Token,
     /// The token service is on a host that credentials may not go to.
     RealmRefused,
     /// A redirect that is not followed.
     RedirectRefused,
+    /// A name that resolves to an address that is not connected to.
+    AddressRefused,
+    /// The settings for this registry cannot be used.
+    Settings,
 }
 
 impl Kind {
-    /// The stable word for answers, logs and metrics.
+    /// The stable word for answers, logs and metrics, where nothing finer is known.
     pub fn code(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -49,9 +57,17 @@ impl Kind {
             Self::Upstream => "upstream",
             Self::Corrupt => "digest_mismatch",
             Self::TooLarge => "manifest_too_large",
+            Self::Token => "token",
             Self::RealmRefused => "realm_refused",
             Self::RedirectRefused => "redirect_refused",
+            Self::AddressRefused => "address_refused",
+            Self::Settings => "settings",
         }
+    }
+
+    /// True where the registry's own road is broken, and not merely the answer to one question.
+    fn is_outage(self) -> bool {
+        matches!(self, Self::Dns | Self::Connect | Self::Tls | Self::Proxy | Self::TimedOut)
     }
 }
 
@@ -60,18 +76,32 @@ impl Kind {
 pub struct RegistryError {
     /// The cause.
     pub kind: Kind,
+    /// The cause in a stable word, finer than the kind.
+    pub code: &'static str,
     /// What was asked of whom and what came back; without credentials.
     pub detail: String,
     /// What to do about it; may be empty.
     pub hint: String,
     /// How long the registry asks us to stay away.
     pub retry_after: Option<Duration>,
+    /// The status of the answer, where there was one.
+    pub status: Option<u16>,
+    /// False where nobody was asked, because the registry is being left alone.
+    pub was_asked: bool,
 }
 
 impl RegistryError {
     /// An error without a hint.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), hint: String::new(), retry_after: None }
+        Self {
+            kind,
+            code: kind.code(),
+            detail: detail.into(),
+            hint: String::new(),
+            retry_after: None,
+            status: None,
+            was_asked: true,
+        }
     }
 
     /// With what to do about it.
@@ -80,51 +110,24 @@ impl RegistryError {
         self
     }
 
-    /// Sorts an error of the HTTP client; `what` is the request, for the text.
-    pub fn from_transport(what: &str, host: &str, error: &reqwest::Error) -> Self {
-        let chain = chain(error);
-        let has = |needle: &str| chain.contains(needle);
-        // The client has no types for these; the words are those of its parts.
-        let kind = if error.is_timeout() {
-            Kind::TimedOut
-        } else if has("dns error") || has("failed to lookup address") {
-            Kind::Dns
-        } else if has("tunnel error") || has("proxy") {
-            Kind::Proxy
-        } else if has("certificate")
-            || has("InvalidContentType")
-            || has("received fatal alert")
-            || has("HandshakeFailure")
-        {
-            Kind::Tls
-        } else {
-            Kind::Connect
-        };
-        let hint = match kind {
-            Kind::Tls if has("UnknownIssuer") => {
-                format!(
-                    "put the CA that signed {host}'s certificate into a PEM file and name it with --ca or registry.ca"
-                )
-            }
-            Kind::Tls if has("InvalidContentType") => {
-                format!("{host} seems to speak plain http there: --plain-http {host} or registry.plain_http")
-            }
-            Kind::Tls if has("NotValidForName") => {
-                format!(
-                    "{host}'s certificate is for another name: use that name in the reference, or renew it"
-                )
-            }
-            Kind::Tls if has("Expired") => {
-                format!("{host}'s certificate has expired, or this machine's clock is wrong")
-            }
-            Kind::Proxy => "look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY".into(),
-            Kind::Dns => format!("does {host} resolve on this machine?"),
-            Kind::Connect => {
-                format!("can this machine reach {host}? A proxy is taken from HTTPS_PROXY and HTTP_PROXY")
-            }
-            _ => String::new(),
-        };
-        Self { kind, detail: format!("{what}: {chain}"), hint, retry_after: None }
+    /// With a finer word.
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// True where asking again in a moment may end better.
+    pub fn may_pass(&self) -> bool {
+        let passing =
+            matches!(self.kind, Kind::Dns | Kind::Connect | Kind::Proxy | Kind::TimedOut | Kind::Upstream);
+        let said = self.status.is_some_and(|status| (400..500).contains(&status) && status != 408);
+        // A proxy that asks for a password asks again.
+        passing && self.was_asked && !said && self.code != "proxy_auth" && self.code != "pull_timeout"
+    }
+
+    /// True when the registry itself, and not one of its answers, is in trouble.
+    pub fn is_outage(&self) -> bool {
+        self.kind.is_outage() || matches!(self.status, Some(502..=504))
     }
 }
 
@@ -134,12 +137,29 @@ impl fmt::Display for RegistryError {
     }
 }
 
-impl std::error::Error for RegistryError {}
+impl StdError for RegistryError {}
+
+/// The first cause of type `T`, looking into the errors that I/O errors carry.
+pub fn cause<'e, T: StdError + 'static>(error: &'e (dyn StdError + 'static)) -> Option<&'e T> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(found) = current.downcast_ref::<T>() {
+            return Some(found);
+        }
+        // An I/O error's `source` is that of the error it carries, which would be passed over.
+        if let Some(inner) = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            next = Some(inner);
+        } else {
+            next = current.source();
+        }
+    }
+    None
+}
 
 /// The causes of an error, outermost first, without its URL (it may carry a signature or a token).
-fn chain(error: &reqwest::Error) -> String {
+pub fn chain(error: &reqwest::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut next = std::error::Error::source(error);
+    let mut next = StdError::source(error);
     while let Some(cause) = next {
         let text = cause.to_string();
         if parts.last().is_none_or(|last| !last.contains(&text)) {

@@ -1,180 +1,439 @@
-//! Registries by host: how each is reached and what it may be told.
+//! From settings to routes: which rule is for a host, and what is made of it ([`super::route`]).
+//!
+//! Routes are made when they are first needed, from what was read at the start or at the last change of the settings;
+//! those with a rule of their own at once, so that faults are told at once.
 
-use super::credentials::Credentials;
-use super::{Config, HostConfig};
-use crate::oci::reference::{is_registry, masked};
-use reqwest::Certificate;
+use super::address::{Guard, Resolver};
+use super::breaker::Breakers;
+use super::certs_d::{Certs, Entry};
+use super::config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
+use super::credentials::Source;
+use super::egress::{Egress, Way};
+use super::route::{Clients, Endpoint, Host, Limits, Route};
+use super::trace::Trace;
+use super::trust::{self, Bundle, Trust, Verifier};
+use crate::oci::reference::{is_registry, is_repository, masked};
+use http::HeaderMap;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use url::Url;
 
-/// One registry, ready to be asked.
-pub struct Host {
-    /// As references write it.
-    pub name: String,
-    /// Scheme and authority of its API, without a slash at the end.
-    pub base: String,
-    /// For everything that belongs to this registry: itself, its token service, its blob hosts. Follows no redirects.
-    pub http: reqwest::Client,
-    /// What it may be told.
-    pub credentials: Option<Credentials>,
-    /// Hosts whose token service may be told it too.
-    pub token_hosts: Vec<String>,
-}
+/// Connections that are kept open to a host.
+const IDLE_CONNECTIONS: usize = 8;
 
 /// All registries: those with settings, and the rule for the others.
 pub struct Hosts {
-    known: HashMap<String, Arc<Host>>,
-    plain_http: Vec<String>,
-    http: reqwest::Client,
+    config: Config,
+    env: Surroundings,
+    certs: Certs,
+    system: Vec<Bundle>,
+    guard: Guard,
+    breakers: Arc<Breakers>,
+    trace: Trace,
+    place: Place,
+    routes: Mutex<HashMap<String, Arc<Route>>>,
+    /// What works and is doubtful.
+    pub warnings: Vec<String>,
+    /// What in the folders of certificates could not be used, and was left out.
+    pub broken: Vec<String>,
+}
+
+/// Where a key was written.
+pub type Place = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// What `Hosts` is made with, beside the settings.
+pub struct With {
+    /// What the process was started with.
+    pub env: Surroundings,
+    /// Where a key was written.
+    pub place: Place,
+    /// Who listens.
+    pub trace: Trace,
+    /// Who is left alone.
+    pub breakers: Arc<Breakers>,
 }
 
 impl Hosts {
-    /// Reads certificates and credentials and builds the clients.
+    /// Reads certificates and credentials and makes the routes of those registries that have settings.
     ///
     /// # Errors
     /// All faults, each as (configuration key, what is wrong).
-    pub fn build(config: &Config) -> Result<Self, Vec<(String, String)>> {
+    pub fn build(config: &Config, with: With) -> Result<Self, Vec<(String, String)>> {
         let mut faults = Vec::new();
         let mut note = |key: &str, problem: String| faults.push((key.to_owned(), problem));
-        let mut global = Vec::new();
+        let (certs, broken) = Certs::read(&config.certs);
+        let mut warnings = Vec::new();
+        let mut system = certs.global.clone();
+        match trust::system_roots() {
+            Ok(roots) => system.push(roots),
+            Err(problem) => warnings.push(problem),
+        }
         for path in &config.ca {
-            match certificates(path) {
-                Ok(found) => global.extend(found),
+            match trust::bundles(path) {
+                Ok(found) => system.extend(found),
                 Err(problem) => note("registry.ca", problem),
             }
         }
-        for name in &config.plain_http {
-            if !is_registry(name) {
-                let shown = masked(name);
-                note("registry.plain_http", format!("'{shown}' is no host: expected name or name:port"));
+        for name in config.plain_http.iter().filter(|name| !is_registry(name)) {
+            let shown = masked(name);
+            note("registry.plain_http", format!("'{shown}' is no host: expected name or name:port"));
+        }
+        let mut config = config.clone();
+        if let Err(problem) = Egress::new(&config.proxy, "registry.proxy", &with.env) {
+            note("registry.proxy", problem);
+            // Told once, and not again by every registry that it touches.
+            config.proxy = ProxyConfig { url: Some("direct".into()), ..ProxyConfig::default() };
+        }
+        let hosts = Self {
+            guard: Guard::new(&config.allow_addresses),
+            config,
+            env: with.env,
+            certs,
+            system,
+            breakers: with.breakers,
+            trace: with.trace,
+            place: with.place,
+            routes: Mutex::default(),
+            warnings: Vec::new(),
+            broken,
+        };
+        let trusted = Trust { bundles: hosts.system.clone(), ..Trust::default() };
+        warnings.extend(trusted.doubts(now()));
+        for (name, settings) in &hosts.config.hosts {
+            let key = format!("registry.hosts.{}", masked(name));
+            if let Err(problem) = hosts.rule(name, settings) {
+                faults.push((key, problem));
+            } else if settings.insecure_skip_verify {
+                warnings.push(format!("{key}.insecure_skip_verify: certificates of {name} are not verified"));
             }
         }
-        let http = match client(config, &global) {
-            Ok(http) => http,
-            Err(problem) => {
-                note("registry.ca", problem);
-                return Err(faults);
+        if let Err(problem) = hosts.make("larder.invalid")
+            && faults.is_empty()
+        {
+            faults.push(("registry".into(), problem));
+        }
+        if faults.is_empty() { Ok(Self { warnings, ..hosts }) } else { Err(faults) }
+    }
+
+    /// Checks one rule by making its route.
+    fn rule(&self, name: &str, settings: &HostConfig) -> Result<(), String> {
+        let example = match name.strip_prefix("*.") {
+            Some(suffix) => format!("any.{suffix}"),
+            None => name.to_owned(),
+        };
+        if !is_registry(&example) {
+            return Err("is no host: expected name, name:port or *.suffix".into());
+        }
+        if settings.origin == Some(false) && settings.mirrors.is_empty() {
+            return Err("origin is false and there are no mirrors: nobody is left to ask".into());
+        }
+        let route = self.make(&example.to_ascii_lowercase())?;
+        if !name.starts_with("*.") {
+            self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(route.registry.clone(), route);
+        }
+        Ok(())
+    }
+
+    /// The route of the registry that references call `name`.
+    ///
+    /// # Errors
+    /// A text, when its settings cannot be used.
+    pub fn route(&self, name: &str) -> Result<Arc<Route>, String> {
+        if let Some(known) = self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Ok(known.clone());
+        }
+        let route = self.make(name)?;
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(routes.entry(name.into()).or_insert(route).clone())
+    }
+
+    /// Registries by rule whose certificates are not verified.
+    pub fn unverified(&self) -> Vec<&str> {
+        let open = self.config.hosts.iter().filter(|(_, settings)| settings.insecure_skip_verify);
+        open.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The settings for `name`: those of its own, else those of the longest suffix.
+    fn settings(&self, name: &str) -> Option<(&str, &HostConfig)> {
+        let bare = name.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let fits = |rule: &str| match rule.strip_prefix('*') {
+            None => rule.eq_ignore_ascii_case(name),
+            Some(suffix) => {
+                let suffix = suffix.to_ascii_lowercase();
+                name.ends_with(&suffix) || bare.is_some_and(|(host, _)| host.ends_with(&suffix))
             }
         };
-        let mut known = HashMap::new();
-        for (name, settings) in &config.hosts {
-            // References are lower-cased too.
-            match host(&name.to_ascii_lowercase(), settings, config, &global, &http) {
-                Ok(host) => drop(known.insert(host.name.clone(), Arc::new(host))),
-                Err(problem) => note(&format!("registry.hosts.{}", masked(name)), problem),
+        let fitting = self.config.hosts.iter().filter(|(rule, _)| fits(rule));
+        let best = fitting.max_by_key(|(rule, _)| (!rule.starts_with('*'), rule.len()));
+        best.map(|(rule, settings)| (rule.as_str(), settings))
+    }
+
+    fn make(&self, registry: &str) -> Result<Arc<Route>, String> {
+        let none = HostConfig::default();
+        let rule = self.settings(registry);
+        let settings = rule.map_or(&none, |(_, settings)| settings);
+        let layout = self.certs.of(registry);
+        let mut endpoints = Vec::new();
+        for (n, mirror) in settings.mirrors.iter().enumerate() {
+            endpoints.push(self.mirror(mirror).map_err(|e| format!("mirrors.{n}: {e}"))?);
+        }
+        // A rule's mirrors take the place of those of a folder.
+        if settings.mirrors.is_empty()
+            && let Some(layout) = &layout
+        {
+            for entry in layout.mirrors.iter().filter(|entry| entry.url.is_some()) {
+                let place = layout.place.display();
+                endpoints.push(self.listed(registry, entry).map_err(|e| format!("{place}: {e}"))?);
             }
         }
-        if faults.is_empty() {
-            Ok(Self {
-                known,
-                plain_http: config.plain_http.iter().map(|name| name.to_ascii_lowercase()).collect(),
-                http,
-            })
-        } else {
-            Err(faults)
+        if settings.origin != Some(false) {
+            endpoints.push(self.origin(registry, settings, layout.as_ref().map(|layout| &layout.origin))?);
         }
+        Ok(Arc::new(Route::new(registry, endpoints)))
     }
 
-    /// The registry that references call `name`.
-    pub fn get(&self, name: &str) -> Arc<Host> {
-        self.known.get(name).cloned().unwrap_or_else(|| {
-            Arc::new(Host {
-                name: name.into(),
-                base: base(name, self.plain_http.iter().any(|plain| plain == name)),
-                http: self.http.clone(),
-                credentials: None,
-                token_hosts: Vec::new(),
-            })
+    fn mirror(&self, mirror: &MirrorConfig) -> Result<Endpoint, String> {
+        let shown = masked(&mirror.url);
+        let expected = "expected http[s]://host[:port][/prefix]";
+        let url: Url = mirror.url.parse().map_err(|_| format!("'{shown}' is no URL; {expected}"))?;
+        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || !plain {
+            return Err(format!("'{shown}' is no mirror; {expected}, without credentials"));
+        }
+        let example = mirror.repository.replace("{repository}", "x");
+        if !mirror.repository.contains("{repository}") || !is_repository(&example) {
+            let shown = masked(&mirror.repository);
+            return Err(format!(
+                "repository '{shown}' is no rewrite; expected a path with {{repository}} in it"
+            ));
+        }
+        let name = authority(&url);
+        Ok(Endpoint {
+            host: self.host(&name, None)?,
+            base: format!("{}/v2", url.as_str().trim_end_matches('/')),
+            repository: mirror.repository.clone(),
+            on_not_found: mirror.on_not_found,
+            digests_only: false,
+            namespace: None,
+            headers: HeaderMap::new(),
+            is_origin: false,
         })
     }
-}
 
-fn host(
-    name: &str,
-    settings: &HostConfig,
-    config: &Config,
-    global: &[Certificate],
-    http: &reqwest::Client,
-) -> Result<Host, String> {
-    if !is_registry(name) {
-        return Err("is no host: expected name or name:port".into());
+    /// A mirror of a `hosts.toml`: a "not found" passes on, as containerd has it.
+    fn listed(&self, registry: &str, entry: &Entry) -> Result<Endpoint, String> {
+        let url = entry.url.as_ref().ok_or("names no URL")?;
+        let base = url.as_str().trim_end_matches('/');
+        Ok(Endpoint {
+            host: self.host(&authority(url), Some(entry))?,
+            base: if entry.override_path { base.to_owned() } else { format!("{base}/v2") },
+            repository: "{repository}".into(),
+            on_not_found: NotFound::Next,
+            digests_only: entry.digests_only,
+            namespace: Some(registry.to_owned()),
+            headers: entry.headers.clone(),
+            is_origin: false,
+        })
     }
-    let http = if settings.ca.is_empty() {
-        http.clone()
-    } else {
-        let mut trusted = global.to_vec();
+
+    fn origin(
+        &self,
+        registry: &str,
+        settings: &HostConfig,
+        entry: Option<&Entry>,
+    ) -> Result<Endpoint, String> {
+        let plain = settings.plain_http
+            || self.config.plain_http.iter().any(|host| host.eq_ignore_ascii_case(registry));
+        let listed = entry.and_then(|entry| entry.url.as_ref()).map(|url| url.as_str().trim_end_matches('/'));
+        // Docker Hub's API is on another host than its references name.
+        let own = if matches!(registry, "docker.io" | "index.docker.io") {
+            "registry-1.docker.io"
+        } else {
+            registry
+        };
+        let base = match listed {
+            Some(listed) if !plain => listed.to_owned(),
+            _ => format!("{}://{own}", if plain { "http" } else { "https" }),
+        };
+        let overridden = entry.is_some_and(|entry| entry.override_path && entry.url.is_some() && !plain);
+        Ok(Endpoint {
+            host: self.host(registry, entry)?,
+            base: if overridden { base } else { format!("{base}/v2") },
+            repository: "{repository}".into(),
+            on_not_found: NotFound::Final,
+            digests_only: false,
+            namespace: None,
+            headers: entry.map(|entry| entry.headers.clone()).unwrap_or_default(),
+            is_origin: true,
+        })
+    }
+
+    /// A host with its own settings, and what a folder says of it.
+    fn host(&self, name: &str, entry: Option<&Entry>) -> Result<Arc<Host>, String> {
+        let none = HostConfig::default();
+        let rule = self.settings(name);
+        let settings = rule.map_or(&none, |(_, settings)| settings);
+        let layout = self.certs.of(name);
+        let entry = entry.or(layout.as_ref().map(|layout| &layout.origin));
+        let config = &self.config;
+        let trust = self.trust(settings, entry)?;
+        let key = format!("registry.hosts.{name}");
+        let rule = match rule {
+            Some((rule, _)) => {
+                let key = format!("registry.hosts.{rule}");
+                format!("{key} ({})", (self.place)(&key))
+            }
+            None => "no rule in registry.hosts, so the defaults".into(),
+        };
+        let egress_key =
+            if settings.proxy.is_some() { format!("{key}.proxy") } else { "registry.proxy".into() };
+        let egress = self.egress(settings, &egress_key).map_err(|e| format!("proxy: {e}"))?;
+        let limits = Limits {
+            connect: settings.connect_timeout.unwrap_or(config.connect_timeout),
+            first_byte: settings.first_byte_timeout.unwrap_or(config.first_byte_timeout),
+            idle: settings.idle_timeout.unwrap_or(config.idle_timeout),
+            pull: settings.pull_timeout.unwrap_or(config.pull_timeout),
+            least_rate: settings.least_rate.unwrap_or(config.least_rate).as_u64(),
+        };
+        if limits.connect.is_zero()
+            || limits.first_byte.is_zero()
+            || limits.idle.is_zero()
+            || limits.pull.is_zero()
+        {
+            return Err("a timeout is zero; expected a time such as 10s".into());
+        }
+        if settings.at_once == Some(0) {
+            return Err("at_once is zero".into());
+        }
+        let verifier = Verifier::new(&trust, self.trace.clone());
+        let clients = |as_ourselves| self.clients(&trust, &verifier, as_ourselves, &egress, limits.connect);
+        Ok(Arc::new(Host {
+            name: name.into(),
+            rule,
+            credentials: Source::new(settings, &key, config, &self.env)?,
+            key,
+            token_hosts: settings.token_hosts.clone(),
+            blob_hosts: settings.blob_hosts.clone(),
+            limits,
+            guard: self.guard.clone(),
+            own: clients(true)?,
+            others: clients(false)?,
+            egress,
+            identity: trust.identity.as_ref().map(|own| own.label.clone()),
+            skip_verify: trust.skip_verify,
+            verifier,
+            certs: config
+                .certs
+                .first()
+                .map_or_else(|| "registry.ca".into(), |folder| folder.display().to_string()),
+            breaker: self.breakers.of(name),
+            turns: settings.at_once.map(|number| Arc::new(Semaphore::new(number))),
+            trace: self.trace.clone(),
+        }))
+    }
+
+    fn trust(&self, settings: &HostConfig, entry: Option<&Entry>) -> Result<Trust, String> {
+        let mut trust = Trust { skip_verify: settings.insecure_skip_verify, ..Trust::default() };
         for path in &settings.ca {
-            trusted.extend(certificates(path).map_err(|e| format!("ca: {e}"))?);
+            trust.bundles.extend(trust::bundles(path).map_err(|e| format!("ca: {e}"))?);
         }
-        client(config, &trusted)?
-    };
-    Ok(Host {
-        name: name.into(),
-        base: base(
-            name,
-            settings.plain_http || config.plain_http.iter().any(|plain| plain.eq_ignore_ascii_case(name)),
-        ),
-        http,
-        credentials: Credentials::read(settings)?,
-        token_hosts: settings.token_hosts.clone(),
+        trust.bundles.extend(entry.iter().flat_map(|entry| entry.ca.clone()));
+        if settings.system_ca != Some(false) {
+            trust.bundles.extend(self.system.iter().cloned());
+        }
+        if trust.bundles.is_empty() && !trust.skip_verify {
+            return Err("system_ca is false and ca is empty: no certificate could be accepted".into());
+        }
+        trust.identity = match (&settings.client_certificate, &settings.client_key) {
+            (Some(certificate), Some(key)) => Some(Arc::new(
+                trust::identity(certificate, key).map_err(|e| format!("client_certificate: {e}"))?,
+            )),
+            (None, None) => entry.and_then(|entry| entry.identity.clone()),
+            _ => {
+                return Err(
+                    "client_certificate and client_key belong together; one of them is missing".into()
+                );
+            }
+        };
+        trust.skip_verify |= entry.is_some_and(|entry| entry.skip_verify);
+        Ok(trust)
+    }
+
+    fn egress(&self, settings: &HostConfig, key: &str) -> Result<Egress, String> {
+        let config = &self.config.proxy;
+        let Some(own) = &settings.proxy else { return Egress::new(config, key, &self.env) };
+        // What a rule leaves open is as it is for all.
+        let merged = ProxyConfig {
+            url: own.url.clone().or(config.url.clone()),
+            username: own.username.clone().or(config.username.clone().filter(|_| own.url.is_none())),
+            password_file: own
+                .password_file
+                .clone()
+                .or(config.password_file.clone().filter(|_| own.url.is_none())),
+            // A proxy of its own is meant for it.
+            no_proxy: own
+                .no_proxy
+                .clone()
+                .or(own.url.as_ref().map(|_| Vec::new()))
+                .or(config.no_proxy.clone()),
+        };
+        Egress::new(&merged, key, &self.env)
+    }
+
+    fn clients(
+        &self,
+        trust: &Trust,
+        verifier: &Arc<Verifier>,
+        as_ourselves: bool,
+        egress: &Egress,
+        connect: Duration,
+    ) -> Result<Clients, String> {
+        let client = |way: Option<&Way>| {
+            let resolver = Resolver::new(self.guard.clone(), self.trace.clone(), way.is_some());
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(connect)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .dns_resolver(Arc::new(resolver))
+                .tls_backend_preconfigured(trust.config(verifier, as_ourselves)?)
+                .no_proxy();
+            let builder = match way {
+                Some(way) => builder.proxy(way.proxy()?),
+                None => builder,
+            };
+            builder.build().map_err(|e| {
+                let cause =
+                    std::error::Error::source(&e).map(|c| c.to_string()).unwrap_or_else(|| e.to_string());
+                format!("no client can be made: {cause}")
+            })
+        };
+        let through = |way: &Option<Way>| way.as_ref().map(|way| client(Some(way))).transpose();
+        Ok(Clients { direct: client(None)?, http: through(&egress.http)?, https: through(&egress.https)? })
+    }
+}
+
+/// `host[:port]` of a URL, without the port that its scheme means.
+pub fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    }
+}
+
+/// True where `host` is one of `list`, each a name or `*.suffix`.
+pub fn listed(list: &[String], host: &str) -> bool {
+    list.iter().any(|entry| match entry.strip_prefix('*') {
+        Some(suffix) => host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()),
+        None => entry.eq_ignore_ascii_case(host),
     })
 }
 
-/// Docker Hub's API is on another host than its references name.
-fn base(name: &str, plain_http: bool) -> String {
-    let authority =
-        if matches!(name, "docker.io" | "index.docker.io") { "registry-1.docker.io" } else { name };
-    format!("{}://{authority}", if plain_http { "http" } else { "https" })
-}
-
-/// The certificates of a PEM file, or of the files of a directory that end in `.pem`, `.crt` or `.cer`.
-fn certificates(path: &Path) -> Result<Vec<Certificate>, String> {
-    let shown = path.display();
-    let files: Vec<PathBuf> = if path.is_dir() {
-        let listed = std::fs::read_dir(path).map_err(|e| format!("{shown}: {e}"))?;
-        let mut files: Vec<_> = listed.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-        files.retain(|file| file.extension().is_some_and(|end| end == "pem" || end == "crt" || end == "cer"));
-        files.sort();
-        files
-    } else {
-        vec![path.into()]
-    };
-    let mut found = Vec::new();
-    for file in files {
-        let shown = file.display();
-        let bytes = std::fs::read(&file).map_err(|e| format!("{shown}: {e}"))?;
-        let list = Certificate::from_pem_bundle(&bytes).map_err(|e| format!("{shown}: {e}"))?;
-        if list.is_empty() {
-            return Err(format!("{shown}: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)"));
-        }
-        found.extend(list);
-    }
-    if found.is_empty() {
-        return Err(format!("{shown}: holds no .pem, .crt or .cer file"));
-    }
-    Ok(found)
-}
-
-fn client(config: &Config, trusted: &[Certificate]) -> Result<reqwest::Client, String> {
-    let builder = || {
-        reqwest::Client::builder()
-            .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.read_timeout)
-    };
-    // An image from scratch has no roots of its own, and the client refuses to be built without any.
-    let system = builder().build().is_ok();
-    let built = if system {
-        builder().tls_certs_merge(trusted.to_vec()).build()
-    } else {
-        let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-        let roots = roots.filter_map(|der| Certificate::from_der(der.as_ref()).ok());
-        builder().tls_certs_only(roots.chain(trusted.iter().cloned())).build()
-    };
-    built.map_err(|e| {
-        let cause = std::error::Error::source(&e).map(|c| c.to_string()).unwrap_or_else(|| e.to_string());
-        format!("the certificates cannot be used: {cause}")
-    })
+/// Seconds since 1970, for certificates.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -3,63 +3,45 @@
 //! A small client of the OCI distribution specification for reading: resolve a tag, get a manifest, get a blob. Larger
 //! clients were measured and ask more often than needed, keep expired tokens, or follow redirects with credentials.
 //!
+//! The road of a question: [`client`] takes the registry's route ([`hosts`]) and asks its endpoints, mirrors first, while
+//! [`breaker`] lets it; [`transport`] sends one request and follows its redirects; [`egress`] chooses the way out,
+//! [`address`] what is never connected to, [`trust`] whom to believe; [`auth`] answers a challenge with what
+//! [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
+//! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
+//! tells all of it to `larder explain`.
+//!
 //! What leaves the house is bounded by three rules. Credentials and tokens go to the registry's own host; to a token
 //! service only where that is of the registry's own host, of its registrable domain, or configured ([`auth`]); never
 //! along a redirect ([`transport`]). The scheme never falls from https to http. Every text that comes back is bounded
 //! before it is read and cleaned before it is shown.
 
+pub mod address;
 pub mod auth;
+pub mod blob;
+pub mod breaker;
+pub mod certs_d;
 pub mod client;
+pub mod config;
 pub mod credentials;
+mod diagnose;
+pub mod docker_config;
+pub mod egress;
 pub mod error;
 pub mod hosts;
+pub mod route;
+pub mod trace;
 pub mod transport;
+pub mod trust;
 
 use crate::oci::{Digest, Reference};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-use serde::Deserialize;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
 
-pub use client::Client;
+pub use client::{Client, Retry};
+pub use config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
 pub use error::{Kind, RegistryError};
-
-/// Settings for all registries, and for single ones.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Files or directories of PEM certificates that are trusted beside the system's.
-    pub ca: Vec<PathBuf>,
-    /// Hosts (`host[:port]`) that are spoken to without TLS.
-    pub plain_http: Vec<String>,
-    /// Longest time for DNS, TCP and TLS together.
-    #[serde(with = "humantime_serde")]
-    pub connect_timeout: Duration,
-    /// Longest silence within an answer, and before it.
-    #[serde(with = "humantime_serde")]
-    pub read_timeout: Duration,
-    /// Settings by `host[:port]` as references write it.
-    pub hosts: BTreeMap<String, HostConfig>,
-}
-
-/// Settings for one registry.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HostConfig {
-    /// Speak to it without TLS.
-    pub plain_http: bool,
-    /// Certificates trusted for this registry, its token service and its blob hosts, beside the system's and `ca`.
-    pub ca: Vec<PathBuf>,
-    /// User name for Basic and for the token service.
-    pub username: Option<String>,
-    /// File with the password; a line break at its end does not count.
-    pub password_file: Option<PathBuf>,
-    /// Further hosts whose token service may get the credentials.
-    pub token_hosts: Vec<String>,
-}
+pub use hosts::Hosts;
 
 /// A manifest as it came.
 #[derive(Debug, Clone)]

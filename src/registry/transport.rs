@@ -1,14 +1,20 @@
 //! One request and the redirects behind it, by our own rules.
 //!
 //! `Authorization` is for the first hop alone: blob stores sign their URLs, and whoever can send a redirect must not
-//! thereby collect a password. A redirect may lead to another host, but not from https to http, not to another scheme,
-//! and not to a port that speaks something else.
+//! thereby collect a password. A redirect may lead to another host, where the settings allow that host, but not from
+//! https to http, not to another scheme, not to a port that speaks something else, and not to an address that is never
+//! connected to.
 
+use super::address;
+use super::credentials::Lookup;
+use super::diagnose;
+use super::egress::Choice;
 use super::error::{Kind, RegistryError};
-use super::hosts::Host;
+use super::hosts::{authority, listed};
+use super::route::{Endpoint, Host};
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use std::time::Duration;
 use url::Url;
 
@@ -27,39 +33,104 @@ pub struct Answer {
     pub response: Response,
     /// False when a redirect led elsewhere: then a 401 is no challenge to us.
     pub from_registry: bool,
+    /// Whom it came from, as `host[:port]`.
+    pub from: String,
 }
 
-/// Sends a request to `host` and follows redirects.
+/// Sends a request to `endpoint` and follows redirects.
 pub async fn send(
-    host: &Host,
+    endpoint: &Endpoint,
     method: Method,
     path: &str,
     headers: HeaderMap,
     authorization: Option<HeaderValue>,
 ) -> Result<Answer, RegistryError> {
-    let what = format!("{method} {}{path}", host.base);
-    let mut url: Url = format!("{}{path}", host.base)
+    let host = &*endpoint.host;
+    let what = format!("{method} {}{path}", endpoint.base);
+    let mut url: Url = format!("{}{path}", endpoint.base)
         .parse()
         .map_err(|e| RegistryError::new(Kind::Upstream, format!("{what}: {e}")))?;
+    let home = url.clone();
     let mut authorization = authorization;
+    let mut from_here = true;
     for hop in 0..=MAX_HOPS {
-        let mut request = host.http.request(method.clone(), url.clone()).headers(headers.clone());
-        if let Some(value) = authorization.take() {
-            request = request.header(AUTHORIZATION, value);
-        }
-        // As it is written in settings, so that a hint can be followed to the letter.
-        let shown = match url.port() {
-            _ if hop == 0 => host.name.clone(),
-            Some(port) => format!("{}:{port}", url.host_str().unwrap_or_default()),
-            None => url.host_str().unwrap_or_default().to_owned(),
-        };
-        let response = request.send().await.map_err(|e| RegistryError::from_transport(&what, &shown, &e))?;
+        let authorization = authorization.take();
+        let is_home =
+            url.host() == home.host() && url.port_or_known_default() == home.port_or_known_default();
+        let response = exchange(host, &what, &url, from_here, is_home, |client| {
+            let request = client.request(method.clone(), url.clone()).headers(headers.clone());
+            let request = if hop == 0 { request.headers(endpoint.headers.clone()) } else { request };
+            match authorization {
+                Some(value) => request.header(AUTHORIZATION, value),
+                None => request,
+            }
+        })
+        .await?;
         if !is_redirect(response.status()) {
-            return Ok(Answer { response, from_registry: hop == 0 });
+            return Ok(Answer { response, from_registry: hop == 0, from: authority(&url) });
         }
-        url = next(&what, &url, response.headers())?;
+        from_here = url.host().is_some_and(|host| address::is_here(&host));
+        let to = next(&what, &url, response.headers())?;
+        allowed(host, &what, &home, &to)?;
+        host.trace.note("request", || format!("redirected to {}", without_query(&to)));
+        url = to;
     }
     Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: more than {MAX_HOPS} redirects")))
+}
+
+/// One request and its answer's head. `from_here` says that the URL was written in the settings, or that this machine
+/// itself led to it; `as_ourselves` that our certificate may be shown.
+pub async fn exchange(
+    host: &Host,
+    what: &str,
+    url: &Url,
+    from_here: bool,
+    as_ourselves: bool,
+    build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
+) -> Result<Response, RegistryError> {
+    let shown = authority(url);
+    if let Some(Err(refused)) = url.host().map(|name| host.guard.literal(&name, from_here)) {
+        let error = RegistryError::new(Kind::AddressRefused, format!("{what}: {refused}"));
+        return Err(error.hint(diagnose::address_hint(&refused)));
+    }
+    let way = host.egress.way(url);
+    host.trace.note("proxy", || match (way, host.egress.choose(url)) {
+        (Some(way), _) => format!("{shown} through {} ({})", way.shown, way.from),
+        (None, Choice::Direct(why)) => format!("{shown} directly: {why}"),
+        (None, Choice::Proxied) => format!("{shown} directly"),
+    });
+    let request = build(host.client(url, as_ourselves)).send();
+    let limit = host.limits.connect + host.limits.first_byte;
+    let sent = match tokio::time::timeout(limit, request).await {
+        Ok(sent) => sent.map_err(|e| diagnose::transport(host, what, &shown, way, &e)),
+        Err(_) => Err(diagnose::timed_out(host, what, way, "first_byte_timeout")),
+    };
+    let response = sent.inspect_err(|error| {
+        host.trace.note("request", || format!("{} → {}: {}", without_query(url), error.code, error.detail));
+    })?;
+    host.trace.note("request", || {
+        let version = response.version();
+        format!("{} → {} ({version:?})", without_query(url), response.status())
+    });
+    if let Some(way) = way.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+        let error = RegistryError::new(Kind::Proxy, format!("{what}: the proxy {} answers 407", way.shown));
+        let key = way.from.strip_suffix(".url").unwrap_or("registry.proxy");
+        return Err(error.code("proxy_auth").hint(if way.has_user() {
+            format!("{} ({}) refuses the user name and password that it was given", way.shown, way.from)
+        } else {
+            format!("it asks for a user name and password: {key}.username and {key}.password_file")
+        }));
+    }
+    Ok(response)
+}
+
+/// A URL for people: what stands in a query may be a signature.
+fn without_query(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    let _ = shown.set_password(None);
+    let _ = shown.set_username("");
+    crate::oci::error_code::shown(shown.as_str())
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -91,32 +162,43 @@ fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryErro
     Ok(to)
 }
 
+/// Whether the settings let a redirect lead to `to`.
+fn allowed(host: &Host, what: &str, home: &Url, to: &Url) -> Result<(), RegistryError> {
+    let Some(list) = &host.blob_hosts else { return Ok(()) };
+    let shown = to.host_str().unwrap_or_default();
+    if to.host() == home.host() || listed(list, shown) || listed(list, &authority(to)) {
+        return Ok(());
+    }
+    let error = RegistryError::new(Kind::RedirectRefused, format!("{what}: redirected to {shown}"));
+    Err(error.hint(format!("if {shown} is where it keeps its layers, add it to {}.blob_hosts", host.key)))
+}
+
 /// Makes an error of an answer that is not a success, reading its text as far as it is of the specification's form.
-pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
-    let Answer { mut response, from_registry } = answer;
+/// `found` is as whom we came.
+pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) -> RegistryError {
+    let Answer { mut response, from_registry, .. } = answer;
     let status = response.status();
     let retry_after = retry_after(response.headers());
-    let is_html = is_web_page(response.headers());
     let is_challenge = response.headers().contains_key(http::header::WWW_AUTHENTICATE);
+    let is_html = is_web_page(response.headers());
     let mut body = Vec::new();
-    let reading = async {
+    let read = async {
         while let Ok(Some(piece)) = response.chunk().await {
-            body.extend_from_slice(&piece);
-            if body.len() > ERROR_BODY_BYTES {
+            body.extend_from_slice(&piece[..piece.len().min(ERROR_BODY_BYTES - body.len())]);
+            if body.len() == ERROR_BODY_BYTES {
                 break;
             }
         }
     };
-    // The text is a kindness; without it the status must do.
-    let _ = tokio::time::timeout(ERROR_BODY_TIME, reading).await;
+    let _ = tokio::time::timeout(ERROR_BODY_TIME, read).await;
     let said = crate::oci::error_code::summary(&body);
     let detail = match &said {
         Some(said) => format!("{what}: {} ({said})", status.as_u16()),
-        None => format!("{what}: {}", status.as_u16()),
+        None => format!("{what}: {status}"),
     };
-    let kind = match status.as_u16() {
-        // A page for people is no registry's word that something does not exist or is not for us, unless it comes with
-        // a challenge, as some fronts of registries send it.
+    let status = status.as_u16();
+    let kind = match status {
+        // A page for people, from whatever stands before the registry, is not its word.
         403 | 404 if is_html => Kind::Upstream,
         401 if is_html && !is_challenge => Kind::Upstream,
         // Nor is what a host says that a redirect led to: the registry itself had something to redirect to.
@@ -126,7 +208,7 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
         429 => Kind::RateLimited,
         _ => Kind::Upstream,
     };
-    let name = &host.name;
+    let (name, key) = (&host.name, &host.key);
     let hint = match kind {
         Kind::Upstream if is_html => {
             format!("{name} answered with a web page; is there a registry at that address?")
@@ -136,17 +218,41 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer) -> RegistryError {
         {
             format!("{name} speaks TLS there: take it out of registry.plain_http")
         }
-        Kind::Denied if host.credentials.is_none() => {
-            format!(
-                "it does not exist, or it needs credentials: registry.hosts.{name}.username and password_file"
-            )
+        Kind::Upstream
+            if status == 400 && body.windows(24).any(|part| part == b"No required SSL certifi") =>
+        {
+            format!("{name} wants a client certificate: {key}.client_certificate and {key}.client_key")
         }
-        Kind::Denied => {
-            format!("are the credentials in registry.hosts.{name} right, and may they pull this repository?")
+        Kind::NotFound => match said.as_deref().and_then(|said| said.split(':').next()) {
+            Some("NAME_UNKNOWN") => {
+                "the registry has no such repository: is it another project or path there?".into()
+            }
+            Some("MANIFEST_UNKNOWN") => {
+                "the repository has no such tag; /plugins/<name>/ lists the versions that are known".into()
+            }
+            _ => String::new(),
+        },
+        Kind::RateLimited => {
+            format!("{name} limits us: wait, use credentials ({key}), or a mirror ({key}.mirrors)")
         }
+        Kind::Denied => match &found.credentials {
+            None => format!(
+                "it does not exist, or it needs credentials: {key}.username and password_file, or registry.docker_config"
+            ),
+            Some(own) => {
+                format!(
+                    "are the credentials for {name} right (from {}), and may they pull this repository?",
+                    own.from
+                )
+            }
+        },
         _ => String::new(),
     };
-    RegistryError { kind, detail, hint, retry_after }
+    let hint = match &found.trouble {
+        Some(trouble) if kind == Kind::Denied => format!("{hint}; {trouble}"),
+        _ => hint,
+    };
+    RegistryError { retry_after, status: Some(status), ..RegistryError::new(kind, detail).hint(hint) }
 }
 
 /// True for an answer made for people.

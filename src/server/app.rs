@@ -249,7 +249,7 @@ impl App {
                     });
                 let headers = without_range.as_ref().unwrap_or(headers);
                 let (answer, label) = match &self.face {
-                    Face::Admin(admin) => (admin.answer(headers, &accepted), "health"),
+                    Face::Admin(admin) => (admin.answer(headers, &accepted).await, "health"),
                     Face::Data(data) => data.answer(headers, &accepted).await,
                 };
                 (answer, label, accepted.reusable)

@@ -45,6 +45,8 @@ pub struct Rejected {
 pub struct Accepted {
     /// The path: absolute, ASCII, without query, empty segments, dots or escapes.
     pub path: String,
+    /// What stands behind the first `?`, as it came.
+    pub query: String,
     /// False when the connection must end with the answer, because a body came with the request.
     pub reusable: bool,
 }
@@ -90,7 +92,11 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
     let is_closing = head.version < Version::HTTP_11 && !stays;
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
         || length.is_some_and(|length| length.as_bytes() != b"0");
-    Ok(Accepted { path: check_path(head.target)?, reusable: !has_body && !is_closing })
+    Ok(Accepted {
+        path: check_path(head.target)?,
+        query: query_of(head.target),
+        reusable: !has_body && !is_closing,
+    })
 }
 
 fn has_bare_line_feed(raw: &[u8]) -> bool {
@@ -131,6 +137,12 @@ fn is_host(text: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let plain = if port.is_empty() { host.to_owned() } else { format!("{host}:{port}") };
     crate::oci::reference::is_registry(&plain)
+}
+
+fn query_of(target: &[u8]) -> String {
+    let target = String::from_utf8_lossy(target);
+    let target = target.split('#').next().unwrap_or_default();
+    target.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default()
 }
 
 fn check_path(target: &[u8]) -> Result<String, Rejected> {

@@ -146,6 +146,11 @@ pub fn bad_name(headers: &HeaderMap, error: &PluginError) -> Answer {
     simple(headers, 400, error.code(), &error.to_string(), "")
 }
 
+/// A question about a plugin's road that is not answered.
+pub fn unexplained(headers: &HeaderMap, status: u16, code: &str, detail: &str) -> Answer {
+    simple(headers, status, code, detail, "")
+}
+
 /// A path that means nothing here.
 pub fn no_route(headers: &HeaderMap, path: &str) -> Answer {
     let detail = format!("'{}' is no path of larder", crate::oci::error_code::shown(path));

@@ -103,7 +103,7 @@ async fn broken_token_answers_are_told_and_not_sent() {
         let heart = Heart::new();
         let realm = format!("http://{}/token", heart.registry.host());
         with_tokens(&heart.registry, &realm, move |_| answer.into());
-        assert_eq!(heart.code("waf", "1").await, "upstream", "{answer}");
+        assert_eq!(heart.code("waf", "1").await, "bad_token", "{answer}");
         assert_eq!(heart.registry.count(|ask| ask.headers.contains_key("x-evil")), 0);
     }
     for lifetime in ["-1", "0", "1e18", "\"x\"", "null"] {
@@ -227,16 +227,20 @@ async fn what_a_redirects_target_refuses_is_no_absence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_password_is_sent_once_a_question() {
+async fn a_refused_password_is_sent_once_a_minute_whatever_is_asked() {
     let folder = tempfile::tempdir().unwrap();
     let heart = Heart::with(|host| Setup { hosts: [user(host, &folder)].into(), ..Setup::default() });
     heart.registry.script(|_, _| Act::status(401).header("WWW-Authenticate", "Basic realm=x"));
     let sent = || heart.registry.count(|ask| ask.headers.contains_key("authorization"));
-    for question in 1..=3 {
-        let error = heart.get("waf", "1").await.unwrap_err();
+    for (name, times) in [("waf", 1), ("other", 1), ("waf", 2), ("other", 2), ("waf", 3)] {
+        let error = heart.get(name, "1").await.unwrap_err();
         assert_eq!(error.code, "denied");
         assert!(error.hint.contains("are the credentials"), "{}", error.hint);
-        assert_eq!(sent(), question);
+        assert_eq!(sent(), times, "{name}");
         heart.clock.advance(ABSENT_LIFETIME);
     }
+    // Another password is another try.
+    std::fs::write(folder.path().join("password"), "0ther\n").unwrap();
+    heart.get("other", "1").await.unwrap_err();
+    assert_eq!(sent(), 4);
 }

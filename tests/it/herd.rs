@@ -1,7 +1,7 @@
 //! Many at once.
 
 use crate::support::artifact::{module, raw};
-use crate::support::larder::Larder;
+use crate::support::larder::{Home, Larder, settings};
 use crate::support::registry::Registry;
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
@@ -51,7 +51,7 @@ fn an_error_reaches_all_who_wait() {
     let registry = Scripted::start();
     registry.put("plugins/herd", "1.0.0", &raw(&module("herd", 1000)));
     registry.script(|ask, truth| if ask.is_blob() { Act::status(500) } else { truth });
-    let larder = Larder::before(&registry.host());
+    let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_REGISTRY_ATTEMPTS", "1")]);
     registry.close_gate();
     let asking = std::thread::scope(|scope| {
         let asking = scope.spawn(|| at_once(&larder, 100, "/plugins/herd/1.0.0/plugin.wasm"));

@@ -14,6 +14,7 @@ mod freshness;
 mod herd;
 mod hostile;
 mod kill;
+mod matrix;
 mod overlay;
 mod registries;
 mod routes;

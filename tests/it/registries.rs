@@ -51,7 +51,12 @@ fn an_unknown_ca_is_a_502_whose_hint_names_the_setting() {
     let registry = plain.with_tls(folder.path(), &Pki::make(folder.path()));
     let larder = Home::new(&secure(&registry.named())).start();
     let reply = larder.get(PATH);
-    assert_eq!((reply.status, reply.json()["code"].clone()), (502, "tls".into()), "{}", reply.text());
+    assert_eq!(
+        (reply.status, reply.json()["code"].clone()),
+        (502, "tls_unknown_ca".into()),
+        "{}",
+        reply.text()
+    );
     assert!(reply.json()["hint"].as_str().unwrap().contains("--ca"), "{}", reply.text());
 }
 
@@ -60,7 +65,12 @@ fn plain_http_on_a_tls_port_and_the_reverse_are_told_apart() {
     let (plain, _) = stocked();
     let larder = Home::new(&secure(&plain.host())).start();
     let reply = larder.get(PATH);
-    assert_eq!((reply.status, reply.json()["code"].clone()), (502, "tls".into()), "{}", reply.text());
+    assert_eq!(
+        (reply.status, reply.json()["code"].clone()),
+        (502, "tls_plain_http".into()),
+        "{}",
+        reply.text()
+    );
     let hint = reply.json()["hint"].as_str().unwrap().to_owned();
     let advised = hint.split("--plain-http ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
     let larder = Home::new(&secure(&plain.host())).start_with(&["--plain-http", &advised], &[]);

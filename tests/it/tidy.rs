@@ -150,6 +150,8 @@ fn nothing_is_left_undone_and_no_word_is_spoiled() {
     let undone = ["TO", "DO"].concat();
     let unfixed = ["FIX", "ME"].concat();
     for source in sources() {
+        // Docker's own word for what it calls credential helpers.
+        let source = Source { text: source.text.replace("credHelpers", ""), ..source };
         for word in [undone.as_str(), unfixed.as_str(), "Manager", "Helper", "utils"] {
             assert!(!source.text.contains(word), "{} says {word}", source.path.display());
         }

@@ -21,7 +21,7 @@ async fn bytes_that_do_not_match_their_manifest_are_refused_and_nothing_stays() 
             truth.body.truncate(100);
             truth
         }),
-        ("connect", |mut truth| {
+        ("size_mismatch", |mut truth| {
             truth.cut = Some(2500);
             truth
         }),
@@ -60,7 +60,7 @@ async fn a_registry_that_lies_about_a_manifest_is_not_believed() {
         let lie = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         truth.header("Docker-Content-Digest", lie)
     });
-    assert_eq!(heart.code("waf", "1").await, "digest_mismatch");
+    assert_eq!(heart.code("waf", "1").await, "digest_header");
 
     let heart = Heart::new();
     let digest = one.manifest.digest().to_string();

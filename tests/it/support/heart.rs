@@ -10,8 +10,10 @@ use larder::freshness::Lifetimes;
 use larder::metrics::Metrics;
 use larder::oci::Digest;
 use larder::plugin::Request;
-use larder::registry::hosts::Hosts;
-use larder::registry::{self, Client};
+use larder::registry::breaker::Breakers;
+use larder::registry::hosts::With;
+use larder::registry::trace::Trace;
+use larder::registry::{self, Client, Hosts, Retry, Surroundings};
 use larder::store::overlay::Overlay;
 use larder::store::{self, Body, Tiered};
 use std::collections::BTreeMap;
@@ -36,6 +38,10 @@ pub struct Setup {
     /// Repositories of a plugin, in order.
     pub repositories: Vec<(&'static str, Vec<String>)>,
     pub hosts: BTreeMap<String, registry::HostConfig>,
+    /// How often a question is asked in all. Once, so that tests count what they cause.
+    pub attempts: u32,
+    /// Everything else about registries.
+    pub tune: fn(&mut registry::Config),
 }
 
 impl Default for Setup {
@@ -49,6 +55,8 @@ impl Default for Setup {
             plain_http: Vec::new(),
             repositories: Vec::new(),
             hosts: BTreeMap::new(),
+            attempts: 1,
+            tune: |_| {},
         }
     }
 }
@@ -58,6 +66,7 @@ pub struct Heart {
     pub registry: Scripted,
     pub clock: Arc<ManualClock>,
     pub metrics: Arc<Metrics>,
+    pub client: Arc<Client>,
     pub cache: Arc<Cache>,
     catalog: Arc<Catalog>,
     setup: Setup,
@@ -98,13 +107,21 @@ impl Heart {
                 .collect(),
         };
         let catalog = Catalog::build(&catalog, &[("lines".into(), setup.lines.clone())]).unwrap();
-        let hosts = registry::Config {
-            ca: Vec::new(),
-            plain_http: [host].into_iter().chain(setup.plain_http.clone()).collect(),
-            connect_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(10),
-            hosts: setup.hosts.clone(),
+        let mut settings = larder::config::load(&Default::default()).unwrap().config.registry;
+        settings.certs.clear();
+        settings.plain_http = [host].into_iter().chain(setup.plain_http.clone()).collect();
+        settings.hosts = setup.hosts.clone();
+        (setup.tune)(&mut settings);
+        let breakers = Breakers::new(clock.clone());
+        let with = With {
+            env: Surroundings::default(),
+            place: Arc::new(|_| "a test".into()),
+            trace: Trace::default(),
+            breakers: breakers.clone(),
         };
+        let hosts = Hosts::build(&settings, with).unwrap();
+        let retry = Retry { attempts: setup.attempts, within: setup.hold / 2 };
+        let client = Arc::new(Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry));
         let config = store::Config {
             dir: None,
             disk: bytesize::ByteSize(setup.disk),
@@ -113,11 +130,7 @@ impl Heart {
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
         let store = Tiered::open(dir.path(), &config, overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
-            registry: Arc::new(Client::new(
-                Hosts::build(&hosts).unwrap(),
-                clock.clone(),
-                Duration::from_secs(15),
-            )),
+            registry: client.clone(),
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -136,8 +149,9 @@ impl Heart {
             },
             runtime: tokio::runtime::Handle::current(),
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+            trace: Trace::default(),
         });
-        Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
+        Self { registry, clock, metrics, client, cache, catalog: Arc::new(catalog), setup, dir }
     }
 
     /// The same directory and registry with a new process's memory.

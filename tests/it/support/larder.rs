@@ -62,6 +62,7 @@ impl Home {
                 self.cache().as_os_str(),
             ])
             .args(flags)
+            .env("HOME", self.path())
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap());
@@ -83,7 +84,7 @@ pub fn program() -> Command {
     let mut command = Command::new(PROGRAM);
     for (name, _) in std::env::vars() {
         let proxy = name.to_ascii_uppercase().ends_with("_PROXY");
-        if proxy || name.starts_with("LARDER_") {
+        if proxy || name.starts_with("LARDER_") || name == "DOCKER_CONFIG" {
             command.env_remove(name);
         }
     }
@@ -108,6 +109,11 @@ impl Larder {
     /// The log so far, a JSON object a line.
     pub fn log(&self) -> Vec<serde_json::Value> {
         lines(&self.log)
+    }
+
+    /// The log so far, as it was written.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The value of a metric with its labels, as `/metrics` prints it.

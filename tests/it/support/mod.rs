@@ -1,12 +1,17 @@
 //! Parts for tests, each a real one or one that counts and fails on command.
 
 pub mod artifact;
+pub mod canary;
 pub mod client;
+pub mod dns;
+pub mod egress;
 pub mod heart;
 pub mod larder;
+pub mod netns;
 pub mod pki;
 pub mod registry;
 pub mod scripted;
+pub mod token_server;
 
 use std::time::{Duration, Instant};
 

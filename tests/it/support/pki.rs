@@ -1,35 +1,100 @@
-//! A certificate authority and a server's certificate, made on the spot.
+//! A certificate authority, a server's certificate and a client's, made on the spot.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 use std::path::{Path, PathBuf};
 
-/// Files of a CA and of a server certificate for `localhost`.
+/// Files of a CA, of a server certificate and of a client certificate. Another generation is made in another folder.
 pub struct Pki {
+    /// The root alone.
     pub ca: PathBuf,
+    /// The server's certificate, and behind it the one between it and the root if there is one.
     pub certificate: PathBuf,
     pub key: PathBuf,
+    pub client_certificate: PathBuf,
+    pub client_key: PathBuf,
+}
+
+/// What is special about the server's certificate.
+#[derive(Default)]
+struct Special {
+    expired: bool,
+    /// Signed by an intermediate authority.
+    chained: bool,
 }
 
 impl Pki {
+    /// For `localhost`.
     pub fn make(folder: &Path) -> Self {
-        let ca_key = KeyPair::generate().unwrap();
-        let mut ca = CertificateParams::new(Vec::new()).unwrap();
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.distinguished_name.push(DnType::CommonName, "larder test CA");
-        let ca_certificate = ca.self_signed(&ca_key).unwrap();
-        let issuer = Issuer::new(ca, ca_key);
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        let write = |name: &str, text: String| {
+        Self::build(folder, &["localhost"], Special::default())
+    }
+
+    /// For other names. What reads as an address becomes one in the certificate.
+    pub fn for_names(folder: &Path, names: &[&str]) -> Self {
+        Self::build(folder, names, Special::default())
+    }
+
+    /// For `localhost`, until some years ago. The client's certificate is valid.
+    pub fn expired(folder: &Path) -> Self {
+        Self::build(folder, &["localhost"], Special { expired: true, ..Special::default() })
+    }
+
+    /// For `localhost`, and only a server that sends its whole file can be trusted.
+    pub fn chained(folder: &Path) -> Self {
+        Self::build(folder, &["localhost"], Special { chained: true, ..Special::default() })
+    }
+
+    fn build(folder: &Path, names: &[&str], special: Special) -> Self {
+        let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
+        let (params, key) = authority("larder test CA");
+        let ca = write("ca.pem", &params.self_signed(&key).unwrap().pem());
+        let root = Issuer::new(params, key);
+
+        let mut server = leaf("larder test server", names, ExtendedKeyUsagePurpose::ServerAuth);
+        if special.expired {
+            server.not_before = date_time_ymd(2019, 1, 1);
+            server.not_after = date_time_ymd(2020, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let chain = if special.chained {
+            let (params, middle_key) = authority("larder test intermediate CA");
+            let middle = params.signed_by(&middle_key, &root).unwrap();
+            let certificate = server.signed_by(&key, &Issuer::new(params, middle_key)).unwrap();
+            certificate.pem() + &middle.pem()
+        } else {
+            server.signed_by(&key, &root).unwrap().pem()
+        };
+
+        let client = leaf("larder test client", &[], ExtendedKeyUsagePurpose::ClientAuth);
+        let client_key = KeyPair::generate().unwrap();
         Self {
-            ca: write("ca.pem", ca_certificate.pem()),
-            certificate: write("server.pem", certificate.pem()),
-            key: write("server.key", key.serialize_pem()),
+            ca,
+            certificate: write("server.pem", &chain),
+            key: write("server.key", &key.serialize_pem()),
+            client_certificate: write("client.pem", &client.signed_by(&client_key, &root).unwrap().pem()),
+            client_key: write("client.key", &client_key.serialize_pem()),
         }
     }
+}
+
+fn authority(name: &str) -> (CertificateParams, KeyPair) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, name);
+    (params, KeyPair::generate().unwrap())
+}
+
+fn leaf(name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.extended_key_usages = vec![purpose];
+    params
 }

@@ -1,8 +1,9 @@
-//! Debian's `docker-registry`: the real thing, plain, with TLS, with passwords.
+//! Debian's `docker-registry`: the real thing, plain, with TLS, with passwords, with tokens, redirecting, as a mirror.
 
 use super::artifact::Artifact;
 use super::eventually;
 use super::pki::Pki;
+use super::token_server::TokenServer;
 use larder::oci::Digest;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,7 +19,61 @@ pub struct Registry {
     log: PathBuf,
     /// Where it stores; shared with whoever serves the same content in another way.
     root: PathBuf,
-    _dir: Option<TempDir>,
+    _dir: TempDir,
+}
+
+/// What stands before the content.
+#[derive(Default, Clone, Copy)]
+pub struct Front<'a> {
+    pub tls: Option<&'a Pki>,
+    /// Behind TLS: only for clients with a certificate of this authority. Others fail in the handshake.
+    pub client_ca: Option<&'a Path>,
+    /// Only for this user. Not together with `token`.
+    pub password: Option<(&'a str, &'a str)>,
+    /// Only for who brings a token of this server.
+    pub token: Option<&'a TokenServer>,
+    /// Blobs are answered with 307 to this URL, whose path is ignored.
+    pub redirect: Option<&'a str>,
+}
+
+impl Front<'_> {
+    fn settings(&self, folder: &Path) -> String {
+        let mut text = String::new();
+        if let Some((user, password)) = self.password {
+            let hashed = Command::new("htpasswd").args(["-Bbn", user, password]).output();
+            let file = folder.join("htpasswd");
+            std::fs::write(&file, hashed.expect("htpasswd is installed").stdout).unwrap();
+            text.push_str(&format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", file.display()));
+        }
+        if let Some(server) = self.token {
+            text.push_str(&format!(
+                "auth: {{token: {{realm: '{}', service: '{}', issuer: '{}', rootcertbundle: '{}'}}}}\n",
+                server.realm(),
+                server.service,
+                server.issuer,
+                server.bundle.display()
+            ));
+        }
+        if let Some(url) = self.redirect {
+            text.push_str(&format!(
+                "middleware: {{storage: [{{name: redirect, options: {{baseurl: '{url}'}}}}]}}\n"
+            ));
+        }
+        text.push_str("http:\n  addr: 127.0.0.1:0\n");
+        if let Some(pki) = self.tls {
+            let (certificate, key) = (pki.certificate.display(), pki.key.display());
+            text.push_str(&format!("  tls:\n    certificate: '{certificate}'\n    key: '{key}'\n"));
+        }
+        if let Some(authority) = self.client_ca {
+            text.push_str(&format!("    clientcas: ['{}']\n", authority.display()));
+        }
+        text
+    }
+}
+
+/// A folder of its own for each, so that one folder is enough for several.
+fn below(folder: &Path) -> TempDir {
+    tempfile::Builder::new().prefix("registry-").tempdir_in(folder).unwrap()
 }
 
 impl Registry {
@@ -26,43 +81,57 @@ impl Registry {
     pub fn plain() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("storage");
-        let mut registry = Self::start(dir.path(), &root, "plain", "");
-        registry._dir = Some(dir);
-        registry
+        Self::start(dir, root, &Front::default(), "")
     }
 
     /// The same content behind TLS.
     pub fn with_tls(&self, folder: &Path, pki: &Pki) -> Self {
-        let tls = format!(
-            "  tls: {{certificate: '{}', key: '{}'}}\n",
-            pki.certificate.display(),
-            pki.key.display()
-        );
-        Self::start(folder, &self.root, "tls", &tls)
+        self.with(folder, &Front { tls: Some(pki), ..Front::default() })
+    }
+
+    /// The same content behind TLS, for clients with a certificate of the same authority.
+    pub fn with_mutual_tls(&self, folder: &Path, pki: &Pki) -> Self {
+        self.with(folder, &Front { tls: Some(pki), client_ca: Some(&pki.ca), ..Front::default() })
     }
 
     /// The same content for one user.
     pub fn with_password(&self, folder: &Path, user: &str, password: &str) -> Self {
-        let hashed =
-            Command::new("htpasswd").args(["-Bbn", user, password]).output().expect("htpasswd is installed");
-        let file = folder.join("htpasswd");
-        std::fs::write(&file, hashed.stdout).unwrap();
-        let auth = format!("auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n", file.display());
-        Self::start(folder, &self.root, "password", &auth)
+        self.with(folder, &Front { password: Some((user, password)), ..Front::default() })
     }
 
-    fn start(folder: &Path, root: &Path, name: &str, more: &str) -> Self {
-        let settings = folder.join(format!("{name}.yml"));
-        // `http:` stands last, so that what belongs below it can be added behind.
-        let (above, below) = if more.starts_with(' ') { ("", more) } else { (more, "") };
+    /// The same content for who brings a token.
+    pub fn with_token(&self, folder: &Path, server: &TokenServer, tls: Option<&Pki>) -> Self {
+        self.with(folder, &Front { tls, token: Some(server), ..Front::default() })
+    }
+
+    /// The same manifests; blobs are at `blob_path` of another URL, which has no path of its own.
+    pub fn redirecting(&self, folder: &Path, base_url: &str) -> Self {
+        self.with(folder, &Front { redirect: Some(base_url), ..Front::default() })
+    }
+
+    /// A mirror of another registry, which must be up when this one starts. It refuses pushes.
+    pub fn pull_through(folder: &Path, remote_url: &str) -> Self {
+        let dir = below(folder);
+        let root = dir.path().join("storage");
+        Self::start(dir, root, &Front::default(), &format!("proxy: {{remoteurl: '{remote_url}'}}\n"))
+    }
+
+    /// The same content behind any front.
+    pub fn with(&self, folder: &Path, front: &Front) -> Self {
+        Self::start(below(folder), self.root.clone(), front, "")
+    }
+
+    fn start(dir: TempDir, root: PathBuf, front: &Front, more: &str) -> Self {
+        let settings = dir.path().join("registry.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n{above}\
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
              storage: {{cache: {{blobdescriptor: inmemory}}, filesystem: {{rootdirectory: '{}'}}, delete: {{enabled: true}}}}\n\
-             http:\n  addr: 127.0.0.1:0\n{below}",
-            root.display()
+             {more}{}",
+            root.display(),
+            front.settings(dir.path())
         );
         std::fs::write(&settings, text).unwrap();
-        let log = folder.join(format!("{name}.log"));
+        let log = dir.path().join("log");
         let mut child = Command::new("docker-registry")
             .arg("serve")
             .arg(&settings)
@@ -79,7 +148,7 @@ impl Registry {
             let rest = text.split("listening on ").nth(1)?;
             rest.split(['"', ',']).next()?.trim().parse().ok()
         });
-        Self { child, address, log, root: root.into(), _dir: None }
+        Self { child, address, log, root, _dir: dir }
     }
 
     /// The registry's name in references, when it is called by its address.
@@ -133,9 +202,20 @@ impl Registry {
         (status, location.to_owned())
     }
 
+    /// What its own log has so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// The path that a redirect for a blob leads to.
+    pub fn blob_path(digest: &Digest) -> String {
+        let hex = digest.hex();
+        format!("/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2])
+    }
+
     /// How many requests its own log has whose line contains all of `parts`.
     pub fn count(&self, parts: &[&str]) -> usize {
-        let text = std::fs::read_to_string(&self.log).unwrap();
+        let text = self.log();
         let access = text.lines().filter(|line| line.contains("\" \"larder/"));
         access.filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }

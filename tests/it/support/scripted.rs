@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -37,11 +38,13 @@ pub struct Act {
     pub cut: Option<usize>,
     /// Close without a word.
     pub hang_up: bool,
+    /// Send so many bytes of the body at a time, with so long between.
+    pub pace: Option<(usize, Duration)>,
 }
 
 impl Act {
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, hang_up: false }
+        Self { status, headers: Vec::new(), body: Vec::new(), cut: None, hang_up: false, pace: None }
     }
 
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -52,6 +55,11 @@ impl Act {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Never says another word after so many bytes of the body, until the client leaves.
+    pub fn stall(self, after: usize) -> Self {
+        Self { pace: Some((after, Duration::from_secs(3600))), ..self }
     }
 
     pub fn hang_up() -> Self {
@@ -215,8 +223,27 @@ fn truth(state: &State, ask: &Ask) -> Act {
     if ask.headers.get("if-none-match").is_some_and(|tags| tags.contains(&digest)) {
         return Act::status(304);
     }
+    let range =
+        ask.headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    if let Some(from) = range.filter(|from| *from < bytes.len() && ask.is_blob()) {
+        let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+        return Act::status(206).header("Content-Range", &range).body(&bytes[from..]);
+    }
     let act = Act::status(200).header("Content-Type", content_type).body(bytes.clone());
     act.header("Docker-Content-Digest", &digest)
+}
+
+/// Waits, or ends when the client has left.
+fn wait(stream: &mut TcpStream, pause: Duration) -> std::io::Result<()> {
+    let end = Instant::now() + pause;
+    stream.set_nonblocking(true)?;
+    while Instant::now() < end {
+        if matches!(stream.peek(&mut [0]), Ok(0)) {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
+        std::thread::sleep(Duration::from_millis(2).min(pause));
+    }
+    stream.set_nonblocking(false)
 }
 
 fn write_act(stream: &mut TcpStream, ask: &Ask, act: &Act) -> std::io::Result<()> {
@@ -232,7 +259,18 @@ fn write_act(stream: &mut TcpStream, ask: &Ask, act: &Act) -> std::io::Result<()
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
     if ask.method != "HEAD" && act.status != 304 {
-        stream.write_all(&act.body[..act.cut.unwrap_or(act.body.len())])?;
+        let body = &act.body[..act.cut.unwrap_or(act.body.len())];
+        match act.pace {
+            None => stream.write_all(body)?,
+            Some((bytes, pause)) => {
+                for (n, piece) in body.chunks(bytes.max(1)).enumerate() {
+                    if n > 0 {
+                        wait(stream, pause)?;
+                    }
+                    stream.write_all(piece)?;
+                }
+            }
+        }
     }
     stream.flush()
 }

@@ -1,0 +1,150 @@
+//! The road of a request, walked aloud: for whoever asks why a plugin comes, or why it does not.
+//!
+//! It is the same road with the same code: a cache of its own, empty and thrown away afterwards, and a client of its own,
+//! so that every connection, login and transfer is made before the reader's eyes. What is held is neither used nor
+//! changed; it is told beside.
+
+use super::{Ask, Cache, CacheError, ErrorKind, Origin, Served};
+use crate::catalog::{Catalog, Plan};
+use crate::oci::Reference;
+use crate::plugin::Request;
+use crate::record::{Absence, Record, State};
+use crate::registry::trace::{Step, Trace};
+use crate::store::Store;
+use serde::Serialize;
+use std::fmt;
+use std::sync::Arc;
+
+/// What happened on the road.
+#[derive(Debug, Clone, Serialize)]
+pub struct Explanation {
+    /// The plugin.
+    pub plugin: String,
+    /// The version that was asked for, if one was.
+    pub version: Option<String>,
+    /// What was done and seen, in order.
+    pub steps: Vec<Step>,
+    /// How it ended.
+    pub result: Outcome,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// `ok`, or the error's code.
+    pub code: &'static str,
+    /// In a sentence.
+    pub detail: String,
+    /// What to do next; may be empty.
+    pub hint: String,
+    /// The kind of the failure, where it is one.
+    #[serde(skip)]
+    pub kind: Option<ErrorKind>,
+}
+
+impl Outcome {
+    fn of(result: Result<Served, Arc<CacheError>>) -> Self {
+        match result {
+            Ok(served) => {
+                let module = &served.found.module;
+                let from = match &served.found.origin {
+                    Origin::Registry { reference, manifest } => format!("{reference} ({manifest})"),
+                    Origin::Overlay(path) => path.display().to_string(),
+                };
+                let why = served.found.why.as_str();
+                let detail = format!(
+                    "{} bytes, sha256 {}, {why} match, from {from}",
+                    module.size,
+                    module.digest.hex()
+                );
+                Self { code: "ok", detail, hint: String::new(), kind: None }
+            }
+            Err(error) => Self {
+                code: error.code,
+                detail: error.detail.clone(),
+                hint: error.hint.clone(),
+                kind: Some(error.kind),
+            },
+        }
+    }
+
+    fn refused(detail: String, hint: String) -> Self {
+        Self { code: "unknown_name", detail, hint, kind: Some(ErrorKind::NotFound) }
+    }
+}
+
+/// Walks the road of `request` with `cache`, which is empty and whose client tells `trace`. `held` is what a running
+/// larder has.
+pub async fn explain(
+    request: &Request,
+    catalog: &Catalog,
+    cache: &Arc<Cache>,
+    trace: &Trace,
+    held: Option<&dyn Store>,
+) -> Explanation {
+    let plan = catalog.plan(request);
+    for (version, why) in &plan.versions {
+        trace.note("plan", || format!("version {version} ({} match)", why.as_str()));
+    }
+    for candidate in &plan.candidates {
+        trace
+            .note("plan", || format!("candidate {} ({} match)", candidate.reference, candidate.why.as_str()));
+        let record = held.and_then(|store| store.record(&candidate.reference));
+        if let Some(record) = record {
+            trace.note("held", || told(&candidate.reference, &record));
+        }
+    }
+    let result = if is_unknown(request, &plan, cache) {
+        let near: Vec<_> = catalog.nearest(request.name.as_str()).iter().map(ToString::to_string).collect();
+        let hint = if near.is_empty() {
+            "check the spelling, or add a line to a catalog file (--catalog)".into()
+        } else {
+            format!("did you mean {}?", near.join(", "))
+        };
+        Outcome::refused(
+            format!("'{}' is not in the catalog, and no rule allows other names", request.name),
+            hint,
+        )
+    } else {
+        Outcome::of(cache.get(&request.name, &plan, Ask::Allowed).await)
+    };
+    Explanation {
+        plugin: request.name.to_string(),
+        version: request.version.as_ref().map(ToString::to_string),
+        steps: trace.take(),
+        result,
+    }
+}
+
+fn is_unknown(request: &Request, plan: &Plan, cache: &Cache) -> bool {
+    let local = cache.store().overlay();
+    let is_local = plan.versions.iter().any(|(v, _)| local.contains_key(&(request.name.clone(), v.clone())));
+    plan.candidates.is_empty() && !is_local
+}
+
+fn told(reference: &Reference, record: &Record) -> String {
+    let at = record.checked_at;
+    match &record.state {
+        State::Present(present) => format!(
+            "{reference} is held: {}, confirmed {at}; it is served whatever comes of what follows",
+            present.module.digest
+        ),
+        State::Absent(Absence::NotFound) => format!("{reference} did not exist at {at}"),
+        State::Absent(Absence::Denied) => format!("{reference} was refused at {at}"),
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = self.version.as_deref().map(|version| format!(" {version}")).unwrap_or_default();
+        writeln!(f, "{}{version}", self.plugin)?;
+        for Step { step, text } in &self.steps {
+            writeln!(f, "  {step:<10} {text}")?;
+        }
+        writeln!(f, "{}: {}", self.result.code, self.result.detail)?;
+        if !self.result.hint.is_empty() {
+            writeln!(f, "next step: {}", self.result.hint)?;
+        }
+        Ok(())
+    }
+}

@@ -14,7 +14,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use http::{HeaderMap, HeaderValue, header::WWW_AUTHENTICATE};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,26 +117,19 @@ impl Auth {
             return Ok(held.value.clone());
         }
         *grant = None;
-        let found = host.credentials.get(&host.name, repository).await;
-        host.trace.note("auth", || described(host, &found));
-        let challenge = choose(headers, host, &found)?;
-        let (value, lifetime) = match (&challenge, found.credentials.as_ref()) {
-            (_, Some(Credentials { secret: Secret::Bearer(token), .. })) => {
-                let value = header(&format!("Bearer {}", token.expose_secret()))?;
-                self.not_again(host, &found, Some(&value) == sent)?;
-                (value, BASIC_LIFETIME)
+        let kept = host.credentials.get(&host.name, repository).await;
+        let granted = match self.log_in(endpoint, repository, headers, sent, &kept).await {
+            Err(error) if error.kind == Kind::Denied => {
+                // What is refused may have been replaced since it was read.
+                let fresh = host.credentials.fresh(&host.name, repository).await;
+                if fresh.fingerprint() == kept.fingerprint() {
+                    return Err(error);
+                }
+                self.log_in(endpoint, repository, headers, sent, &fresh).await
             }
-            (Challenge::Basic, _) => {
-                host.trace.note("auth", || format!("{} asks for Basic", host.name));
-                let value = basic(host, &found)?;
-                self.not_again(host, &found, Some(&value) == sent)?;
-                self.metrics.logins.with_label_values(&[&host.name, "sent"]).inc();
-                (value, BASIC_LIFETIME)
-            }
-            (Challenge::Bearer { realm, service }, _) => {
-                self.token(endpoint, repository, &found, realm, service.as_deref()).await?
-            }
+            granted => granted,
         };
+        let (value, lifetime) = granted?;
         if sent.is_some() {
             tracing::info!(registry = host.name, repository, "token_refreshed");
         }
@@ -144,21 +137,52 @@ impl Auth {
         Ok(value)
     }
 
-    /// Notes that the registry itself refused what it was sent: nothing is known of it any more.
-    pub async fn refused(&self, endpoint: &Endpoint, repository: &str, value: &HeaderValue) {
+    /// What to send as `found`, and for how long.
+    async fn log_in(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+        headers: &HeaderMap,
+        sent: Option<&HeaderValue>,
+        found: &Lookup,
+    ) -> Result<(HeaderValue, Duration), RegistryError> {
         let host = &*endpoint.host;
-        *self.slot(host, repository).lock().await = None;
-        let found = host.credentials.get(&host.name, repository).await;
-        let is_own = match found.credentials.as_ref().map(|own| &own.secret) {
-            Some(Secret::Basic(..)) => basic(host, &found).is_ok_and(|own| own == *value),
-            Some(Secret::Bearer(token)) => {
-                header(&format!("Bearer {}", token.expose_secret())).is_ok_and(|own| own == *value)
-            }
-            _ => false,
-        };
-        if is_own {
-            self.note_refused(host, &found);
+        host.trace.note("auth", || described(host, found));
+        let challenge = choose(headers, host, found)?;
+        if let (Challenge::Bearer { realm, service }, None) = (&challenge, bearer(found)) {
+            return self.token(endpoint, repository, found, realm, service.as_deref()).await;
         }
+        let value = own_value(host, found)?;
+        self.not_again(host, found, Some(&value) == sent)?;
+        self.metrics.logins.with_label_values(&[&host.name, "sent"]).inc();
+        Ok((value, BASIC_LIFETIME))
+    }
+
+    /// Notes that the registry itself refused `value`: nothing is known of it any more. What to send instead, where the
+    /// credentials have changed since they were read.
+    pub async fn refused(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+        value: &HeaderValue,
+    ) -> Option<HeaderValue> {
+        let host = &*endpoint.host;
+        let slot = self.slot(host, repository);
+        let mut grant = slot.lock().await;
+        *grant = None;
+        let kept = host.credentials.get(&host.name, repository).await;
+        let fresh = host.credentials.fresh(&host.name, repository).await;
+        for found in [&kept, &fresh] {
+            if own_value(host, found).is_ok_and(|own| own == *value) {
+                self.note_refused(host, found);
+            }
+        }
+        // A token says nothing of what it was had for.
+        let is_own = own_value(host, &kept).is_ok_and(|own| own == *value);
+        let other = own_value(host, &fresh).ok().filter(|other| is_own && other != value)?;
+        self.not_again(host, &fresh, false).ok()?;
+        *grant = Some(Grant { value: other.clone(), until: self.clock.now().plus(BASIC_LIFETIME) });
+        Some(other)
     }
 
     /// Refuses to send again what was refused, for a minute.
@@ -349,8 +373,20 @@ fn described(host: &Host, found: &Lookup) -> String {
     format!("for {}: {what}{trouble}", host.name)
 }
 
-fn basic(host: &Host, found: &Lookup) -> Result<HeaderValue, RegistryError> {
+/// A token that is sent as it is, where there is one.
+fn bearer(found: &Lookup) -> Option<&SecretString> {
+    match found.credentials.as_ref().map(|own| &own.secret) {
+        Some(Secret::Bearer(token)) => Some(token),
+        _ => None,
+    }
+}
+
+/// What the credentials themselves are sent as.
+fn own_value(host: &Host, found: &Lookup) -> Result<HeaderValue, RegistryError> {
     use base64::Engine;
+    if let Some(token) = bearer(found) {
+        return header(&format!("Bearer {}", token.expose_secret()));
+    }
     let Some(Credentials { secret: Secret::Basic(name, password), .. }) = &found.credentials else {
         return Err(nothing_to_say(host, found, &format!("{} asks for a user name and password", host.name)));
     };

@@ -44,6 +44,8 @@ pub struct Transfer {
     resumes: u32,
     /// Attempts since the last byte.
     attempts: u32,
+    /// Attempts that were too slow, whatever came of them.
+    slow: u32,
     end: Instant,
     window: Instant,
     window_bytes: u64,
@@ -124,6 +126,7 @@ impl Transfer {
             skip: 0,
             resumes: 0,
             attempts: 1,
+            slow: 0,
             window: now,
             window_bytes: 0,
             over: false,
@@ -236,7 +239,9 @@ impl Transfer {
         loop {
             self.attempts += 1;
             self.resumes += 1;
-            let spent = self.attempts >= self.inner.retry.attempts || self.resumes > MOST_RESUMES;
+            self.slow += u32::from(error.kind == Kind::TimedOut);
+            let most = self.inner.retry.attempts;
+            let spent = self.attempts >= most || self.slow >= most || self.resumes > MOST_RESUMES;
             if !error.may_pass() || spent || Instant::now() >= self.end {
                 return Err(error);
             }

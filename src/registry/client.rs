@@ -213,7 +213,7 @@ impl Inner {
         host.turns.clone()?.acquire_owned().await.ok()
     }
 
-    /// Sends a request and answers at most one challenge.
+    /// Sends a request and answers at most one challenge; once more where the credentials have just changed.
     pub async fn send(
         &self,
         endpoint: &Endpoint,
@@ -231,11 +231,15 @@ impl Inner {
         }
         let challenge = answer.response.headers();
         let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
-        let answer = transport::send(endpoint, method, path, headers, Some(value.clone())).await?;
-        if answer.response.status() == StatusCode::UNAUTHORIZED && answer.from_registry {
-            settings.auth.refused(endpoint, &repository, &value).await;
+        let answer =
+            transport::send(endpoint, method.clone(), path, headers.clone(), Some(value.clone())).await?;
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
+            return Ok(answer);
         }
-        Ok(answer)
+        match settings.auth.refused(endpoint, &repository, &value).await {
+            Some(other) => transport::send(endpoint, method, path, headers, Some(other)).await,
+            None => Ok(answer),
+        }
     }
 
     /// Makes an error of an answer that is no success.

@@ -1,5 +1,4 @@
-//! As whom we come to a registry: files and programs are asked when it is needed, so that what was changed is used at
-//! the next login. Nothing here is ever printed.
+//! As whom we come to a registry: its own settings, Docker's configuration, programs. Nothing here is ever printed.
 
 use super::config::{Config, HostConfig, Surroundings};
 use super::docker_config::{self, DockerConfig, Found, Program};
@@ -9,7 +8,6 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -49,6 +47,13 @@ pub struct Lookup {
     pub trouble: Option<String>,
 }
 
+impl Lookup {
+    /// Tells two apart.
+    pub fn fingerprint(&self) -> Option<Digest> {
+        self.credentials.as_ref().map(Credentials::fingerprint)
+    }
+}
+
 impl Credentials {
     /// Tells two secrets apart without being one.
     pub fn fingerprint(&self) -> Digest {
@@ -62,17 +67,18 @@ impl Credentials {
 }
 
 /// Where a registry's credentials are looked for.
-#[derive(Debug, Default)]
+///
+/// Files are read when it is made, together with certificates and all else, and again when what they held is refused:
+/// secrets that are turned at once are used at once, and one that changes alone is not missed.
+#[derive(Default)]
 pub struct Source {
     own: Option<Own>,
-    docker: Vec<PathBuf>,
+    kept: Option<SecretString>,
+    docker: Vec<(PathBuf, Option<DockerConfig>)>,
     helper_timeout: Duration,
-    /// The last that could be read: a file that is being replaced badly changes nothing.
-    last: Mutex<HashMap<PathBuf, SecretString>>,
     helped: tokio::sync::Mutex<HashMap<Program, (Instant, Lookup)>>,
 }
 
-#[derive(Debug)]
 enum Own {
     Basic { username: String, file: PathBuf, key: String },
     Token { file: PathBuf, key: String },
@@ -119,39 +125,52 @@ impl Source {
             (_, _, Some(_)) => return Err("token_file stands in place of username and password_file".into()),
             _ => return Err("username and password_file belong together; one of them is missing".into()),
         };
-        if let Some(Own::Basic { file, .. } | Own::Token { file, .. }) = &own {
-            secret(file)?;
-        }
+        let kept = match &own {
+            Some(Own::Basic { file, .. } | Own::Token { file, .. }) => Some(secret(file)?),
+            None => None,
+        };
         let mut docker = Vec::new();
         for named in settings.docker_config.iter().chain(&config.docker_config) {
-            let file = docker_config::file_at(named);
-            DockerConfig::read(&file)?;
-            docker.push(named.clone());
+            docker.push((named.clone(), Some(DockerConfig::read(&docker_config::file_at(named))?)));
         }
         if config.docker_config.is_none() {
-            docker.extend(usual(env));
+            // The usual place may be empty, and what is there was written for others.
+            let usual = usual(env)
+                .map(|folder| (folder.clone(), DockerConfig::read(&docker_config::file_at(&folder)).ok()));
+            docker.extend(usual);
         }
-        Ok(Self { own, docker, helper_timeout: config.helper_timeout, ..Self::default() })
+        Ok(Self { own, kept, docker, helper_timeout: config.helper_timeout, ..Self::default() })
     }
 
-    /// What there is for a repository.
+    /// What there is for a repository, as it was read with the settings.
     pub async fn get(&self, registry: &str, repository: &str) -> Lookup {
+        self.look(registry, repository, false).await
+    }
+
+    /// What there is for a repository now; what cannot be read is as it was.
+    pub async fn fresh(&self, registry: &str, repository: &str) -> Lookup {
+        self.look(registry, repository, true).await
+    }
+
+    async fn look(&self, registry: &str, repository: &str, again: bool) -> Lookup {
         if let Some(own) = &self.own {
-            return self.own(own);
+            return self.own(own, again);
         }
         let mut out = Lookup::default();
-        for path in &self.docker {
+        for (path, kept) in &self.docker {
             let file = docker_config::file_at(path);
-            let config = match DockerConfig::read(&file) {
-                Ok(config) => config,
-                Err(trouble) => {
-                    // The usual place may be empty.
-                    out.trouble = out.trouble.or(file.exists().then_some(trouble));
-                    continue;
+            let read = if again { Some(DockerConfig::read(&file)) } else { None };
+            let config = match &read {
+                Some(Ok(config)) => Some(config),
+                Some(Err(trouble)) => {
+                    out.trouble = out.trouble.or(file.exists().then(|| trouble.clone()));
+                    kept.as_ref()
                 }
+                None => kept.as_ref(),
             };
-            if let Some(helper) = config.helper(registry) {
-                let helped = self.helped(helper).await;
+            let Some(config) = config else { continue };
+            if let Some(program) = config.helper(registry) {
+                let helped = self.helped(program).await;
                 if helped.credentials.is_some() {
                     return helped;
                 }
@@ -170,15 +189,12 @@ impl Source {
         out
     }
 
-    fn own(&self, own: &Own) -> Lookup {
+    fn own(&self, own: &Own, again: bool) -> Lookup {
         let (Own::Basic { file, key, .. } | Own::Token { file, key }) = own;
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (read, trouble) = match secret(file) {
-            Ok(read) => {
-                last.insert(file.clone(), read.clone());
-                (Some(read), None)
-            }
-            Err(trouble) => (last.get(file).cloned(), Some(trouble)),
+        let (read, trouble) = match again.then(|| secret(file)) {
+            Some(Ok(read)) => (Some(read), None),
+            Some(Err(trouble)) => (self.kept.clone(), Some(trouble)),
+            None => (self.kept.clone(), None),
         };
         let secret = read.map(|read| match own {
             Own::Basic { username, .. } => Secret::Basic(username.clone(), read),

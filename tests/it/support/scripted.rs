@@ -88,7 +88,12 @@ pub struct Scripted {
 
 impl Scripted {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1")
+    }
+
+    /// On another address of this machine.
+    pub fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             content: Mutex::default(),
@@ -215,7 +220,7 @@ fn read_ask(reader: &mut BufReader<TcpStream>) -> Option<Ask> {
 
 fn truth(state: &State, ask: &Ask) -> Act {
     let content = state.content.lock().unwrap();
-    let Some((content_type, bytes)) = content.get(&ask.path) else {
+    let Some((content_type, bytes)) = content.get(ask.path.split('?').next().unwrap()) else {
         let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
         return Act::status(404).header("Content-Type", "application/json").body(body);
     };

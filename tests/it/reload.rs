@@ -1,0 +1,257 @@
+//! New certificates, passwords and settings while larder serves: used within seconds, without a lost request, and not
+//! used at all when they are broken.
+
+use crate::support::artifact::{module, raw};
+use crate::support::eventually;
+use crate::support::larder::{Home, Larder};
+use crate::support::pki::Pki;
+use crate::support::registry::{Front, Registry};
+use crate::support::scripted::Scripted;
+use base64::Engine;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A volume as the kubelet mounts a Secret: names lead through `..data` to a generation, which is turned in one step.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(folder: &Path, files: &[(&str, Vec<u8>)]) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let mounted = Self(folder.into());
+        mounted.turn("..first", files);
+        for (name, _) in files {
+            symlink(Path::new("..data").join(name), folder.join(name)).unwrap();
+        }
+        mounted
+    }
+
+    fn turn(&self, generation: &str, files: &[(&str, Vec<u8>)]) {
+        let folder = self.0.join(generation);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.join(name), bytes).unwrap();
+        }
+        symlink(generation, self.0.join("..data_tmp")).unwrap();
+        std::fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).unwrap();
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+fn reloads(larder: &Larder, result: &str) -> f64 {
+    larder.metric(&format!("larder_reloads_total{{result=\"{result}\"}}"))
+}
+
+/// Asks for something new again and again, from some clients at once, while `work` is done; all must be answered.
+fn under_load(larder: &Larder, plugins: usize, work: impl FnOnce()) -> usize {
+    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    // Ever new versions, each asked of the registry before the one of the catalog stands in for it.
+                    let reply = larder.get(&format!("/plugins/p{}/v{n}/plugin.wasm", n % plugins));
+                    assert!(reply.status == 200, "request {n}: {}\n{}", reply.text(), larder.log_text());
+                }
+            });
+        }
+        work();
+        stop.store(true, Ordering::SeqCst);
+    });
+    next.into_inner()
+}
+
+#[test]
+fn turning_the_secrets_of_a_registry_under_load_loses_no_request_and_takes_effect_within_ten_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = Registry::plain();
+    for n in 0..4 {
+        let artifact = raw(&module(&n.to_string(), 20_000));
+        content.push(&format!("plugins/p{n}"), "latest", &artifact);
+    }
+    let catalog = folder.path().join("p.properties");
+    let lines: String = (0..4).map(|n| format!("p{n}=r.example/plugins/p{n}:latest\n")).collect();
+    std::fs::write(&catalog, lines).unwrap();
+    let generations: Vec<_> = [("one", "first-s3cret"), ("two", "second-s3cret")]
+        .into_iter()
+        .map(|(name, password)| {
+            let at = folder.path().join(name);
+            std::fs::create_dir_all(&at).unwrap();
+            let pki = Pki::make(&at);
+            let front = Front {
+                tls: Some(&pki),
+                client_ca: Some(&pki.ca),
+                password: Some(("robot", password)),
+                ..Front::default()
+            };
+            let registry = content.with(&at, &front);
+            (pki, password, registry)
+        })
+        .collect();
+    for how in ["password_file", "docker_config"] {
+        let files = |which: usize| {
+            let (pki, password, _) = &generations[which];
+            let auth = base64::engine::general_purpose::STANDARD.encode(format!("robot:{password}"));
+            let auths: Vec<_> = generations
+                .iter()
+                .map(|(_, _, r)| format!("\"{}\":{{\"auth\":\"{auth}\"}}", r.named()))
+                .collect();
+            let read = |path: &Path| std::fs::read(path).unwrap();
+            vec![
+                ("ca.pem", read(&pki.ca)),
+                ("client.pem", read(&pki.client_certificate)),
+                ("client.key", read(&pki.client_key)),
+                ("password", password.as_bytes().to_vec()),
+                (".dockerconfigjson", format!("{{\"auths\":{{{}}}}}", auths.join(",")).into_bytes()),
+            ]
+        };
+        let mounted = Mounted::new(&folder.path().join(how), &files(0));
+        let who = match how {
+            "password_file" => format!("username: robot, password_file: '{}'", mounted.path("password")),
+            _ => format!("docker_config: '{}'", mounted.0.display()),
+        };
+        let rule = format!(
+            "{{ca: ['{}'], system_ca: false, client_certificate: '{}', client_key: '{}', {who}}}",
+            mounted.path("ca.pem"),
+            mounted.path("client.pem"),
+            mounted.path("client.key"),
+        );
+        let [one, two] = &generations[..] else { unreachable!() };
+        // Each of the two takes the secrets of its own generation alone: whichever larder has, one of them answers.
+        let larder = Home::new(&format!(
+            "catalog:\n  builtin: false\n  template: null\n  files: ['{catalog}']\nserver: {{drain: 0s}}\n\
+             registry:\n  certs: []\n  hosts:\n    r.example:\n      origin: false\n      mirrors: [{{url: 'https://{one}'}}, {{url: 'https://{two}'}}]\n    '{one}': {rule}\n    '{two}': {rule}\n",
+            catalog = catalog.display(),
+            one = one.2.named(),
+            two = two.2.named(),
+        ));
+        let larder = larder.start();
+        let asked = |which: usize| generations[which].2.count(&["GET", "/manifests/v", " 404 "]);
+        let sent = under_load(&larder, 4, || {
+            for (turn, which) in [1, 0, 1, 0].into_iter().enumerate() {
+                let before = asked(which);
+                mounted.turn(&format!("..turn{turn}"), &files(which));
+                let begun = Instant::now();
+                eventually("the new secrets in use", || (asked(which) > before).then_some(()));
+                assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+            }
+        });
+        assert!(sent > 20, "{sent} requests");
+        assert!(reloads(&larder, "ok") >= 4.0);
+        assert_eq!(reloads(&larder, "error"), 0.0);
+    }
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = Registry::plain();
+    for n in 0..9 {
+        content.push(&format!("plugins/p{n}"), "1", &raw(&module(&n.to_string(), 9000)));
+    }
+    let pki = Pki::make(folder.path());
+    let registry = content.with_tls(folder.path(), &pki);
+    let good = std::fs::read(&pki.ca).unwrap();
+    let mounted = Mounted::new(&folder.path().join("mounted"), &[("ca.pem", good.clone())]);
+    let name = registry.named();
+    let text = |more: &str| {
+        format!(
+            "catalog: {{builtin: false, template: '{name}/plugins/{{name}}:{{version}}'}}\nserver: {{drain: 0s}}\n\
+             registry: {{certs: [], attempts: 1, ca: ['{}']{more}}}\n",
+            mounted.path("ca.pem")
+        )
+    };
+    let larder = Home::new(&text("")).start();
+    let mut plugins = 0..9;
+    let mut served = || {
+        let n = plugins.next().unwrap();
+        let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    served();
+    for (n, broken) in [&b""[..], b"no PEM", &good[..good.len() / 2]].into_iter().enumerate() {
+        mounted.turn(&format!("..broken{n}"), &[("ca.pem", broken.to_vec())]);
+        eventually("the fault in the metrics", || {
+            (reloads(&larder, "error") == n as f64 + 1.0).then_some(())
+        });
+        served();
+    }
+    let told = larder
+        .log()
+        .into_iter()
+        .rfind(|line| line["message"].as_str().is_some_and(|m| m.starts_with("settings_refused")));
+    let told = told.expect("the fault is in the log");
+    assert!(told["error"].as_str().unwrap().contains("ca.pem"), "{told}");
+    mounted.turn("..mended", &[("ca.pem", good)]);
+    eventually("the mended file in use", || (reloads(&larder, "ok") == 1.0).then_some(()));
+    served();
+    // The settings themselves: a fault is told with its line, another part needs a restart and says so.
+    let file = larder.home.path().join("larder.yaml");
+    std::fs::write(&file, text(", idle_timeout: soon")).unwrap();
+    eventually("the fault in the metrics", || (reloads(&larder, "error") == 4.0).then_some(()));
+    assert!(larder.log_text().contains("larder.yaml:3:"), "{}", larder.log_text());
+    served();
+    std::fs::write(&file, text(", idle_timeout: 7s") + "fill: {hold: 5s}\n").unwrap();
+    eventually("the new settings in use", || (reloads(&larder, "ok") == 2.0).then_some(()));
+    let told = larder
+        .log()
+        .into_iter()
+        .rfind(|line| line["message"].as_str().is_some_and(|m| m.contains("restart")));
+    assert_eq!(told.expect("what needs a restart is in the log")["others"], "fill");
+    larder.signal("HUP");
+    eventually("SIGHUP", || (reloads(&larder, "ok") == 3.0).then_some(()));
+    served();
+}
+
+#[test]
+fn what_was_refused_is_asked_again_as_soon_as_the_credentials_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = Registry::plain();
+    let bytes = module("waf", 9000);
+    content.push("plugins/waf", "1", &raw(&bytes));
+    let registry = content.with_password(folder.path(), "robot", "right-s3cret");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "wrong-s3cret").unwrap();
+    let name = registry.host();
+    let larder = Home::new(&format!(
+        "catalog: {{builtin: false, template: '{name}/plugins/{{name}}:{{version}}'}}\nserver: {{drain: 0s}}\nlifetimes: {{absent: 1h}}\n\
+         registry: {{certs: [], hosts: {{'{name}': {{plain_http: true, username: robot, password_file: '{}'}}}}}}\n",
+        file.display()
+    ))
+    .start();
+    assert_eq!(larder.get("/plugins/waf/1/plugin.wasm").status, 403);
+    std::fs::write(&file, "right-s3cret").unwrap();
+    eventually("the plugin", || (larder.get("/plugins/waf/1/plugin.wasm").body == bytes).then_some(()));
+}
+
+#[test]
+fn a_new_mirror_and_a_new_rule_are_used_without_a_restart_and_transfers_under_way_end_with_the_old() {
+    let (old, new) = (Scripted::start(), Scripted::start());
+    let (slow, fresh) = (module("slow", 200_000), module("fresh", 9000));
+    old.put("plugins/slow", "1", &raw(&slow));
+    new.put("plugins/fresh", "1", &raw(&fresh));
+    let text = |mirror: &Scripted| {
+        format!(
+            "catalog: {{builtin: false, template: 'r.example/plugins/{{name}}:{{version}}'}}\nserver: {{drain: 0s}}\n\
+             registry: {{certs: [], hosts: {{r.example: {{origin: false, mirrors: [{{url: 'http://{}'}}]}}}}}}\n",
+            mirror.host()
+        )
+    };
+    old.close_gate();
+    let larder = Home::new(&text(&old)).start();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| larder.get("/plugins/slow/1/plugin.wasm"));
+        eventually("the layer being asked for", || (old.count(|ask| ask.is_blob()) > 0).then_some(()));
+        std::fs::write(larder.home.path().join("larder.yaml"), text(&new)).unwrap();
+        eventually("the new mirror", || {
+            (larder.get("/plugins/fresh/1/plugin.wasm").body == fresh).then_some(())
+        });
+        old.open_gate();
+        assert_eq!(waiting.join().unwrap().body, slow);
+    });
+}

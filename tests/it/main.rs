@@ -14,6 +14,7 @@ mod freshness;
 mod herd;
 mod hostile;
 mod kill;
+mod manifests;
 mod matrix;
 mod mirrors;
 mod network;

@@ -4,6 +4,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::canary;
 use crate::support::egress::{Microsocks, Squid, Tinyproxy};
+use crate::support::eventually;
 use crate::support::larder::{Home, Larder, PROGRAM};
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
@@ -461,9 +462,12 @@ fn each_way_fails_with_a_code_and_a_hint_that_names_its_setting() {
         for word in &words {
             assert!(hint.contains(word.as_str()), "{name} {rule:?}: '{word}' in {hint}");
         }
-        let told = larder.log().into_iter().any(|line| line["code"] == code && line["hint"] == hint);
-        let told = told || larder.log().iter().any(|line| line["result"] == code);
-        assert!(told, "{code} is in the log:\n{}", larder.log_text());
+        eventually("a line in the log", || {
+            let told = |line: &serde_json::Value| {
+                (line["code"] == code && line["hint"] == hint) || line["result"] == code
+            };
+            larder.log().iter().any(told).then_some(())
+        });
         let fills = format!("larder_fills_total{{registry=\"{name}\",result=\"{code}\"}}");
         assert_eq!(larder.metric(&fills), 1.0, "{fills}");
         canary::unseen(&["wr0ng-c4nary"], "the log", larder.log_text().as_bytes());

@@ -79,7 +79,7 @@ fn names_that_do_not_resolve_are_a_502_for_what_is_new_and_nothing_to_what_is_he
         assert_eq!((warm.status, &warm.body), (200, &bytes), "{answer}");
     }
     assert!(larder.metric(&format!("larder_fills_total{{registry=\"{name}\",result=\"dns\"}}")) >= 3.0);
-    assert!(larder.log().iter().any(|line| line["code"] == "dns"));
+    eventually("a line in the log", || larder.log().iter().any(|line| line["code"] == "dns").then_some(()));
     // Slow, and then right.
     dns.script(|_, _, _| Answer::After(Duration::from_millis(700), Box::new(here())));
     eventually("a plugin in spite of slow names", || {
@@ -158,7 +158,8 @@ fn a_name_that_comes_to_mean_a_metadata_service_or_this_machine_is_never_connect
         let fresh = before(&format!("r{n}.test:8443"), "  attempts: 1\n");
         let reply = fresh.get(PATH);
         assert_eq!(code(&reply), (502, "address_refused".into()), "{address}: {}", reply.text());
-        assert!(fresh.log().iter().any(|line| line["code"] == "address_refused"), "{}", fresh.log_text());
+        let told = || fresh.log().iter().any(|line| line["code"] == "address_refused");
+        eventually("a line in the log", || told().then_some(()));
         let label = format!("larder_fills_total{{registry=\"r{n}.test:8443\",result=\"address_refused\"}}");
         assert_eq!(fresh.metric(&label), 1.0);
     }

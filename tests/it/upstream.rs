@@ -34,8 +34,9 @@ fn fills(larder: &Larder, registry: &Scripted, result: &str) -> f64 {
     larder.metric(&format!("larder_fills_total{{registry=\"{}\",result=\"{result}\"}}", registry.host()))
 }
 
+/// Lines leave by a thread of their own.
 fn logged(larder: &Larder, key: &str, value: &str) -> bool {
-    larder.log().iter().any(|line| line[key] == value)
+    eventually("a line in the log", || larder.log().iter().any(|line| line[key] == value).then_some(true))
 }
 
 /// Nothing was kept and nothing is left lying about.

@@ -303,6 +303,9 @@ impl Verifier {
             match anchor.verifier.verify_server_cert(leaf, between, name, ocsp, now) {
                 Ok(_) => return Ok(anchor.label.clone()),
                 Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
+                // A CA's own certificate as a server's, which is only good where it is itself trusted: below.
+                Err(Error::InvalidCertificate(CertificateError::Other(other)))
+                    if format!("{other:?}").contains("CaUsedAsEndEntity") => {}
                 Err(error) => worst = error,
             }
             if anchor.certificates.iter().any(|trusted| trusted.as_ref() == leaf.as_ref()) {

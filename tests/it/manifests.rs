@@ -1,7 +1,7 @@
 //! Manifests, layers, redirects and challenges as no client should ever see them: each by its status, its code, one line
 //! in the log, one count in the metrics, and nothing on the disk.
 
-use crate::support::artifact::{Artifact, OCI_INDEX, OCI_MANIFEST, RAW, artifact, module, raw};
+use crate::support::artifact::{Artifact, OCI_INDEX, OCI_MANIFEST, RAW, module, raw};
 use crate::support::eventually;
 use crate::support::larder::{Home, Larder, settings};
 use crate::support::scripted::{Act, Scripted};

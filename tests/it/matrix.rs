@@ -54,6 +54,9 @@ const WHO: [Who; 5] = [Who::Nobody, Who::Basic, Who::Token, Who::ConfigJson, Who
 const WAYS: [Way; 5] =
     [Way::Direct, Way::Connect, Way::ConnectAsSomebody, Way::SocksAsSomebody, Way::NoProxy];
 
+/// Name, rule, status, code, words of the hint.
+type Case = (String, Vec<String>, u16, &'static str, Vec<String>);
+
 /// All parts, started once for all combinations.
 struct Lab {
     folder: TempDir,
@@ -299,8 +302,7 @@ fn each_way_fails_with_a_code_and_a_hint_that_names_its_setting() {
     lab.helper("echo credentials not found in native keychain; exit 1");
     let key = |speech, who| format!("registry.hosts.{}", lab.name(speech, who));
     let by_address = format!("127.0.0.1:{}", lab.registry(tls, Who::Nobody).address.port());
-    // Name, rule, status, code, words of the hint.
-    let cases: Vec<(String, Vec<String>, u16, &str, Vec<String>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             lab.name(tls, Who::Nobody),
             vec!["origin: true".into()],

@@ -69,11 +69,6 @@ impl Dns {
         *self.state.script.lock().unwrap() = Box::new(script);
     }
 
-    /// Everything that was asked.
-    pub fn asked(&self) -> Vec<Question> {
-        self.state.asked.lock().unwrap().clone()
-    }
-
     /// How many questions there were for a name, of either family.
     pub fn count(&self, name: &str) -> usize {
         self.state.asked.lock().unwrap().iter().filter(|question| question.name == name).count()

@@ -189,7 +189,7 @@ impl Squid {
 /// tinyproxy.
 pub struct Tinyproxy {
     pub address: SocketAddr,
-    daemon: Daemon,
+    _daemon: Daemon,
     _dir: TempDir,
 }
 
@@ -207,12 +207,7 @@ impl Tinyproxy {
             command.args(["-d", "-c"]).arg(&settings);
             command
         });
-        Self { address: daemon.address, daemon, _dir: dir }
-    }
-
-    /// At once: `Request (file descriptor N): CONNECT host:port HTTP/1.1`.
-    pub fn log(&self) -> String {
-        self.daemon.log()
+        Self { address: daemon.address, _daemon: daemon, _dir: dir }
     }
 }
 

@@ -66,7 +66,6 @@ pub struct Heart {
     pub registry: Scripted,
     pub clock: Arc<ManualClock>,
     pub metrics: Arc<Metrics>,
-    pub client: Arc<Client>,
     pub cache: Arc<Cache>,
     catalog: Arc<Catalog>,
     setup: Setup,
@@ -130,7 +129,7 @@ impl Heart {
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
         let store = Tiered::open(dir.path(), &config, overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
-            registry: client.clone(),
+            registry: client,
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -151,7 +150,7 @@ impl Heart {
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
             trace: Trace::default(),
         });
-        Self { registry, clock, metrics, client, cache, catalog: Arc::new(catalog), setup, dir }
+        Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
     }
 
     /// The same directory and registry with a new process's memory.

@@ -31,11 +31,6 @@ impl Pki {
         Self::build(folder, &["localhost"], Special::default())
     }
 
-    /// For other names. What reads as an address becomes one in the certificate.
-    pub fn for_names(folder: &Path, names: &[&str]) -> Self {
-        Self::build(folder, names, Special::default())
-    }
-
     /// For `localhost`, until some years ago. The client's certificate is valid.
     pub fn expired(folder: &Path) -> Self {
         Self::build(folder, &["localhost"], Special { expired: true, ..Special::default() })

@@ -99,16 +99,6 @@ impl Registry {
         self.with(folder, &Front { password: Some((user, password)), ..Front::default() })
     }
 
-    /// The same content for who brings a token.
-    pub fn with_token(&self, folder: &Path, server: &TokenServer, tls: Option<&Pki>) -> Self {
-        self.with(folder, &Front { tls, token: Some(server), ..Front::default() })
-    }
-
-    /// The same manifests; blobs are at `blob_path` of another URL, which has no path of its own.
-    pub fn redirecting(&self, folder: &Path, base_url: &str) -> Self {
-        self.with(folder, &Front { redirect: Some(base_url), ..Front::default() })
-    }
-
     /// A mirror of another registry, which must be up when this one starts. It refuses pushes.
     pub fn pull_through(folder: &Path, remote_url: &str) -> Self {
         let dir = below(folder);

@@ -66,15 +66,6 @@ impl TokenServer {
     pub fn realm(&self) -> String {
         format!("{}://{}/token/", if self.tls { "https" } else { "http" }, self.host())
     }
-
-    pub fn log(&self) -> String {
-        self.daemon.log()
-    }
-
-    /// How many tokens it has given out.
-    pub fn given(&self) -> usize {
-        self.log().lines().filter(|line| line.contains("authorized client")).count()
-    }
 }
 
 fn openssl(command: &mut Command) {

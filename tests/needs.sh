@@ -84,7 +84,9 @@ if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
     echo "building go-containerregistry's registry 0.20.2 into target"
     mkdir -p target/odd
     folder=$PWD/target/odd/go
-    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
+    # The proxy for Go's modules is the machine's.
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local \
+        GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
         /usr/lib/go/bin/go install github.com/google/go-containerregistry/cmd/registry@v0.20.2
     mv "$folder/bin/registry" target/go-containerregistry
     rm -rf "$folder"

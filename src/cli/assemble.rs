@@ -142,7 +142,9 @@ pub async fn explain(
     let mut config = loaded.config.clone();
     // Nobody retries for whoever reads this: it waits as long as the fetch may take.
     config.fill.hold = config.fill.timeout;
-    let scratch = tempfile::tempdir().map_err(|e| format!("no temporary folder can be made: {e}"))?;
+    // A container may have nothing else that can be written to.
+    let scratch = tempfile::tempdir().or_else(|_| tempfile::tempdir_in(cache_dir(&config)));
+    let scratch = scratch.map_err(|e| format!("no temporary folder can be made: {e}"))?;
     let client = Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry(&loaded.config));
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(scratch.path(), &config.cache, overlay, clock.clone(), metrics.clone())

@@ -77,7 +77,11 @@ pub async fn open(
         let range = HeaderValue::from_str(&format!("bytes={from}-"));
         headers.extend(range.ok().map(|range| (RANGE, range)));
     }
-    let answer = inner.send(endpoint, reference, Method::GET, &path, headers).await?;
+    let mut answer = inner.send(endpoint, reference, Method::GET, &path, headers).await?;
+    // One that knows ranges of some forms only (go-containerregistry wants both ends) has the whole all the same.
+    if from > 0 && answer.response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+        answer = inner.send(endpoint, reference, Method::GET, &path, HeaderMap::new()).await?;
+    }
     let skip = match answer.response.status() {
         StatusCode::OK => from,
         StatusCode::PARTIAL_CONTENT if from > 0 && begins_at(answer.response.headers()) == Some(from) => 0,

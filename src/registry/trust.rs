@@ -415,3 +415,66 @@ impl ServerCertVerifier for Verifier {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(folder: &Path, name: &str, text: &str) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn certificate(years: (i32, i32)) -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut made = rcgen::CertificateParams::new(vec!["h".into()]).unwrap();
+        made.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        made.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        (made.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn what_is_no_certificate_or_key_is_named_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (good, key) = certificate((2020, 2100));
+        let (_, other) = certificate((2020, 2100));
+        let at = |name: &str, text: &str| put(folder.path(), name, text);
+        for (text, told) in [
+            ("", "a.pem: holds no certificate"),
+            ("words", "a.pem: holds no certificate"),
+            (key.as_str(), "; it holds a private key"),
+            (&good[..good.len() / 2], "a.pem: "),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                "a.pem: holds a certificate that cannot be read",
+            ),
+        ] {
+            let fault = bundle(&at("a.pem", text)).err().unwrap();
+            assert!(fault.contains(told), "{text}: {fault}");
+        }
+        let windows = good.replace('\n', "\r\n");
+        assert_eq!(bundle(&at("a.pem", &windows)).unwrap().certificates.len(), 1, "line ends of Windows");
+        assert_eq!(bundle(&at("a.pem", &good.repeat(1000))).unwrap().certificates.len(), 1000);
+        let (certificate, key) = (at("c.pem", &good), at("c.key", &key));
+        assert!(identity(&certificate, &key).is_ok());
+        let fault = identity(&certificate, &at("o.key", &other)).err().unwrap();
+        assert!(fault.contains("o.key: is not the key of the certificate in"), "{fault}");
+        let fault = identity(&certificate, &certificate).err().unwrap();
+        assert!(fault.contains("c.pem: holds no private key"), "{fault}");
+        let fault = identity(&certificate, Path::new("/not/there")).err().unwrap();
+        assert!(fault.starts_with("/not/there: "), "{fault}");
+    }
+
+    #[test]
+    fn a_ca_that_has_expired_is_doubted_by_name_and_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = put(folder.path(), "old.pem", &certificate((2000, 2010)).0);
+        let new = put(folder.path(), "new.pem", &certificate((2020, 2100)).0);
+        let trust = Trust { bundles: bundles(folder.path()).unwrap(), ..Trust::default() };
+        let doubts = trust.doubts(1_800_000_000);
+        assert_eq!(doubts.len(), 1, "{doubts:?}");
+        assert!(doubts[0].contains(old.to_str().unwrap()) && doubts[0].contains("2010"), "{doubts:?}");
+        assert!(!doubts[0].contains(new.to_str().unwrap()));
+    }
+}

@@ -24,6 +24,7 @@ mod registries;
 mod reload;
 mod routes;
 mod search;
+mod second_opinions;
 mod tidy;
 mod trust;
 mod upstream;

@@ -95,6 +95,20 @@ fn a_registry_without_ranges_sends_the_whole_again_and_what_was_there_is_passed_
 }
 
 #[test]
+fn a_registry_that_refuses_our_form_of_a_range_is_asked_for_the_whole() {
+    let (registry, bytes) = stocked();
+    let cuts = AtomicUsize::new(0);
+    registry.script(move |ask, truth| match ask.is_blob() {
+        true if ask.headers.contains_key("range") => Act::status(416),
+        true if cuts.fetch_add(1, Ordering::SeqCst) == 0 => Act { cut: Some(15_000), ..truth },
+        _ => truth,
+    });
+    let larder = before(&registry, "", "");
+    assert_eq!(larder.get(PATH).body, bytes);
+    assert_eq!(registry.count(|ask| ask.is_blob()), 3);
+}
+
+#[test]
 fn a_body_that_is_always_cut_is_a_502_and_nothing_stays() {
     let (registry, _) = stocked();
     registry.script(|ask, truth| match ask.is_blob() {
@@ -438,7 +452,11 @@ fn an_endpoint_that_says_it_is_elsewhere_is_followed_where_the_settings_allow() 
         let asked = store.asked();
         assert_eq!(asked.len(), 1, "{hosts}");
         assert_eq!(asked[0].headers.get("authorization"), None);
-        crate::support::canary::unseen(&["s3cret-signature"], "the log", larder.log_text().as_bytes());
+        let explained = crate::support::client::get(larder.admin, "/explain?name=waf&version=1").text();
+        assert!(explained.contains("redirected to http://localhost:"), "{explained}");
+        for (place, text) in [("the log", larder.log_text()), ("an explanation", explained)] {
+            crate::support::canary::unseen(&["s3cret-signature"], place, text.as_bytes());
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod egress;
 pub mod heart;
 pub mod larder;
 pub mod netns;
+pub mod odd_registry;
 pub mod pki;
 pub mod registry;
 pub mod scripted;

@@ -27,8 +27,8 @@ fn built(path: &str) -> PathBuf {
 
 impl OddRegistry {
     /// go-containerregistry, in memory, for everybody. It answers manifests as they were pushed, whatever is accepted;
-    /// guesses a blob's `Content-Type`; refuses ranges without an end; deletes by tag; has no `ETag`. One answer in a
-    /// hundred has a `Warning`.
+    /// guesses a blob's `Content-Type`, and calls errors `text/plain`; refuses with 416 a range without an end; deletes
+    /// by tag; has no `ETag`. One answer in a hundred has a `Warning`.
     pub fn go_containerregistry() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let daemon = Daemon::start("go-containerregistry", &dir.path().join("log"), |port| {
@@ -40,8 +40,9 @@ impl OddRegistry {
     }
 
     /// container-registry, for who has this password. It takes any user's name; this one is the pushes'. Repositories
-    /// have two parts, and indexes are refused. Its 401 has a challenge only at `/v2/`, which has it with 200 too; manifests
-    /// have no `Docker-Content-Digest`, and blobs no `Content-Length`.
+    /// have exactly two parts, and indexes are refused. A 401 has a challenge only at `/v2/`; a manifest has no
+    /// `Docker-Content-Digest`, a blob neither that nor `Content-Length`; ranges are ignored, and what is not there is
+    /// always `BLOB_UNKNOWN`.
     pub fn container_registry(user: &str, password: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let storage = dir.path().join("storage");
@@ -61,8 +62,9 @@ impl OddRegistry {
         self.address.to_string()
     }
 
-    /// What it has printed so far: go-containerregistry `GET /v2/…`, with status, code and message only when that is an
-    /// error; container-registry `method=GET uri=/v2/…`, and `status=200` in each of these lines that is an answer's.
+    /// What it has printed so far. go-containerregistry: `GET /v2/...`, and behind it ` 404 NAME_UNKNOWN ...` if that
+    /// is an error. container-registry: two lines with `{method=GET uri=/v2/... version=...}`, of which the second ends
+    /// in `status=200`.
     pub fn log(&self) -> String {
         self.daemon.log()
     }

@@ -123,6 +123,7 @@ async fn try_fill(
         // Once more: what changed it on its way may not be there again, or another mirror's bytes are right.
         if matches!(&outcome, Err(Failed::For(error)) if error.code == DIGEST_MISMATCH) {
             tracing::warn!(%reference, layer = %layer.digest, "other bytes than the manifest's; fetched once more");
+            parts.registry.distrust(reference);
             (outcome, below) = module(parts, reference, layer, below, progress).await;
         }
         hidden = below;
@@ -277,10 +278,8 @@ async fn download(
     };
     let from_registry = |e| CacheError::registry(reference, e);
     let mut draft = parts.store.draft().await?;
-    let mut blob = parts.registry.blob(reference, &layer.digest).await.map_err(from_registry)?;
-    if let Some(size) = blob.size.filter(|size| *size != layer.size) {
-        return Err(wrong_size(size.to_string()));
-    }
+    let blob = parts.registry.blob(reference, &layer.digest, layer.size).await;
+    let mut blob = blob.map_err(from_registry)?;
     progress.counters.received.store(0, Ordering::Relaxed);
     progress.counters.expected.store(layer.size, Ordering::Relaxed);
     let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);

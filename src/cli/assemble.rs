@@ -97,10 +97,26 @@ pub fn hosts(loaded: &Loaded, breakers: Arc<Breakers>, trace: Trace) -> Result<H
     })
 }
 
-/// How often a registry is asked, of the settings.
-pub fn retry(config: &Config) -> Retry {
+/// How often a registry is asked, by `config`, where requests wait as long as `started` says.
+pub fn retry(started: &Config, config: &Config) -> Retry {
     // Half of what a request waits: an attempt that is begun by then can still end in time.
-    Retry { attempts: config.registry.attempts, within: config.fill.hold / 2 }
+    Retry { attempts: config.registry.attempts, within: started.fill.hold / 2 }
+}
+
+/// A running larder, as far as an explanation heeds it.
+#[derive(Clone)]
+pub struct Running {
+    store: Arc<dyn Store>,
+    client: Arc<Client>,
+    breakers: Arc<Breakers>,
+}
+
+impl Running {
+    /// That of `parts`.
+    pub fn of(parts: &Assembled) -> Self {
+        let (store, client) = (parts.cache.store().clone(), parts.client.clone());
+        Self { store, client, breakers: parts.breakers.clone() }
+    }
 }
 
 /// The directory of the cache.
@@ -120,7 +136,8 @@ pub fn cache_dir(config: &Config) -> PathBuf {
     }
 }
 
-/// Walks the road of a request aloud, with a client and a cache of its own. `held` is the store of a running larder.
+/// Walks the road of a request aloud, with a client and a cache of its own. What registries asked of `running`, it heeds
+/// too.
 ///
 /// # Errors
 /// A text, when no temporary folder can be had.
@@ -128,12 +145,15 @@ pub async fn explain(
     loaded: &Loaded,
     catalog: &Catalog,
     request: &Request,
-    held: Option<&dyn Store>,
+    running: Option<&Running>,
 ) -> Result<Explanation, String> {
     let trace = Trace::listening();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::<Metrics>::default();
-    let breakers = Breakers::new(clock.clone());
+    let breakers = match running {
+        Some(running) => running.breakers.beside(),
+        None => Breakers::new(clock.clone()),
+    };
     let hosts = hosts(loaded, breakers.clone(), trace.clone())
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     for warning in hosts.warnings.iter().chain(&hosts.broken) {
@@ -145,7 +165,13 @@ pub async fn explain(
     // A container may have nothing else that can be written to.
     let scratch = tempfile::tempdir().or_else(|_| tempfile::tempdir_in(cache_dir(&config)));
     let scratch = scratch.map_err(|e| format!("no temporary folder can be made: {e}"))?;
-    let client = Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry(&loaded.config));
+    let retry = retry(&loaded.config, &loaded.config);
+    let client = match running {
+        Some(running) => running.client.beside(hosts, breakers, metrics.clone(), retry),
+        None => Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry),
+    };
+    // One plugin, looked at once.
+    config.cache.memory = bytesize::ByteSize(0);
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(scratch.path(), &config.cache, overlay, clock.clone(), metrics.clone())
         .map_err(|e| e.to_string())?;
@@ -161,7 +187,14 @@ pub async fn explain(
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: trace.clone(),
     });
-    Ok(crate::cache::explain::explain(request, catalog, &cache, &trace, held).await)
+    Ok(crate::cache::explain::explain(
+        request,
+        catalog,
+        &cache,
+        &trace,
+        running.map(|running| &*running.store),
+    )
+    .await)
 }
 
 /// A working cache.
@@ -170,6 +203,8 @@ pub struct Assembled {
     pub cache: Arc<Cache>,
     /// What asks registries.
     pub client: Arc<Client>,
+    /// Which of them are left alone.
+    pub breakers: Arc<Breakers>,
     /// Names.
     pub catalog: Arc<Catalog>,
     /// URLs.
@@ -194,7 +229,9 @@ pub fn assemble(
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
-    let client = Client::new(read.hosts, read.breakers, clock.clone(), metrics.clone(), retry(config));
+    let breakers = read.breakers;
+    let client =
+        Client::new(read.hosts, breakers.clone(), clock.clone(), metrics.clone(), retry(config, config));
     let client = Arc::new(client);
     let cache = Cache::new(Parts {
         registry: client.clone(),
@@ -209,5 +246,5 @@ pub fn assemble(
         trace: Trace::default(),
     });
     let catalog = Arc::new(read.catalog);
-    Ok(Assembled { cache, client, catalog, patterns: read.patterns, overlay, metrics, clock })
+    Ok(Assembled { cache, client, breakers, catalog, patterns: read.patterns, overlay, metrics, clock })
 }

@@ -42,68 +42,72 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Looks for as long as larder runs; SIGHUP reads everything at once. `used` is what was read at the start.
-    pub async fn run(mut self, mut used: Fingerprint) {
+    /// Looks for as long as larder runs; SIGHUP reads everything at once. `watched` is what was read at the start.
+    pub async fn run(mut self, mut watched: Watched) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             tracing::error!("signals cannot be waited for; changed files are not read");
             return;
         };
-        let mut files = files(&self.started, &self.options);
-        let mut last = used.clone();
+        let mut last = watched.looked.clone();
         loop {
             let asked = tokio::select! {
                 () = tokio::time::sleep(LOOK) => false,
                 _ = hangup.recv() => true,
             };
-            let now = look(files.clone()).await;
+            let files = watched.files.clone();
+            let look = tokio::task::spawn_blocking(move || Fingerprint::of(&files));
+            let Ok(now) = look.await else { return };
             let settled = now == last;
             last = now.clone();
-            if !asked && (now == used || !settled) {
+            if !asked && (now == watched.looked || !settled) {
                 continue;
             }
             let changed: Vec<_> =
-                now.changed(&used).iter().map(|path| path.display().to_string()).take(10).collect();
-            used = now;
+                now.changed(&watched.looked).iter().map(|path| path.display().to_string()).take(10).collect();
             let changed = if asked { "SIGHUP".into() } else { changed.join(", ") };
-            let (mut reload, told) = (self, changed.clone());
+            let (mut reload, before) = (self, Watched { looked: now, ..watched });
             let read = tokio::task::spawn_blocking(move || {
-                let read = reload.read(&told);
+                let read = reload.read(&changed, before);
                 (reload, read)
             });
-            let Ok((same, read)) = read.await else { return };
-            self = same;
-            self.metrics.reloads.with_label_values(&[if read.is_some() { "ok" } else { "error" }]).inc();
-            if let Some(loaded) = read {
-                let named = self::files(&loaded, &self.options);
-                if named != files {
-                    files = named;
-                    used = look(files.clone()).await;
-                    last = used.clone();
-                }
-            }
+            let Ok((same, (used, now))) = read.await else { return };
+            (self, watched) = (same, now);
+            last = watched.looked.clone();
+            self.metrics.reloads.with_label_values(&[if used { "ok" } else { "error" }]).inc();
         }
     }
 
-    /// Reads everything, and uses it if it is sound. Blocks.
-    fn read(&mut self, changed: &str) -> Option<Arc<Loaded>> {
+    /// Reads everything, and uses it if it is sound; whether it was, and what is to be looked at from now on. Blocks.
+    fn read(&mut self, changed: &str, before: Watched) -> (bool, Watched) {
         let loaded = match self.options.sources().and_then(|sources| config::load(&sources)) {
             Ok(loaded) => loaded,
-            Err(faults) => return self.refuse(changed, faults.iter().map(ToString::to_string)),
+            Err(faults) => {
+                self.refuse(changed, faults.iter().map(ToString::to_string));
+                return (false, before);
+            }
         };
+        // Before they are read: what changes meanwhile is seen at the next look.
+        let named = Watched::named(&loaded, &self.options);
         let hosts = match assemble::hosts(&loaded, self.breakers.clone(), Trace::default()) {
             Ok(hosts) => hosts,
-            Err(faults) => return self.refuse(changed, faults.iter().map(ToString::to_string)),
+            Err(faults) => {
+                self.refuse(changed, faults.iter().map(ToString::to_string));
+                // What the new settings name may come later, and then they can be used.
+                return (false, before.and(named));
+            }
         };
         let broken: Vec<_> =
             hosts.broken.iter().filter(|fault| !self.broken.contains(fault)).cloned().collect();
         if !broken.is_empty() {
-            return self.refuse(changed, broken.into_iter());
+            self.refuse(changed, broken.into_iter());
+            return (false, before.and(named));
         }
+        let watched = named.and(Watched::of(hosts.files()));
         for warning in &hosts.warnings {
             tracing::warn!("{warning}");
         }
         self.broken.clone_from(&hosts.broken);
-        self.client.replace(hosts);
+        self.client.replace(hosts, assemble::retry(&self.started.config, &loaded.config));
         self.cache.doubt();
         let others = loaded
             .differences(&self.started)
@@ -116,23 +120,40 @@ impl Reload {
             let others = others.join(", ");
             tracing::warn!(changed, others, "settings_reloaded; a change of these others needs a restart");
         }
-        let loaded = Arc::new(self.started.with_registry(loaded));
-        self.current.store(loaded.clone());
-        Some(loaded)
+        self.current.store(Arc::new(self.started.with_registry(loaded)));
+        (true, watched)
     }
 
-    fn refuse(&self, changed: &str, faults: impl Iterator<Item = String>) -> Option<Arc<Loaded>> {
+    fn refuse(&self, changed: &str, faults: impl Iterator<Item = String>) {
         let faults = faults.collect::<Vec<_>>().join("; ");
         tracing::error!(changed, error = faults, "settings_refused; those of before go on");
-        None
     }
 }
 
-/// What is looked at.
-pub fn files(loaded: &Loaded, options: &Options) -> Vec<PathBuf> {
-    options.file().into_iter().chain(loaded.config.registry.files(&Surroundings::of_process())).collect()
+/// Files, and what they looked like when they were last read.
+pub struct Watched {
+    files: Vec<PathBuf>,
+    looked: Fingerprint,
 }
 
-async fn look(files: Vec<PathBuf>) -> Fingerprint {
-    tokio::task::spawn_blocking(move || Fingerprint::of(&files)).await.unwrap_or_default()
+impl Watched {
+    /// These files as they are now. Blocks.
+    pub fn of(files: Vec<PathBuf>) -> Self {
+        let looked = Fingerprint::of(&files);
+        Self { files, looked }
+    }
+
+    /// The file with the settings and those that it names.
+    pub fn named(loaded: &Loaded, options: &Options) -> Self {
+        let named = loaded.config.registry.files(&Surroundings::of_process());
+        Self::of(options.file().into_iter().chain(named).collect())
+    }
+
+    /// Both; where a file is in both, as the other saw it.
+    pub fn and(mut self, other: Self) -> Self {
+        let new: Vec<_> = other.files.into_iter().filter(|file| !self.files.contains(file)).collect();
+        self.files.extend(new);
+        self.looked.extend(other.looked);
+        self
+    }
 }

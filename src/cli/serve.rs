@@ -1,8 +1,7 @@
 //! `larder serve`: opens the ports and stays until it is told to leave.
 
-use super::reload::{self, Reload};
+use super::reload::{Reload, Watched};
 use super::{Options, assemble, exit, log, report};
-use crate::config::watch::Fingerprint;
 use crate::config::{Config, Loaded};
 use crate::plugin::Request;
 use crate::server::admin::{Admin, Explain};
@@ -41,7 +40,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in &loaded.warnings {
         tracing::warn!(place = warning.place, "{}", warning.problem);
     }
-    let before = Fingerprint::of(&reload::files(&loaded, &options));
+    let watched = Watched::named(&loaded, &options);
     let read = match assemble::read(&loaded) {
         Ok(read) => read,
         Err(faults) => return report(&faults),
@@ -49,6 +48,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in read.hosts.warnings.iter().chain(&read.hosts.broken) {
         tracing::warn!("{warning}");
     }
+    let watched = watched.and(Watched::of(read.hosts.files()));
     let (breakers, broken) = (read.breakers.clone(), read.hosts.broken.clone());
     // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
     let threads = match config.server.threads {
@@ -144,7 +144,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         metrics: parts.metrics.clone(),
         broken,
     };
-    behind.spawn(reload.run(before));
+    behind.spawn(reload.run(watched));
     behind.block_on(leave(config, &drain));
     behind.block_on(store.maintain());
     tracing::info!("stopped");
@@ -156,11 +156,11 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
 
 /// What the administration port explains with: the settings as their files have them now.
 fn explainer(current: &Arc<ArcSwap<Loaded>>, parts: &assemble::Assembled, runtime: Handle) -> Explain {
-    let (catalog, store) = (parts.catalog.clone(), parts.cache.store().clone());
+    let (catalog, running) = (parts.catalog.clone(), assemble::Running::of(parts));
     let current = current.clone();
     Arc::new(move |request: Request| {
-        let (catalog, store, loaded) = (catalog.clone(), store.clone(), current.load_full());
-        let work = async move { assemble::explain(&loaded, &catalog, &request, Some(&*store)).await };
+        let (catalog, running, loaded) = (catalog.clone(), running.clone(), current.load_full());
+        let work = async move { assemble::explain(&loaded, &catalog, &request, Some(&running)).await };
         let task = runtime.spawn(work);
         Box::pin(async move { task.await.unwrap_or_else(|_| Err("the explanation ended early".into())) })
     })

@@ -317,7 +317,20 @@ fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
         (Some(list), Mode::Prepend) => list.insert(0, setting.value.clone()),
         _ => *slot = setting.value.clone(),
     }
-    Config::deserialize(&changed).map(|_| changed).map_err(|e| e.to_string())
+    Config::deserialize(&changed).map(|_| changed).map_err(|e| unquoted(&setting.key, &e.to_string()))
+}
+
+/// The library's text quotes a value of a wrong type, and below `registry` that may be a URL with a password.
+fn unquoted(key: &str, text: &str) -> String {
+    let kinds = ["invalid type: string ", "invalid value: string "];
+    let start = kinds.iter().find_map(|kind| Some(text.find(kind)? + kind.len()));
+    match start.filter(|_| key.starts_with("registry")) {
+        Some(start) => {
+            let end = text.rfind(", expected").filter(|end| *end >= start).unwrap_or(text.len());
+            format!("{}{}", text[..start].trim_end(), &text[end..])
+        }
+        None => text.to_owned(),
+    }
 }
 
 /// Whether `key` holds keys of the user's own.

@@ -45,11 +45,13 @@ impl Fingerprint {
             return;
         }
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-            // `..data` and `..2026_11_21` are seen through the links that lead there.
-            if !entry.file_name().as_encoded_bytes().starts_with(b"..") {
-                self.add(&entry.path(), depth + 1);
-            }
+            self.add(&entry.path(), depth + 1);
         }
+    }
+
+    /// With what `other` saw; where both looked, `other` is right.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// What differs from `before`.

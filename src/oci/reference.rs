@@ -223,8 +223,9 @@ impl fmt::Debug for Repository {
 /// `text` for a message: what stands before an `@` in the first part may be a password, and is not shown.
 pub fn masked(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
-    let first = rest.split('/').next().unwrap_or_default();
-    let shown = match first.rfind('@') {
+    // A reference's own @ stands before a digest. A password may have slashes in it.
+    let before = rest.rfind("@sha256:").map_or(rest, |at| &rest[..at]);
+    let shown = match before.rfind('@') {
         Some(at) => format!("…{}", &rest[at..]),
         None => rest.to_owned(),
     };
@@ -356,6 +357,8 @@ mod tests {
             "oci://robot:s3cret@harbor.corp/a:1",
             "robot:s3cret@harbor.corp",
             "robot:s3cret@h",
+            "robot:p/s3cret/x@harbor.corp",
+            "https://robot:p/s3cret@x@harbor.corp/a",
         ] {
             let told = secret.parse::<Reference>().unwrap_err().to_string();
             assert!(!told.contains("s3cret"), "{told}");

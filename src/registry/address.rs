@@ -9,22 +9,46 @@
 use super::trace::Trace;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
 use url::Host;
 
-/// Metadata services at addresses that no other rule has: Alibaba Cloud's, and Amazon's in IPv6.
-const METADATA: [IpAddr; 2] = [
+/// Metadata services at addresses that no other rule has: Alibaba's, Azure's, Oracle's, and Google's in IPv6. All of
+/// Amazon's in IPv6 are in `fd00:ec2::/32`.
+const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
+
+/// Names that are looked up at once, each: a lookup takes a thread that cannot be told to stop.
+const LOOKUPS: usize = 2;
+/// Names whose lookups are counted at once.
+const COUNTED_NAMES: usize = 256;
 
 /// What may be connected to.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
     allowed: Arc<[IpNet]>,
+    lookups: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
 }
+
+/// A name that was not resolved in time.
+#[derive(Debug)]
+pub struct Unresolved(String, Duration);
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was not resolved within {}", self.0, humantime::format_duration(self.1))
+    }
+}
+
+impl std::error::Error for Unresolved {}
 
 /// An address that may not be connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +77,7 @@ impl std::error::Error for Refused {}
 impl Guard {
     /// With exceptions.
     pub fn new(allowed: &[IpNet]) -> Self {
-        Self { allowed: allowed.into() }
+        Self { allowed: allowed.into(), ..Self::default() }
     }
 
     /// Judges an address that `host` resolved to. `names_itself` is true where `host` is an address or says that it is
@@ -64,6 +88,7 @@ impl Guard {
         }
         let plain = embedded(address);
         let what = match plain {
+            IpAddr::V6(v6) if v6.segments()[..2] == [0xfd00, 0xec2] => "a metadata service's address",
             _ if METADATA.contains(&plain) => "a metadata service's address",
             IpAddr::V4(v4) if v4.is_link_local() => "a link-local address",
             IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
@@ -116,7 +141,8 @@ pub fn is_here(host: &Host<&str>) -> bool {
     }
 }
 
-/// The IPv4 address within an IPv6 one, where there is one: mapped, compatible, NAT64 (RFC 6052) and 6to4.
+/// The IPv4 address within an IPv6 one, where there is one: mapped, compatible, translated (RFC 2765), NAT64 (RFC 6052,
+/// RFC 8215) and 6to4.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let [a, b, c, d, e, f, g, h] = v6.segments();
@@ -127,7 +153,8 @@ fn embedded(address: IpAddr) -> IpAddr {
     match (a, b, c, d, e, f) {
         (0, 0, 0, 0, 0, 0xffff) => last(g, h),
         (0, 0, 0, 0, 0, 0) if (g, h) > (0, 1) => last(g, h),
-        (0x64, 0xff9b, 0, 0, 0, 0) => last(g, h),
+        (0, 0, 0, 0, 0xffff, 0) => last(g, h),
+        (0x64, 0xff9b, 0 | 1, ..) => last(g, h),
         (0x2002, ..) => last(b, c),
         _ => address,
     }
@@ -139,21 +166,42 @@ pub struct Resolver {
     trace: Trace,
     /// True where the names are those of proxies, which the operator wrote.
     trusted: bool,
+    limit: Duration,
 }
 
 impl Resolver {
     /// For names of registries; with `trusted`, for those of proxies.
-    pub fn new(guard: Guard, trace: Trace, trusted: bool) -> Self {
-        Self { guard, trace, trusted }
+    pub fn new(guard: Guard, trace: Trace, trusted: bool, limit: Duration) -> Self {
+        Self { guard, trace, trusted, limit }
     }
+}
+
+/// Looks a name up. A name that nobody answers for holds up few threads, and no other name.
+async fn look_up(guard: &Guard, host: &str) -> std::io::Result<Vec<SocketAddr>> {
+    let turns = {
+        let mut lookups = guard.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        if lookups.len() >= COUNTED_NAMES {
+            lookups.retain(|_, turns| turns.available_permits() < LOOKUPS);
+        }
+        lookups.entry(host.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(LOOKUPS))).clone()
+    };
+    let turn = turns.acquire_owned().await.map_err(std::io::Error::other)?;
+    let name = host.to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).map(Iterator::collect)
+    });
+    found.await.map_err(std::io::Error::other)?
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (guard, trace, trusted) = (self.guard.clone(), self.trace.clone(), self.trusted);
+        let limit = self.limit;
         Box::pin(async move {
             let host = name.as_str();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let found = tokio::time::timeout(limit, look_up(&guard, host)).await;
+            let found = found.map_err(|_| Unresolved(host.to_owned(), limit))??;
             let shown: Vec<_> = found.iter().map(|address| address.ip().to_string()).collect();
             trace.note("address", || format!("{host} resolves to {}", shown.join(", ")));
             if !trusted {
@@ -192,6 +240,12 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "::169.254.169.254",
             "2002:a9fe:a9fe::1",
+            "64:ff9b:1::a9fe:a9fe",
+            "::ffff:0:169.254.169.254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+            "168.63.129.16",
+            "192.0.0.192",
         ] {
             assert!(refused("r.example", address, &[]), "{address}");
             assert!(refused("localhost", address, &[]), "{address}");

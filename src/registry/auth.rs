@@ -40,8 +40,8 @@ pub struct Auth {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     slots: moka::sync::Cache<(String, String), Arc<Slot>>,
-    /// By registry and credentials: until when they are not sent again, and why.
-    refused: moka::sync::Cache<(String, Digest), (Timestamp, RegistryError)>,
+    /// By registry, repository and credentials: until when they are not sent again, and why. No repository is all.
+    refused: moka::sync::Cache<(String, String, Digest), (Timestamp, RegistryError)>,
     /// By registry: until when its token service is not asked again, and why.
     trouble: moka::sync::Cache<String, (Timestamp, RegistryError)>,
 }
@@ -74,6 +74,12 @@ impl Auth {
             refused: moka::sync::Cache::new(REMEMBERED_TOKENS),
             trouble: moka::sync::Cache::new(REMEMBERED_TOKENS),
         }
+    }
+
+    /// Another for whoever asks beside the requests of gateways: what was refused is not sent again by it either.
+    pub fn beside(&self, metrics: Arc<Metrics>) -> Self {
+        let (refused, trouble) = (self.refused.clone(), self.trouble.clone());
+        Self { refused, trouble, ..Self::new(self.clock.clone(), metrics) }
     }
 
     fn slot(&self, host: &Host, repository: &str) -> Arc<Slot> {
@@ -145,7 +151,7 @@ impl Auth {
             return self.token(endpoint, repository, found, realm, service.as_deref()).await;
         }
         let value = own_value(host, found)?;
-        self.not_again(host, found, Some(&value) == sent)?;
+        self.not_again(host, repository, found, Some(&value) == sent)?;
         self.metrics.logins.with_label_values(&[&host.name, "sent"]).inc();
         Ok((value, BASIC_LIFETIME))
     }
@@ -166,30 +172,40 @@ impl Auth {
         let fresh = host.credentials.fresh(&host.name, repository).await;
         for found in [&kept, &fresh] {
             if own_value(host, found).is_ok_and(|own| own == *value) {
-                self.note_refused(host, found);
+                self.note_refused(host, repository, found);
             }
         }
         // A token says nothing of what it was had for.
         let is_own = own_value(host, &kept).is_ok_and(|own| own == *value);
         let other = own_value(host, &fresh).ok().filter(|other| is_own && other != value)?;
-        self.not_again(host, &fresh, false).ok()?;
+        self.not_again(host, repository, &fresh, false).ok()?;
         *grant = Some(Grant { value: other.clone(), until: self.clock.now().plus(BASIC_LIFETIME) });
         Some(other)
     }
 
     /// Refuses to send again what was refused, for a minute.
-    fn not_again(&self, host: &Host, found: &Lookup, was_sent: bool) -> Result<(), RegistryError> {
+    fn not_again(
+        &self,
+        host: &Host,
+        repository: &str,
+        found: &Lookup,
+        was_sent: bool,
+    ) -> Result<(), RegistryError> {
         if was_sent {
-            return Err(self.note_refused(host, found));
+            return Err(self.note_refused(host, repository, found));
         }
-        let Some(own) = &found.credentials else { return Ok(()) };
-        match self.refused.get(&(host.name.clone(), own.fingerprint())) {
-            Some((until, why)) if until > self.clock.now() => Err(why),
-            _ => Ok(()),
+        let Some(own) = found.fingerprint() else { return Ok(()) };
+        for repository in [repository, ""] {
+            let known = self.refused.get(&(host.name.clone(), repository.to_owned(), own));
+            if let Some((_, why)) = known.filter(|(until, _)| *until > self.clock.now()) {
+                return Err(RegistryError { was_asked: false, ..why });
+            }
         }
+        Ok(())
     }
 
-    fn note_refused(&self, host: &Host, found: &Lookup) -> RegistryError {
+    /// A user name and password are refused for all repositories; a token may be for some.
+    fn note_refused(&self, host: &Host, repository: &str, found: &Lookup) -> RegistryError {
         let detail = format!("{} refuses the credentials", host.name);
         let from = found.credentials.as_ref().map(|own| own.from.clone()).unwrap_or_default();
         let hint = format!(
@@ -197,9 +213,10 @@ impl Auth {
         );
         let error = RegistryError::new(Kind::Denied, detail).hint(hint);
         self.metrics.logins.with_label_values(&[&host.name, "refused"]).inc();
-        if let Some(own) = &found.credentials {
+        if let Some(own) = found.fingerprint() {
             let until = self.clock.now().plus(REFUSED_LIFETIME);
-            self.refused.insert((host.name.clone(), own.fingerprint()), (until, error.clone()));
+            let about = if bearer(found).is_some() { repository } else { "" };
+            self.refused.insert((host.name.clone(), about.to_owned(), own), (until, error.clone()));
         }
         error
     }
@@ -213,9 +230,9 @@ impl Auth {
         service: Option<&str>,
     ) -> Result<(HeaderValue, Duration), RegistryError> {
         let host = &*endpoint.host;
-        self.not_again(host, found, false)?;
+        self.not_again(host, repository, found, false)?;
         if let Some((_, why)) = self.trouble.get(&host.name).filter(|(until, _)| *until > self.clock.now()) {
-            return Err(why);
+            return Err(RegistryError { was_asked: false, ..why });
         }
         let url = allowed_realm(endpoint, realm)?;
         let asked = self.ask_for_token(endpoint, repository, found, url, service).await;
@@ -225,8 +242,9 @@ impl Auth {
         };
         self.metrics.logins.with_label_values(&[&host.name, result]).inc();
         asked.map_err(|error| match error.kind {
-            Kind::Denied if found.credentials.is_some() => {
-                let refused = self.note_refused(host, found);
+            // A 403 is about the repository; who we are was accepted.
+            Kind::Denied if found.credentials.is_some() && error.status == Some(401) => {
+                let refused = self.note_refused(host, repository, found);
                 RegistryError { detail: error.detail, status: error.status, ..refused }
             }
             Kind::Token | Kind::RateLimited => {
@@ -289,7 +307,7 @@ impl Auth {
             ));
         }
         if !response.status().is_success() {
-            let answer = transport::Answer { response, from_registry: true, from: shown };
+            let answer = transport::Answer { response, from_registry: true, is_home: true, from: shown };
             let mut error = transport::refusal(&what, host, answer, found).await;
             if matches!(error.kind, Kind::NotFound | Kind::Upstream) {
                 error.kind = Kind::Token;
@@ -346,7 +364,7 @@ fn bad_token(what: &str, why: &str) -> RegistryError {
 /// A field value that is never printed.
 fn header(text: &str) -> Result<HeaderValue, RegistryError> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
-        RegistryError::new(Kind::Denied, "the credentials have characters that cannot be sent")
+        RegistryError::new(Kind::Settings, "the credentials have characters that cannot be sent")
     })?;
     value.set_sensitive(true);
     Ok(value)

@@ -5,11 +5,11 @@
 //! already is passed over. Pieces of different answers can only fit together if they are of one blob, which the reader's
 //! digest decides.
 
-use super::client::Inner;
+use super::client::{Inner, Turn};
 use super::diagnose;
 use super::error::{Kind, RegistryError};
 use super::route::{Endpoint, Host};
-use super::transport::Answer;
+use super::transport::{self, Answer};
 use crate::oci::{Digest, Reference};
 use bytes::{Buf, Bytes};
 use futures_util::future::BoxFuture;
@@ -17,7 +17,7 @@ use futures_util::stream::{BoxStream, StreamExt, unfold};
 use http::header::{CONTENT_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often a transfer is taken up again in all, however far it came each time.
@@ -25,22 +25,34 @@ const MOST_RESUMES: u32 = 20;
 /// The rate is judged over so many times the longest silence.
 const RATE_WINDOW: u32 = 3;
 
+/// How long a transfer waits for a registry that is left alone.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is to be received.
+pub struct Wanted {
+    /// Whose layer it is.
+    pub reference: Reference,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes, by the manifest.
+    pub size: u64,
+}
+
 /// One transfer.
 pub struct Transfer {
     inner: Arc<Inner>,
-    reference: Reference,
-    digest: Digest,
+    wanted: Wanted,
     what: String,
     host: Arc<Host>,
     answer: Option<Answer>,
     /// Held as long as bytes come.
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Turn,
     /// Bytes that the reader has.
     received: u64,
     /// Bytes of the present answer that the reader has already.
     skip: u64,
-    /// The blob's size, by the first answer.
-    size: Option<u64>,
     resumes: u32,
     /// Attempts since the last byte.
     attempts: u32,
@@ -55,21 +67,21 @@ pub struct Transfer {
 /// An opened layer.
 pub struct Opened {
     answer: Answer,
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Turn,
     host: Arc<Host>,
     skip: u64,
 }
 
-/// Asks `endpoint` for a blob, from byte `from` on.
+/// Asks `endpoint` for a blob, from byte `from` on, while it has `turn`.
 pub async fn open(
     inner: &Inner,
     endpoint: &Endpoint,
-    reference: &Reference,
-    digest: &Digest,
+    wanted: &Wanted,
     from: u64,
+    turn: Turn,
 ) -> Result<Opened, RegistryError> {
     let host = endpoint.host.clone();
-    let turn = inner.turn(&host).await;
+    let Wanted { reference, digest, size } = wanted;
     let path = endpoint.path(reference.repository_path(), &format!("blobs/{digest}"));
     let what = format!("GET the blob {digest} of {}", reference.repository());
     let mut headers = HeaderMap::new();
@@ -102,6 +114,18 @@ pub async fn open(
             return Err(error);
         }
     };
+    if transport::is_web_page(answer.response.headers()) {
+        let error = RegistryError::new(Kind::Upstream, format!("{what}: a web page instead of a layer"));
+        return Err(
+            error.hint(format!("is there a registry at {}, or a proxy with a page of its own?", host.name))
+        );
+    }
+    // Told before a byte is taken, so that another endpoint may have the right one.
+    let expected = size - (from - skip);
+    if let Some(length) = answer.response.content_length().filter(|length| *length != expected) {
+        let detail = format!("{what}: should have {expected} bytes and has {length}");
+        return Err(RegistryError::new(Kind::Corrupt, detail).code("size_mismatch"));
+    }
     Ok(Opened { answer, turn, host, skip })
 }
 
@@ -113,17 +137,15 @@ fn begins_at(headers: &HeaderMap) -> Option<u64> {
 
 impl Transfer {
     /// Of what was opened.
-    pub fn new(inner: Arc<Inner>, reference: &Reference, digest: &Digest, opened: Opened) -> Self {
+    pub fn new(inner: Arc<Inner>, wanted: Wanted, opened: Opened) -> Self {
         let Opened { answer, turn, host, .. } = opened;
         let now = Instant::now();
         Self {
             inner,
-            reference: reference.clone(),
-            digest: *digest,
-            what: format!("GET the blob {digest} of {}", reference.repository()),
+            what: format!("GET the blob {} of {}", wanted.digest, wanted.reference.repository()),
+            wanted,
             end: now + host.limits.pull,
             host,
-            size: answer.response.content_length(),
             answer: Some(answer),
             turn,
             received: 0,
@@ -135,11 +157,6 @@ impl Transfer {
             window_bytes: 0,
             over: false,
         }
-    }
-
-    /// The size that the registry names.
-    pub fn size(&self) -> Option<u64> {
-        self.size
     }
 
     /// Its bytes.
@@ -173,7 +190,9 @@ impl Transfer {
     /// The next bytes that the reader does not have.
     async fn piece(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            let Some(answer) = self.answer.as_mut() else { return Ok(None) };
+            let Some(answer) = self.answer.as_mut().filter(|_| self.received < self.wanted.size) else {
+                return Ok(None);
+            };
             let limits = self.host.limits;
             let now = Instant::now();
             if now >= self.end {
@@ -191,7 +210,7 @@ impl Transfer {
                     let way = self.host.egress.way(&url);
                     return Err(self.cut(diagnose::transport(&self.host, &self.what, &from, way, &error)));
                 }
-                Ok(Ok(None)) if self.size.is_some_and(|size| self.received < size) => {
+                Ok(Ok(None)) if self.received < self.wanted.size => {
                     return Err(self.cut(RegistryError::new(Kind::Connect, self.what.clone())));
                 }
                 Ok(Ok(None)) => return Ok(None),
@@ -211,8 +230,8 @@ impl Transfer {
 
     /// A connection that ended before the blob did.
     fn cut(&self, error: RegistryError) -> RegistryError {
-        let of = self.size.map(|size| format!(" of {size}")).unwrap_or_default();
-        let detail = format!("{}: cut after {}{of} bytes ({})", self.what, self.received, error.detail);
+        let (received, size) = (self.received, self.wanted.size);
+        let detail = format!("{}: cut after {received} of {size} bytes ({})", self.what, error.detail);
         let code = if error.kind == Kind::Connect { "size_mismatch" } else { error.code };
         RegistryError { detail, code, ..error }
     }
@@ -240,25 +259,34 @@ impl Transfer {
     /// Opens the rest, or says why not.
     async fn resume(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         let mut error = error;
+        let broken = Instant::now();
         loop {
-            self.attempts += 1;
-            self.resumes += 1;
-            self.slow += u32::from(error.kind == Kind::TimedOut);
-            let most = self.inner.retry.attempts;
-            let spent = self.attempts >= most || self.slow >= most || self.resumes > MOST_RESUMES;
-            if !error.may_pass() || spent || Instant::now() >= self.end {
+            // The registry is left alone for a moment, which is no attempt.
+            let waits = error.is_waiting_for_others() && broken.elapsed() < PATIENCE;
+            if waits {
+                tokio::time::sleep(LOOK).await;
+            } else {
+                self.attempts += 1;
+                self.resumes += 1;
+                self.slow += u32::from(error.kind == Kind::TimedOut);
+                let most = self.inner.retry().attempts;
+                let spent = self.attempts >= most || self.slow >= most || self.resumes > MOST_RESUMES;
+                if !error.may_pass() || spent {
+                    return Err(error);
+                }
+                self.inner.pause(&self.wanted.reference, self.attempts, &error).await;
+            }
+            if Instant::now() >= self.end {
                 return Err(error);
             }
-            self.inner.pause(&self.reference, self.attempts, &error).await;
-            let (inner, reference, digest, from) = (&self.inner, &self.reference, self.digest, self.received);
-            let digest = &digest;
-            let ask = |endpoint: Arc<Endpoint>| -> BoxFuture<'_, _> {
-                Box::pin(async move { open(inner, &endpoint, reference, digest, from).await })
+            let (inner, wanted, from) = (&self.inner, &self.wanted, self.received);
+            let ask = |endpoint: Arc<Endpoint>, turn: Turn| -> BoxFuture<'_, _> {
+                Box::pin(async move { open(inner, &endpoint, wanted, from, turn).await })
             };
-            match inner.once(reference, true, &ask).await {
+            match inner.once(&wanted.reference, true, &ask).await {
                 Ok(Opened { answer, turn, host, skip }) => {
-                    let (from, size) = (self.received, self.size);
-                    tracing::info!(reference = %self.reference, registry = host.name, from, size, "transfer resumed");
+                    let (reference, size) = (&wanted.reference, wanted.size);
+                    tracing::info!(%reference, registry = host.name, from, size, "transfer resumed");
                     (self.answer, self.turn, self.host, self.skip) = (Some(answer), turn, host, skip);
                     (self.window, self.window_bytes) = (Instant::now(), 0);
                     return Ok(());

@@ -8,6 +8,7 @@ use crate::clock::{Clock, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Failures in a row that open it.
 const FAILURES: u32 = 5;
@@ -72,7 +73,7 @@ impl Breaker {
             let left = until.since(now);
             let detail =
                 format!("{} is not asked for another {} s: {}", self.name, seconds(left), why.detail);
-            return Err(RegistryError { detail, retry_after: Some(left), ..why.clone() });
+            return Err(RegistryError { detail, retry_after: Some(left), was_asked: false, ..why.clone() });
         }
         inner.limited = None;
         if inner.failures < FAILURES {
@@ -84,7 +85,7 @@ impl Breaker {
                 "{} failed {} times in a row and is asked by one at a time: {}",
                 self.name, inner.failures, why.detail
             );
-            return Err(RegistryError { detail, ..why.clone() });
+            return Err(RegistryError { detail, was_asked: false, ..why.clone() });
         }
         inner.probing = true;
         Ok(Pass { breaker: self, is_probe: true })
@@ -125,6 +126,8 @@ impl Pass<'_> {
     pub fn ended<T>(self, result: &Result<T, RegistryError>) {
         let breaker = self.breaker;
         match result {
+            // What was answered from memory says nothing new.
+            Err(error) if !error.was_asked => {}
             Err(error) if error.is_outage() => {
                 let mut inner = breaker.lock();
                 inner.failures = inner.failures.saturating_add(1);
@@ -142,8 +145,13 @@ impl Pass<'_> {
                 *inner = Inner { limited: inner.limited.take(), probing: inner.probing, ..Inner::default() };
             }
         }
+        // Of other statuses a time is about the one question, and their word is not for others.
+        let limited = |e: &RegistryError| {
+            e.kind == Kind::RateLimited || (e.status == Some(503) && e.retry_after.is_some())
+        };
         if let Err(error) = result
-            && (error.kind == Kind::RateLimited || error.retry_after.is_some())
+            && error.was_asked
+            && limited(error)
         {
             breaker.stay_away(error);
         }
@@ -162,16 +170,38 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// Those of all registries; they outlive a change of settings.
+/// Those of all registries, and the turns at them; they outlive a change of settings.
 pub struct Breakers {
     clock: Arc<dyn Clock>,
     all: Mutex<HashMap<String, Arc<Breaker>>>,
+    turns: Mutex<HashMap<(String, usize), Arc<Semaphore>>>,
 }
 
 impl Breakers {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, all: Mutex::default() })
+        Arc::new(Self { clock, all: Mutex::default(), turns: Mutex::default() })
+    }
+
+    /// Others for whoever asks beside the requests of gateways: what registries asked for holds for them too, failures
+    /// do not.
+    pub fn beside(&self) -> Arc<Self> {
+        let beside = Self::new(self.clock.clone());
+        for (name, breaker) in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            beside.of(name).lock().limited = breaker.lock().limited.clone();
+        }
+        beside
+    }
+
+    /// Turns at `name`, `number` at once, whatever leads there.
+    pub fn turns(&self, name: &str, number: usize) -> Arc<Semaphore> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.entry((name.into(), number)).or_insert_with(|| Arc::new(Semaphore::new(number))).clone()
+    }
+
+    /// Leaves out one that was made to try its settings.
+    pub fn remove(&self, name: &str) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// That of `name`.
@@ -274,6 +304,27 @@ mod tests {
         }
         fail(&breaker, 2);
         assert_eq!(breaker.state(), State::Open);
+    }
+
+    #[test]
+    fn a_time_beside_another_answer_is_for_that_question_alone() {
+        let (_, breaker) = made();
+        for (kind, status) in [(Kind::NotFound, 404), (Kind::Denied, 403), (Kind::Upstream, 500)] {
+            let said: Result<(), _> = Err(RegistryError {
+                retry_after: Some(Duration::from_secs(600)),
+                status: Some(status),
+                ..RegistryError::new(kind, "said")
+            });
+            breaker.admit().map(|pass| pass.ended(&said)).unwrap();
+            assert!(breaker.admit().is_ok(), "{status}");
+        }
+        let busy: Result<(), _> = Err(RegistryError {
+            retry_after: Some(Duration::from_secs(600)),
+            status: Some(503),
+            ..RegistryError::new(Kind::Upstream, "busy")
+        });
+        breaker.admit().map(|pass| pass.ended(&busy)).unwrap();
+        assert!(breaker.admit().is_err());
     }
 
     #[test]

@@ -17,8 +17,12 @@ use url::Url;
 pub struct Certs {
     /// CAs for all hosts.
     pub global: Vec<Bundle>,
+    /// Files that folders name elsewhere.
+    pub files: Vec<PathBuf>,
     /// By host, lower case, as references write it; `_default` for the others.
     hosts: HashMap<String, Arc<Layout>>,
+    /// Hosts whose folder cannot be used: what is for others is not for them.
+    unusable: Vec<String>,
 }
 
 /// What a host's folder says.
@@ -30,6 +34,8 @@ pub struct Layout {
     pub mirrors: Vec<Entry>,
     /// The registry itself.
     pub origin: Entry,
+    /// What `hosts.toml` names.
+    files: Vec<PathBuf>,
 }
 
 /// One place to ask.
@@ -88,6 +94,19 @@ enum Client {
     Files(OneOrMany),
 }
 
+impl Settings {
+    /// The files that are named.
+    fn files(&self, folder: &Path) -> Vec<PathBuf> {
+        let ca = self.ca.iter().flat_map(OneOrMany::list);
+        let client: Vec<&String> = match &self.client {
+            None => Vec::new(),
+            Some(Client::Pairs(pairs)) => pairs.iter().flat_map(|(cert, key)| [cert, key]).collect(),
+            Some(Client::Files(files)) => files.list().iter().collect(),
+        };
+        ca.chain(client).map(|name| folder.join(name)).collect()
+    }
+}
+
 impl OneOrMany {
     fn list(&self) -> &[String] {
         match self {
@@ -123,9 +142,15 @@ impl Certs {
                     continue;
                 };
                 match Layout::read(&path) {
-                    Ok(Some(layout)) => drop(certs.hosts.entry(host).or_insert(Arc::new(layout))),
+                    Ok(Some(mut layout)) => {
+                        certs.files.append(&mut layout.files);
+                        certs.hosts.entry(host).or_insert(Arc::new(layout));
+                    }
                     Ok(None) => {}
-                    Err(fault) => faults.push(fault),
+                    Err(fault) => {
+                        faults.push(fault);
+                        certs.unusable.push(host);
+                    }
                 }
             }
         }
@@ -134,7 +159,26 @@ impl Certs {
 
     /// What is said of `host`.
     pub fn of(&self, host: &str) -> Option<Arc<Layout>> {
-        self.hosts.get(host).or_else(|| self.hosts.get("_default")).cloned()
+        let others =
+            || self.hosts.get("_default").filter(|_| !self.unusable.iter().any(|known| known == host));
+        self.hosts.get(host).or_else(others).cloned()
+    }
+
+    /// Hosts of which any certificate is accepted, and the file that says so.
+    pub fn unverified(&self) -> Vec<(String, &Path)> {
+        let skips = |layout: &Layout| {
+            let mirrors = layout.mirrors.iter().filter(|entry| entry.skip_verify);
+            let urls = mirrors.filter_map(|entry| entry.url.as_ref()).map(super::names::authority);
+            urls.collect::<Vec<_>>()
+        };
+        let mut out = Vec::new();
+        for (host, layout) in &self.hosts {
+            let mut names = skips(layout);
+            names.extend(layout.origin.skip_verify.then(|| host.clone()));
+            out.extend(names.into_iter().map(|name| (name, layout.place.as_path())));
+        }
+        out.sort();
+        out
     }
 }
 
@@ -182,7 +226,7 @@ impl Layout {
             }
         }
         let empty = origin.ca.is_empty() && origin.identity.is_none();
-        Ok((!empty).then(|| Self { place: folder.into(), mirrors: Vec::new(), origin }))
+        Ok((!empty).then(|| Self { place: folder.into(), origin, ..Self::default() }))
     }
 
     fn containerd(folder: &Path, file: PathBuf) -> Result<Self, String> {
@@ -193,6 +237,7 @@ impl Layout {
             format!("{shown}:{line}: {}", e.message())
         })?;
         let mut layout = Self { place: file.clone(), ..Self::default() };
+        layout.files = parsed.origin.files(folder);
         if let Some(origin) =
             entry(parsed.server.as_deref(), &parsed.origin, folder).map_err(|e| format!("{shown}: {e}"))?
         {
@@ -201,6 +246,7 @@ impl Layout {
         for (url, table) in parsed.host {
             let settings: Settings =
                 table.try_into().map_err(|e| format!("{shown}: host \"{url}\": {}", e.message()))?;
+            layout.files.extend(settings.files(folder));
             layout.mirrors.extend(entry(Some(&url), &settings, folder).map_err(|e| format!("{shown}: {e}"))?);
         }
         Ok(layout)

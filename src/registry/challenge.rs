@@ -2,7 +2,7 @@
 
 use super::credentials::Lookup;
 use super::error::{Kind, RegistryError};
-use super::hosts::listed;
+use super::names::listed;
 use super::route::{Endpoint, Host};
 use super::transport;
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
@@ -29,7 +29,9 @@ pub fn nothing_to_say(host: &Host, found: &Lookup, detail: &str) -> RegistryErro
     let key = &host.key;
     let trouble = found.trouble.as_ref().map(|trouble| format!("{trouble}; or ")).unwrap_or_default();
     let hint = format!("{trouble}set {key}.username and {key}.password_file, or registry.docker_config");
-    RegistryError::new(Kind::Denied, detail).hint(hint)
+    // Not the registry's word on what it has: we could not say who we are.
+    let (kind, code) = if found.owed { (Kind::Settings, "credentials") } else { (Kind::Denied, "denied") };
+    RegistryError::new(kind, detail).code(code).hint(hint)
 }
 
 /// Bearer where it is offered, else Basic. A registry that challenges without saying how is tried with Basic, where

@@ -2,11 +2,12 @@
 //! may help.
 
 use super::auth::Auth;
-use super::blob::{self, Transfer};
+use super::blob::{self, Transfer, Wanted};
 use super::breaker::{Breakers, State};
 use super::diagnose;
 use super::error::{Kind, RegistryError};
 use super::hosts::Hosts;
+use super::retry::{self, FIRST_PAUSE, PATIENCE, Retry, together};
 use super::route::{Endpoint, Host, Route};
 use super::transport::{self, Answer};
 use super::{Blob, Confirmation, FetchedManifest, NotFound, Registry};
@@ -20,25 +21,13 @@ use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// The registry's own word for a manifest's digest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
-/// The first pause between two attempts; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// How often a question is asked, and how long.
-#[derive(Debug, Clone, Copy)]
-pub struct Retry {
-    /// Attempts in all.
-    pub attempts: u32,
-    /// No new attempt is begun after this time: what waits for the answer gives up soon after.
-    pub within: Duration,
-}
+/// A turn at a host, where the settings limit them.
+pub type Turn = Option<OwnedSemaphorePermit>;
 
 /// Reads from real registries.
 pub struct Client {
@@ -51,14 +40,13 @@ pub struct Inner {
     breakers: Arc<Breakers>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// How often.
-    pub retry: Retry,
 }
 
 /// What a change of the settings replaces. Conversations that have begun end with what they began with.
 struct Settings {
     hosts: Hosts,
     auth: Auth,
+    retry: Retry,
 }
 
 impl Client {
@@ -71,23 +59,30 @@ impl Client {
         retry: Retry,
     ) -> Self {
         let auth = Auth::new(clock.clone(), metrics.clone());
-        let settings = ArcSwap::from_pointee(Settings { hosts, auth });
-        let client = Self { inner: Arc::new(Inner { settings, breakers, clock, metrics, retry }) };
+        let settings = ArcSwap::from_pointee(Settings { hosts, auth, retry });
+        let client = Self { inner: Arc::new(Inner { settings, breakers, clock, metrics }) };
         client.tell_unverified();
         client
     }
 
     /// From now on speaks to `hosts`. Failures and tokens of before are forgotten.
-    pub fn replace(&self, hosts: Hosts) {
+    pub fn replace(&self, hosts: Hosts, retry: Retry) {
         let auth = Auth::new(self.inner.clock.clone(), self.inner.metrics.clone());
-        self.inner.settings.store(Arc::new(Settings { hosts, auth }));
+        self.inner.settings.store(Arc::new(Settings { hosts, auth, retry }));
         self.inner.breakers.forget();
         self.tell_unverified();
     }
 
-    /// Registries by rule whose certificates are not verified.
+    /// One that asks `hosts` beside this one's requests, and heeds what was refused to it.
+    pub fn beside(&self, hosts: Hosts, breakers: Arc<Breakers>, metrics: Arc<Metrics>, retry: Retry) -> Self {
+        let auth = self.inner.settings.load().auth.beside(metrics.clone());
+        let settings = ArcSwap::from_pointee(Settings { hosts, auth, retry });
+        Self { inner: Arc::new(Inner { settings, breakers, clock: self.inner.clock.clone(), metrics }) }
+    }
+
+    /// Rules, and folders of certificates, whose certificates are not verified.
     pub fn unverified(&self) -> Vec<String> {
-        self.inner.settings.load().hosts.unverified().into_iter().map(ToOwned::to_owned).collect()
+        self.inner.settings.load().hosts.unverified()
     }
 
     /// Which registries are left alone.
@@ -105,6 +100,11 @@ impl Client {
 }
 
 impl Inner {
+    /// How often.
+    pub fn retry(&self) -> Retry {
+        self.settings.load().retry
+    }
+
     fn route(&self, registry: &str) -> Result<Arc<Route>, RegistryError> {
         let route = self.settings.load().hosts.route(registry);
         route.map_err(|problem| {
@@ -124,7 +124,7 @@ impl Inner {
         call: &F,
     ) -> Result<T, RegistryError>
     where
-        F: Fn(Arc<Endpoint>) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
+        F: Fn(Arc<Endpoint>, Turn) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
     {
         let route = self.route(reference.registry())?;
         let mut failed = Vec::new();
@@ -141,10 +141,12 @@ impl Inner {
                 let repository = endpoint.named(reference.repository_path());
                 format!("{}, {what}, repository {repository}; {}", endpoint.base, host.rule)
             });
+            // First a turn: whoever may ask is not to wait behind layers that are being received.
+            let turn = self.turn(&host).await;
             let result = match host.breaker.admit() {
-                Err(error) => Err(RegistryError { was_asked: false, ..error }),
+                Err(error) => Err(error),
                 Ok(pass) => {
-                    let result = call(endpoint.clone()).await;
+                    let result = call(endpoint.clone(), turn).await;
                     pass.ended(&result);
                     result
                 }
@@ -176,7 +178,7 @@ impl Inner {
         call: F,
     ) -> Result<T, RegistryError>
     where
-        F: Fn(Arc<Endpoint>) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
+        F: Fn(Arc<Endpoint>, Turn) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
     {
         let begun = Instant::now();
         let mut attempts = 0;
@@ -185,8 +187,15 @@ impl Inner {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
+            if error.is_waiting_for_others() && begun.elapsed() < PATIENCE.min(self.retry().within) {
+                tokio::time::sleep(FIRST_PAUSE).await;
+                continue;
+            }
             attempts += 1;
-            if !error.may_pass() || attempts >= self.retry.attempts || begun.elapsed() >= self.retry.within {
+            if !error.may_pass()
+                || attempts >= self.retry().attempts
+                || begun.elapsed() >= self.retry().within
+            {
                 return Err(error);
             }
             self.pause(reference, attempts, &error).await;
@@ -195,8 +204,7 @@ impl Inner {
 
     /// Waits before attempt `attempts + 1`, with jitter.
     pub async fn pause(&self, reference: &Reference, attempts: u32, error: &RegistryError) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
-        let pause = longest.mul_f64(0.5 + fastrand::f64() / 2.0);
+        let pause = retry::pause(attempts);
         self.metrics.retries.with_label_values(&[reference.registry()]).inc();
         let millis = pause.as_millis() as u64;
         tracing::info!(%reference, code = error.code, attempts, millis, error = error.detail, "asked again");
@@ -209,7 +217,7 @@ impl Inner {
     }
 
     /// A turn at a host whose settings limit them.
-    pub async fn turn(&self, host: &Host) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self, host: &Host) -> Turn {
         host.turns.clone()?.acquire_owned().await.ok()
     }
 
@@ -226,14 +234,14 @@ impl Inner {
         let repository = endpoint.named(reference.repository_path());
         let known = settings.auth.known(&endpoint.host, &repository).await;
         let answer = transport::send(endpoint, method.clone(), path, headers.clone(), known.clone()).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_home {
             return Ok(answer);
         }
         let challenge = answer.response.headers();
         let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
         let answer =
             transport::send(endpoint, method.clone(), path, headers.clone(), Some(value.clone())).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_home {
             return Ok(answer);
         }
         match settings.auth.refused(endpoint, &repository, &value).await {
@@ -283,7 +291,6 @@ impl Inner {
         reference: &Reference,
         known: &Digest,
     ) -> Result<Confirmation, RegistryError> {
-        let _turn = self.turn(&endpoint.host).await;
         let answer = self.manifest_request(endpoint, reference, Method::HEAD, Some(known)).await?;
         match answer.response.status().as_u16() {
             304 => Ok(Confirmation::Same),
@@ -304,7 +311,6 @@ impl Inner {
         limit: u64,
     ) -> Result<FetchedManifest, RegistryError> {
         let host = &endpoint.host;
-        let _turn = self.turn(host).await;
         let what = format!("GET the manifest of {reference}");
         let answer = self.manifest_request(endpoint, reference, Method::GET, None).await?;
         if answer.response.status() != StatusCode::OK {
@@ -346,8 +352,11 @@ impl Registry for Client {
         let inner = &*self.inner;
         let by_digest = !reference.is_mutable();
         inner
-            .again(reference, by_digest, |endpoint| {
-                Box::pin(async move { inner.confirm(&endpoint, reference, known).await })
+            .again(reference, by_digest, |endpoint, turn| {
+                Box::pin(async move {
+                    let _turn = turn;
+                    inner.confirm(&endpoint, reference, known).await
+                })
             })
             .await
     }
@@ -356,38 +365,30 @@ impl Registry for Client {
         let inner = &*self.inner;
         let by_digest = !reference.is_mutable();
         inner
-            .again(reference, by_digest, |endpoint| {
-                Box::pin(async move { inner.manifest(&endpoint, reference, limit).await })
+            .again(reference, by_digest, |endpoint, turn| {
+                Box::pin(async move {
+                    let _turn = turn;
+                    inner.manifest(&endpoint, reference, limit).await
+                })
             })
             .await
     }
 
-    async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError> {
+    async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError> {
         let inner = &*self.inner;
+        let wanted = Wanted { reference: reference.clone(), digest: *digest, size };
+        let asked = &wanted;
         let opened = inner
-            .again(reference, true, |endpoint| {
-                Box::pin(async move { blob::open(inner, &endpoint, reference, digest, 0).await })
+            .again(reference, true, |endpoint, turn| {
+                Box::pin(async move { blob::open(inner, &endpoint, asked, 0, turn).await })
             })
             .await?;
-        let transfer = Transfer::new(self.inner.clone(), reference, digest, opened);
-        Ok(Blob { size: transfer.size(), stream: transfer.stream() })
+        Ok(Blob { stream: Transfer::new(self.inner.clone(), wanted, opened).stream() })
     }
-}
 
-/// One error of those of all endpoints. Only where none of them might still have it does "not found" or "denied" stand:
-/// those end a gateway's attempts.
-fn together(reference: &Reference, failed: Vec<RegistryError>) -> RegistryError {
-    let rank = |error: &RegistryError| match error.kind {
-        Kind::NotFound => 2,
-        Kind::Denied => 1,
-        _ => 0,
-    };
-    let details: Vec<_> = failed.iter().map(|error| error.detail.clone()).collect();
-    let was_asked = failed.iter().any(|error| error.was_asked);
-    match failed.into_iter().min_by_key(rank) {
-        Some(error) => RegistryError { detail: details.join("; "), was_asked, ..error },
-        None => {
-            RegistryError::new(Kind::Settings, format!("{reference}: none of its endpoints resolves tags"))
+    fn distrust(&self, reference: &Reference) {
+        if let Ok(route) = self.inner.route(reference.registry()) {
+            route.distrust(&*self.inner.clock);
         }
     }
 }

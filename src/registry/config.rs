@@ -175,7 +175,12 @@ impl Config {
             self.certs.iter().chain(&self.ca).chain(&self.docker_config).cloned().collect();
         out.extend(self.proxy.password_file.clone());
         if self.docker_config.is_none() {
-            out.extend(super::credentials::usual(env).map(|folder| folder.join("config.json")));
+            let files = ["config.json", ".dockerconfigjson"];
+            out.extend(
+                super::credentials::usual(env)
+                    .into_iter()
+                    .flat_map(|folder| files.map(|file| folder.join(file))),
+            );
         }
         for host in self.hosts.values() {
             let files = [

@@ -45,6 +45,8 @@ pub struct Lookup {
     pub credentials: Option<Credentials>,
     /// What kept us from finding more, for the hint of a refusal.
     pub trouble: Option<String>,
+    /// True where there should have been some, and we could not have them: to be refused is our fault then, and passes.
+    pub owed: bool,
 }
 
 impl Lookup {
@@ -74,7 +76,7 @@ impl Credentials {
 pub struct Source {
     own: Option<Own>,
     kept: Option<SecretString>,
-    docker: Vec<(PathBuf, Option<DockerConfig>)>,
+    docker: Vec<(PathBuf, Result<DockerConfig, String>)>,
     helper_timeout: Duration,
     helped: tokio::sync::Mutex<HashMap<Program, (Instant, Lookup)>>,
 }
@@ -89,7 +91,9 @@ enum Own {
 /// # Errors
 /// A text that names the file and not its content.
 pub fn secret(file: &Path) -> Result<SecretString, String> {
-    let shown = file.display();
+    // Somebody may have written the secret where its file belongs.
+    let looks_like_a_path = file.components().count() > 1;
+    let shown = if looks_like_a_path { file.display().to_string() } else { "the file that is named".into() };
     let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
     if size > SECRET_BYTES {
         return Err(format!("{shown}: {size} bytes are no password"));
@@ -131,12 +135,13 @@ impl Source {
         };
         let mut docker = Vec::new();
         for named in settings.docker_config.iter().chain(&config.docker_config) {
-            docker.push((named.clone(), Some(DockerConfig::read(&docker_config::file_at(named))?)));
+            docker.push((named.clone(), Ok(DockerConfig::read(&docker_config::file_at(named))?)));
         }
         if config.docker_config.is_none() {
             // The usual place may be empty, and what is there was written for others.
-            let usual = usual(env)
-                .map(|folder| (folder.clone(), DockerConfig::read(&docker_config::file_at(&folder)).ok()));
+            let there = usual(env).filter(|folder| docker_config::file_at(folder).is_file());
+            let usual =
+                there.map(|folder| (folder.clone(), DockerConfig::read(&docker_config::file_at(&folder))));
             docker.extend(usual);
         }
         Ok(Self { own, kept, docker, helper_timeout: config.helper_timeout, ..Self::default() })
@@ -164,9 +169,12 @@ impl Source {
                 Some(Ok(config)) => Some(config),
                 Some(Err(trouble)) => {
                     out.trouble = out.trouble.or(file.exists().then(|| trouble.clone()));
-                    kept.as_ref()
+                    kept.as_ref().ok()
                 }
-                None => kept.as_ref(),
+                None => kept
+                    .as_ref()
+                    .inspect_err(|e| out.trouble = out.trouble.take().or(Some(e.to_string())))
+                    .ok(),
             };
             let Some(config) = config else { continue };
             if let Some(program) = config.helper(registry) {
@@ -174,6 +182,7 @@ impl Source {
                 if helped.credentials.is_some() {
                     return helped;
                 }
+                out.owed |= helped.trouble.is_some() && config.names_helper_for(registry);
                 out.trouble = out.trouble.or(helped.trouble);
             }
             if let Some(found) = config.entry(registry, repository) {
@@ -183,6 +192,7 @@ impl Source {
                     Found::Bearer(token) => Secret::Bearer(token),
                 };
                 out.credentials = Some(Credentials { secret, from: file.display().to_string() });
+                out.owed = false;
                 return out;
             }
         }
@@ -204,14 +214,14 @@ impl Source {
             Own::Basic { .. } => format!("{key}.password_file"),
             Own::Token { .. } => format!("{key}.token_file"),
         };
-        Lookup { credentials: secret.map(|secret| Credentials { secret, from }), trouble }
+        Lookup { credentials: secret.map(|secret| Credentials { secret, from }), trouble, owed: false }
     }
 
     /// One run of a helper for all who ask at once.
     async fn helped(&self, helper: Program) -> Lookup {
         if self.helper_timeout.is_zero() {
             let trouble = format!("{} is not run, because registry.helper_timeout is 0s", helper.program);
-            return Lookup { trouble: Some(trouble), credentials: None };
+            return Lookup { trouble: Some(trouble), ..Lookup::default() };
         }
         let mut helped = self.helped.lock().await;
         if let Some((when, known)) = helped.get(&helper).filter(|(when, _)| when.elapsed() < HELPER_LIFETIME)
@@ -220,11 +230,11 @@ impl Source {
             return known.clone();
         }
         let told = match run(&helper, self.helper_timeout).await {
-            Ok(credentials) => Lookup { credentials, trouble: None },
+            Ok(credentials) => Lookup { credentials, ..Lookup::default() },
             Err(problem) => {
                 let Program { program, server } = &helper;
                 let trouble = format!("{program} get {problem}; try: echo {server} | {program} get");
-                Lookup { credentials: None, trouble: Some(trouble) }
+                Lookup { trouble: Some(trouble), ..Lookup::default() }
             }
         };
         helped.insert(helper, (Instant::now(), told.clone()));

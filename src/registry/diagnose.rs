@@ -2,7 +2,7 @@
 //!
 //! Types decide where the libraries below have them (TLS, addresses); where they have none, their words do.
 
-use super::address::Refused;
+use super::address::{Refused, Unresolved};
 use super::egress::Way;
 use super::error::{Kind, RegistryError, cause, chain};
 use super::route::Host;
@@ -36,7 +36,8 @@ pub fn transport(
         let (code, hint) = tls(host, shown, &error);
         return sorted(Kind::Tls, code, hint);
     }
-    if error.is_timeout() {
+    let unresolved = cause::<Unresolved>(error).is_some();
+    if error.is_timeout() && !unresolved && (way.is_none() || !error.is_connect()) {
         return timed_out(
             host,
             what,
@@ -49,7 +50,7 @@ pub fn transport(
             format!("is the proxy {} ({}) running, and can this machine reach it?", way.shown, way.from);
         return sorted(Kind::Proxy, "proxy_connect", hint);
     }
-    if chain.contains("dns error") || chain.contains("failed to lookup address") {
+    if unresolved || chain.contains("dns error") || chain.contains("failed to lookup address") {
         let hint = format!(
             "does {shown} resolve on this machine? If only a proxy can resolve it, set registry.proxy or {}.proxy",
             host.key
@@ -59,7 +60,8 @@ pub fn transport(
     // After the handshake a server that wants another certificate may hang up before its alert is read.
     if !error.is_connect() && !error.is_body() && host.verifier.wants_certificate() {
         let (code, hint) = tls(host, shown, &Tls::AlertReceived(AlertDescription::CertificateRequired));
-        return sorted(Kind::Tls, code, hint);
+        // Or it was an ordinary reset: then it is over when it is asked again.
+        return sorted(Kind::Connect, code, hint);
     }
     let hint = format!(
         "can this machine reach {shown}? A proxy is set by registry.proxy, {}.proxy or HTTPS_PROXY and HTTP_PROXY",
@@ -211,7 +213,9 @@ fn tls(host: &Host, shown: &str, error: &Tls) -> (&'static str, String) {
         ),
         Tls::InvalidMessage(InvalidMessage::InvalidContentType) => (
             "tls_plain_http",
-            format!("{shown} seems to speak plain http there: --plain-http {shown} or registry.plain_http"),
+            format!(
+                "{shown} seems to speak plain http there: --plain-http {shown} or registry.plain_http, or http:// where it is a mirror"
+            ),
         ),
         Tls::AlertReceived(
             AlertDescription::CertificateRequired

@@ -104,6 +104,11 @@ impl DockerConfig {
         Some(Program { program: format!("docker-credential-{name}"), server })
     }
 
+    /// Whether a program is named for `registry` alone, and not for everything.
+    pub fn names_helper_for(&self, registry: &str) -> bool {
+        self.cred_helpers.keys().any(|key| split(key).0 == hub(registry))
+    }
+
     /// The entry of the file itself for a repository.
     pub fn entry(&self, registry: &str, repository: &str) -> Option<Found> {
         let fitting = self.auths.iter().filter_map(|(key, entry)| {

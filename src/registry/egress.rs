@@ -82,6 +82,10 @@ impl Way {
         let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
             return Err(format!("'{shown}' names no host; {expected}"));
         };
+        // Most likely the end of a password that has a slash in it.
+        if !matches!(url.path(), "" | "/") || url.query().is_some() {
+            return Err(format!("'{shown}' has a path; {expected}, with / in a password written as %2F"));
+        }
         let port = url.port_or_known_default().unwrap_or(1080);
         let shown = format!("{}://{host}:{port}", url.scheme());
         let user = match (url.username(), url.password()) {
@@ -338,7 +342,16 @@ mod tests {
 
     #[test]
     fn what_is_no_proxy_is_refused_and_never_echoes_a_password() {
-        for url in ["ftp://p:1", "http://", "socks4://p:1", "http://u:s3cret@p:1", "u:s3cret@p:1"] {
+        for url in [
+            "http://u:12/s3cret@p:1",
+            "http://u:pa/s3cret@p:1",
+            "u:12/s3cret@p:1",
+            "ftp://p:1",
+            "http://",
+            "socks4://p:1",
+            "http://u:s3cret@p:1",
+            "u:s3cret@p:1",
+        ] {
             let config = ProxyConfig { url: Some(url.into()), ..ProxyConfig::default() };
             let told = egress(config, &[]).unwrap_err();
             assert!(!told.contains("s3cret"), "{told}");
@@ -349,6 +362,10 @@ mod tests {
         assert!(egress(half, &[]).unwrap_err().contains("belong together"));
         let bad = ProxyConfig { no_proxy: Some(vec!["a b".into()]), ..ProxyConfig::default() };
         assert!(egress(bad, &[]).unwrap_err().contains("'a b'"));
+        for url in ["http://u:12/s3cret@p:1", "http://u:pa/s3cret@p:1", "u:12/s3cret@p:1"] {
+            let told = egress(ProxyConfig::default(), &[("HTTPS_PROXY", url)]).unwrap_err();
+            assert!(!told.contains("s3cret"), "{told}");
+        }
         let way = Way::new("http://u:s3cret@p:1", "x").unwrap();
         assert!(!format!("{way:?}").contains("s3cret"));
     }

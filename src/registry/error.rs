@@ -125,9 +125,15 @@ impl RegistryError {
         passing && self.was_asked && !said && self.code != "proxy_auth" && self.code != "pull_timeout"
     }
 
+    /// True where nobody was asked because others just failed: it may be over in a moment.
+    pub fn is_waiting_for_others(&self) -> bool {
+        !self.was_asked && self.kind.is_outage()
+    }
+
     /// True when the registry itself, and not one of its answers, is in trouble.
     pub fn is_outage(&self) -> bool {
-        self.kind.is_outage() || matches!(self.status, Some(502..=504))
+        // A token service in trouble is not the registry.
+        self.kind.is_outage() || (self.kind != Kind::Token && matches!(self.status, Some(502..=504)))
     }
 }
 

@@ -8,20 +8,17 @@ use super::breaker::Breakers;
 use super::certs_d::{Certs, Entry};
 use super::config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
 use super::credentials::Source;
-use super::egress::{Egress, Way};
+use super::egress::Egress;
+use super::names::{authority, bare};
 use super::route::{Clients, Endpoint, Host, Limits, Route};
 use super::trace::Trace;
 use super::trust::{self, Bundle, Trust, Verifier};
 use crate::oci::reference::{is_registry, is_repository, masked};
 use http::HeaderMap;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::Semaphore;
 use url::Url;
-
-/// Connections that are kept open to a host.
-const IDLE_CONNECTIONS: usize = 8;
 
 /// All registries: those with settings, and the rule for the others.
 pub struct Hosts {
@@ -99,6 +96,10 @@ impl Hosts {
             warnings: Vec::new(),
             broken,
         };
+        for (host, place) in hosts.certs.unverified() {
+            warnings
+                .push(format!("{}: skip_verify: certificates of {host} are not verified", place.display()));
+        }
         let trusted = Trust { bundles: hosts.system.clone(), ..Trust::default() };
         warnings.extend(trusted.doubts(now()));
         for (name, settings) in &hosts.config.hosts {
@@ -109,7 +110,9 @@ impl Hosts {
                 warnings.push(format!("{key}.insecure_skip_verify: certificates of {name} are not verified"));
             }
         }
-        if let Err(problem) = hosts.make("larder.invalid")
+        let anybody = hosts.make("larder.invalid");
+        hosts.breakers.remove("larder.invalid");
+        if let Err(problem) = anybody
             && faults.is_empty()
         {
             faults.push(("registry".into(), problem));
@@ -129,7 +132,22 @@ impl Hosts {
         if settings.origin == Some(false) && settings.mirrors.is_empty() {
             return Err("origin is false and there are no mirrors: nobody is left to ask".into());
         }
-        let route = self.make(&example.to_ascii_lowercase())?;
+        for (key, list) in
+            [("token_hosts", Some(&settings.token_hosts)), ("blob_hosts", settings.blob_hosts.as_ref())]
+        {
+            for entry in list.into_iter().flatten() {
+                if !is_registry(entry.strip_prefix("*.").unwrap_or(entry)) {
+                    let shown = masked(entry);
+                    return Err(format!("{key}: '{shown}' is no host: expected name, name:port or *.suffix"));
+                }
+            }
+        }
+        let example = example.to_ascii_lowercase();
+        let route = self.make(&example);
+        if name.starts_with("*.") {
+            self.breakers.remove(&example);
+        }
+        let route = route?;
         if !name.starts_with("*.") {
             self.routes.lock().unwrap_or_else(PoisonError::into_inner).insert(route.registry.clone(), route);
         }
@@ -149,10 +167,18 @@ impl Hosts {
         Ok(routes.entry(name.into()).or_insert(route).clone())
     }
 
-    /// Registries by rule whose certificates are not verified.
-    pub fn unverified(&self) -> Vec<&str> {
+    /// Rules, and hosts by folder, whose certificates are not verified.
+    pub fn unverified(&self) -> Vec<String> {
         let open = self.config.hosts.iter().filter(|(_, settings)| settings.insecure_skip_verify);
-        open.map(|(name, _)| name.as_str()).collect()
+        let mut out: Vec<_> = open.map(|(name, _)| name.clone()).collect();
+        out.extend(self.certs.unverified().into_iter().map(|(host, _)| host));
+        out.dedup();
+        out
+    }
+
+    /// Files beside those that the settings name, which are used all the same.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.certs.files.clone()
     }
 
     /// The settings for `name`: those of its own, else those of the longest suffix.
@@ -211,7 +237,7 @@ impl Hosts {
         }
         let name = authority(&url);
         Ok(Endpoint {
-            host: self.host(&name, None)?,
+            host: self.host(&name, &name, None)?,
             base: format!("{}/v2", url.as_str().trim_end_matches('/')),
             repository: mirror.repository.clone(),
             on_not_found: mirror.on_not_found,
@@ -227,7 +253,7 @@ impl Hosts {
         let url = entry.url.as_ref().ok_or("names no URL")?;
         let base = url.as_str().trim_end_matches('/');
         Ok(Endpoint {
-            host: self.host(&authority(url), Some(entry))?,
+            host: self.host(&authority(url), &authority(url), Some(entry))?,
             base: if entry.override_path { base.to_owned() } else { format!("{base}/v2") },
             repository: "{repository}".into(),
             on_not_found: NotFound::Next,
@@ -257,9 +283,12 @@ impl Hosts {
             Some(listed) if !plain => listed.to_owned(),
             _ => format!("{}://{own}", if plain { "http" } else { "https" }),
         };
+        // A folder may say that the registry is elsewhere: then what is for the registry is not for that host.
+        let there = entry.and_then(|entry| entry.url.as_ref()).filter(|_| !plain).map(authority);
+        let name = there.as_deref().filter(|there| *there != own).unwrap_or(registry);
         let overridden = entry.is_some_and(|entry| entry.override_path && entry.url.is_some() && !plain);
         Ok(Endpoint {
-            host: self.host(registry, entry)?,
+            host: self.host(name, own, entry)?,
             base: if overridden { base } else { format!("{base}/v2") },
             repository: "{repository}".into(),
             on_not_found: NotFound::Final,
@@ -271,21 +300,23 @@ impl Hosts {
     }
 
     /// A host with its own settings, and what a folder says of it.
-    fn host(&self, name: &str, entry: Option<&Entry>) -> Result<Arc<Host>, String> {
+    ///
+    /// Certificates are only passed over for `name` itself and for `own`, as it is called in connections.
+    fn host(&self, name: &str, own: &str, entry: Option<&Entry>) -> Result<Arc<Host>, String> {
         let none = HostConfig::default();
         let rule = self.settings(name);
         let settings = rule.map_or(&none, |(_, settings)| settings);
         let layout = self.certs.of(name);
         let entry = entry.or(layout.as_ref().map(|layout| &layout.origin));
         let config = &self.config;
-        let trust = self.trust(settings, entry)?;
-        let key = format!("registry.hosts.{name}");
-        let rule = match rule {
+        let trust = self.trust(settings, entry, name, own)?;
+        let (key, rule) = match rule {
             Some((rule, _)) => {
                 let key = format!("registry.hosts.{rule}");
-                format!("{key} ({})", (self.place)(&key))
+                let place = (self.place)(&key);
+                (key.clone(), format!("{key} ({place})"))
             }
-            None => "no rule in registry.hosts, so the defaults".into(),
+            None => (format!("registry.hosts.{name}"), "no rule in registry.hosts, so the defaults".into()),
         };
         let egress_key =
             if settings.proxy.is_some() { format!("{key}.proxy") } else { "registry.proxy".into() };
@@ -308,7 +339,14 @@ impl Hosts {
             return Err("at_once is zero".into());
         }
         let verifier = Verifier::new(&trust, self.trace.clone());
-        let clients = |as_ourselves| self.clients(&trust, &verifier, as_ourselves, &egress, limits.connect);
+        let clients = |as_ourselves| {
+            let resolver = |is_proxy| {
+                // Somewhat less, so that a name that is not answered is told as that.
+                let limit = limits.connect.mul_f64(0.8);
+                Resolver::new(self.guard.clone(), self.trace.clone(), is_proxy, limit)
+            };
+            Clients::new(|| trust.config(&verifier, as_ourselves), resolver, &egress, limits.connect)
+        };
         Ok(Arc::new(Host {
             name: name.into(),
             rule,
@@ -322,28 +360,37 @@ impl Hosts {
             others: clients(false)?,
             egress,
             identity: trust.identity.as_ref().map(|own| own.label.clone()),
-            skip_verify: trust.skip_verify,
             verifier,
             certs: config
                 .certs
                 .first()
                 .map_or_else(|| "registry.ca".into(), |folder| folder.display().to_string()),
             breaker: self.breakers.of(name),
-            turns: settings.at_once.map(|number| Arc::new(Semaphore::new(number))),
+            turns: settings.at_once.map(|number| self.breakers.turns(name, number)),
             trace: self.trace.clone(),
         }))
     }
 
-    fn trust(&self, settings: &HostConfig, entry: Option<&Entry>) -> Result<Trust, String> {
-        let mut trust = Trust { skip_verify: settings.insecure_skip_verify, ..Trust::default() };
+    fn trust(
+        &self,
+        settings: &HostConfig,
+        entry: Option<&Entry>,
+        name: &str,
+        own: &str,
+    ) -> Result<Trust, String> {
+        let mut trust = Trust::default();
         for path in &settings.ca {
             trust.bundles.extend(trust::bundles(path).map_err(|e| format!("ca: {e}"))?);
         }
-        trust.bundles.extend(entry.iter().flat_map(|entry| entry.ca.clone()));
+        // Nothing but what the settings name means that, whatever lies in folders.
+        if settings.system_ca != Some(false) || settings.ca.is_empty() {
+            trust.bundles.extend(entry.iter().flat_map(|entry| entry.ca.clone()));
+        }
         if settings.system_ca != Some(false) {
             trust.bundles.extend(self.system.iter().cloned());
         }
-        if trust.bundles.is_empty() && !trust.skip_verify {
+        let skips = settings.insecure_skip_verify || entry.is_some_and(|entry| entry.skip_verify);
+        if trust.bundles.is_empty() && !skips {
             return Err("system_ca is false and ca is empty: no certificate could be accepted".into());
         }
         trust.identity = match (&settings.client_certificate, &settings.client_key) {
@@ -357,7 +404,9 @@ impl Hosts {
                 );
             }
         };
-        trust.skip_verify |= entry.is_some_and(|entry| entry.skip_verify);
+        if skips {
+            trust.skip_verify = [name, own].map(|host| bare(host).to_owned()).into();
+        }
         Ok(trust)
     }
 
@@ -381,55 +430,6 @@ impl Hosts {
         };
         Egress::new(&merged, key, &self.env)
     }
-
-    fn clients(
-        &self,
-        trust: &Trust,
-        verifier: &Arc<Verifier>,
-        as_ourselves: bool,
-        egress: &Egress,
-        connect: Duration,
-    ) -> Result<Clients, String> {
-        let client = |way: Option<&Way>| {
-            let resolver = Resolver::new(self.guard.clone(), self.trace.clone(), way.is_some());
-            let builder = reqwest::Client::builder()
-                .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(connect)
-                .pool_max_idle_per_host(IDLE_CONNECTIONS)
-                .dns_resolver(Arc::new(resolver))
-                .tls_backend_preconfigured(trust.config(verifier, as_ourselves)?)
-                .no_proxy();
-            let builder = match way {
-                Some(way) => builder.proxy(way.proxy()?),
-                None => builder,
-            };
-            builder.build().map_err(|e| {
-                let cause =
-                    std::error::Error::source(&e).map(|c| c.to_string()).unwrap_or_else(|| e.to_string());
-                format!("no client can be made: {cause}")
-            })
-        };
-        let through = |way: &Option<Way>| way.as_ref().map(|way| client(Some(way))).transpose();
-        Ok(Clients { direct: client(None)?, http: through(&egress.http)?, https: through(&egress.https)? })
-    }
-}
-
-/// `host[:port]` of a URL, without the port that its scheme means.
-pub fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host,
-    }
-}
-
-/// True where `host` is one of `list`, each a name or `*.suffix`.
-pub fn listed(list: &[String], host: &str) -> bool {
-    list.iter().any(|entry| match entry.strip_prefix('*') {
-        Some(suffix) => host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()),
-        None => entry.eq_ignore_ascii_case(host),
-    })
 }
 
 /// Seconds since 1970, for certificates.

@@ -29,6 +29,8 @@ pub mod docker_config;
 pub mod egress;
 pub mod error;
 pub mod hosts;
+mod names;
+mod retry;
 pub mod route;
 pub mod trace;
 pub mod transport;
@@ -39,10 +41,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-pub use client::{Client, Retry};
+pub use client::Client;
 pub use config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
 pub use error::{Kind, RegistryError};
 pub use hosts::Hosts;
+pub use retry::Retry;
 
 /// A manifest as it came.
 #[derive(Debug, Clone)]
@@ -68,8 +71,6 @@ pub enum Confirmation {
 
 /// A blob on its way.
 pub struct Blob {
-    /// `Content-Length`, where the registry sends one.
-    pub size: Option<u64>,
     /// The bytes, unverified.
     pub stream: BoxStream<'static, Result<Bytes, RegistryError>>,
 }
@@ -83,6 +84,9 @@ pub trait Registry: Send + Sync + 'static {
     /// Gets the manifest or index that `reference` means; at most `limit` bytes.
     async fn manifest(&self, reference: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError>;
 
-    /// Opens the blob `digest` of the repository of `reference`. Bytes are not verified here.
-    async fn blob(&self, reference: &Reference, digest: &Digest) -> Result<Blob, RegistryError>;
+    /// Opens the blob `digest` of `size` bytes of the repository of `reference`. Bytes are not verified here.
+    async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError>;
+
+    /// Says that the bytes that came last of `reference` were wrong: another place is asked first, where there is one.
+    fn distrust(&self, reference: &Reference);
 }

@@ -4,15 +4,16 @@
 //! **endpoint**. An endpoint is on a **host**, and a host's own settings apply to it whoever leads there: its trust, its
 //! credentials, its way out, its limits.
 
-use super::address::Guard;
+use super::address::{Guard, Resolver};
 use super::breaker::Breaker;
 use super::config::NotFound;
 use super::credentials::Source;
-use super::egress::Egress;
+use super::egress::{Egress, Way};
 use super::trace::Trace;
 use super::trust::Verifier;
 use crate::clock::{Clock, Timestamp};
 use http::HeaderMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -20,6 +21,9 @@ use url::Url;
 
 /// How long the endpoint that answered is asked first, before the order of the settings holds again.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// Connections that are kept open to a host.
+const IDLE_CONNECTIONS: usize = 8;
+
 /// Limits of a conversation.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -59,8 +63,6 @@ pub struct Host {
     pub verifier: Arc<Verifier>,
     /// The file of our own certificate.
     pub identity: Option<String>,
-    /// True where any certificate is believed.
-    pub skip_verify: bool,
     /// Where a CA would be put.
     pub certs: String,
     /// Whether it is left alone.
@@ -112,6 +114,10 @@ pub struct Route {
     /// In the order of the settings.
     pub endpoints: Vec<Arc<Endpoint>>,
     answered: Mutex<Option<(usize, Timestamp)>>,
+    /// The endpoint whose bytes were wrong, and until when it is asked last.
+    distrusted: Mutex<Option<(usize, Timestamp)>>,
+    /// The endpoint that answered last.
+    last: AtomicUsize,
 }
 
 impl Endpoint {
@@ -134,7 +140,13 @@ impl Route {
     /// Of these endpoints, in the order of the settings.
     pub fn new(registry: &str, endpoints: Vec<Endpoint>) -> Self {
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
-        Self { registry: registry.into(), endpoints, answered: Mutex::default() }
+        Self {
+            registry: registry.into(),
+            endpoints,
+            answered: Mutex::default(),
+            distrusted: Mutex::default(),
+            last: AtomicUsize::new(0),
+        }
     }
 
     /// The endpoints, the one that answered a moment ago first.
@@ -144,11 +156,16 @@ impl Route {
         if let Some((index, _)) = answered.filter(|(_, until)| *until > now) {
             order.sort_by_key(|(at, _)| *at != index);
         }
+        let distrusted = *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((index, _)) = distrusted.filter(|(_, until)| *until > now) {
+            order.sort_by_key(|(at, _)| *at == index);
+        }
         order
     }
 
     /// Notes which endpoint answered. The first of the settings needs no note.
     pub fn answered(&self, index: usize, clock: &dyn Clock) {
+        self.last.store(index, Ordering::SeqCst);
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         *answered = match *answered {
             _ if index == 0 => None,
@@ -156,6 +173,50 @@ impl Route {
             Some((known, until)) if known == index && until > clock.now() => Some((known, until)),
             _ => Some((index, clock.now().plus(REMEMBERED))),
         };
+    }
+}
+
+impl Route {
+    /// Asks the endpoint that answered last behind the others for a while: its bytes were wrong.
+    pub fn distrust(&self, clock: &dyn Clock) {
+        let last = self.last.load(Ordering::SeqCst);
+        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((last, clock.now().plus(REMEMBERED)));
+    }
+}
+
+impl Clients {
+    /// With what `tls` says, by the ways of `egress`. Names are looked up by what `resolver` makes for registries, or, with
+    /// true, for proxies.
+    ///
+    /// # Errors
+    /// A text, when the settings cannot be used.
+    pub fn new(
+        tls: impl Fn() -> Result<rustls::ClientConfig, String>,
+        resolver: impl Fn(bool) -> Resolver,
+        egress: &Egress,
+        connect: Duration,
+    ) -> Result<Self, String> {
+        let client = |way: Option<&Way>| {
+            let builder = reqwest::Client::builder()
+                .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(connect)
+                .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .dns_resolver(Arc::new(resolver(way.is_some())))
+                .tls_backend_preconfigured(tls()?)
+                .no_proxy();
+            let builder = match way {
+                Some(way) => builder.proxy(way.proxy()?),
+                None => builder,
+            };
+            builder.build().map_err(|e| {
+                let cause = std::error::Error::source(&e).map(ToString::to_string);
+                format!("no client can be made: {}", cause.unwrap_or_else(|| e.to_string()))
+            })
+        };
+        let through = |way: &Option<Way>| way.as_ref().map(|way| client(Some(way))).transpose();
+        Ok(Self { direct: client(None)?, http: through(&egress.http)?, https: through(&egress.https)? })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request and the redirects behind it, by our own rules.
 //!
-//! `Authorization` is for the first hop alone: blob stores sign their URLs, and whoever can send a redirect must not
+//! `Authorization` is for the registry's own host: blob stores sign their URLs, and whoever can send a redirect must not
 //! thereby collect a password. A redirect may lead to another host, where the settings allow that host, but not from
 //! https to http, not to another scheme, not to a port that speaks something else, and not to an address that is never
 //! connected to.
@@ -10,7 +10,7 @@ use super::credentials::Lookup;
 use super::diagnose;
 use super::egress::Choice;
 use super::error::{Kind, RegistryError};
-use super::hosts::{authority, listed};
+use super::names::{authority, listed};
 use super::route::{Endpoint, Host};
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -31,8 +31,10 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 pub struct Answer {
     /// Status, headers, and a body still to be read.
     pub response: Response,
-    /// False when a redirect led elsewhere: then a 401 is no challenge to us.
+    /// False when a redirect led on: what its target refuses is not the registry's word.
     pub from_registry: bool,
+    /// False when it led to another host: then a 401 is no challenge to us.
+    pub is_home: bool,
     /// Whom it came from, as `host[:port]`.
     pub from: String,
 }
@@ -54,25 +56,28 @@ pub async fn send(
     let mut authorization = authorization;
     let mut from_here = true;
     for hop in 0..=MAX_HOPS {
-        let authorization = authorization.take();
-        let is_home =
-            url.host() == home.host() && url.port_or_known_default() == home.port_or_known_default();
+        let is_home = url.scheme() == home.scheme()
+            && url.host() == home.host()
+            && url.port_or_known_default() == home.port_or_known_default();
+        if !is_home {
+            authorization = None;
+        }
         let response = exchange(host, &what, &url, from_here, is_home, |client| {
             let request = client.request(method.clone(), url.clone()).headers(headers.clone());
             let request = if hop == 0 { request.headers(endpoint.headers.clone()) } else { request };
-            match authorization {
+            match &authorization {
                 Some(value) => request.header(AUTHORIZATION, value),
                 None => request,
             }
         })
         .await?;
         if !is_redirect(response.status()) {
-            return Ok(Answer { response, from_registry: hop == 0, from: authority(&url) });
+            return Ok(Answer { response, from_registry: hop == 0, is_home, from: authority(&url) });
         }
         from_here = url.host().is_some_and(|host| address::is_here(&host));
         let to = next(&what, &url, response.headers())?;
         allowed(host, &what, &home, &to)?;
-        host.trace.note("request", || format!("redirected to {}", without_query(&to)));
+        host.trace.note("request", || format!("redirected to {}://{}", to.scheme(), authority(&to)));
         url = to;
     }
     Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: more than {MAX_HOPS} redirects")))
@@ -106,11 +111,13 @@ pub async fn exchange(
         Err(_) => Err(diagnose::timed_out(host, what, way, "first_byte_timeout")),
     };
     let response = sent.inspect_err(|error| {
-        host.trace.note("request", || format!("{} → {}: {}", without_query(url), error.code, error.detail));
+        host.trace.note("request", || {
+            format!("{} → {}: {}", shown_url(url, as_ourselves), error.code, error.detail)
+        });
     })?;
     host.trace.note("request", || {
         let version = response.version();
-        format!("{} → {} ({version:?})", without_query(url), response.status())
+        format!("{} → {} ({version:?})", shown_url(url, as_ourselves), response.status())
     });
     if let Some(way) = way.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
         let error = RegistryError::new(Kind::Proxy, format!("{what}: the proxy {} answers 407", way.shown));
@@ -124,13 +131,11 @@ pub async fn exchange(
     Ok(response)
 }
 
-/// A URL for people: what stands in a query may be a signature.
-fn without_query(url: &Url) -> String {
-    let mut shown = url.clone();
-    shown.set_query(None);
-    let _ = shown.set_password(None);
-    let _ = shown.set_username("");
-    crate::oci::error_code::shown(shown.as_str())
+/// A URL for people. Of other hosts than the registry's own no more than the name: the rest may be a signature.
+fn shown_url(url: &Url, as_ourselves: bool) -> String {
+    let (scheme, host) = (url.scheme(), authority(url));
+    let path = if as_ourselves { url.path() } else { "/…" };
+    crate::oci::error_code::shown(&format!("{scheme}://{host}{path}"))
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -204,6 +209,8 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) ->
         // Nor is what a host says that a redirect led to: the registry itself had something to redirect to.
         401 | 403 | 404 if !from_registry => Kind::Upstream,
         404 => Kind::NotFound,
+        // Not the registry's word on what it has: we could not say who we are.
+        401 | 403 if found.owed => Kind::Settings,
         401 | 403 => Kind::Denied,
         429 => Kind::RateLimited,
         _ => Kind::Upstream,
@@ -216,7 +223,9 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) ->
         Kind::Upstream
             if status == 400 && body.starts_with(b"Client sent an HTTP request to an HTTPS server") =>
         {
-            format!("{name} speaks TLS there: take it out of registry.plain_http")
+            format!(
+                "{name} speaks TLS there: take it out of registry.plain_http, or write https:// where it is a mirror"
+            )
         }
         Kind::Upstream
             if status == 400 && body.windows(24).any(|part| part == b"No required SSL certifi") =>
@@ -250,9 +259,15 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) ->
     };
     let hint = match &found.trouble {
         Some(trouble) if kind == Kind::Denied => format!("{hint}; {trouble}"),
+        Some(trouble) if kind == Kind::Settings => trouble.clone(),
         _ => hint,
     };
-    RegistryError { retry_after, status: Some(status), ..RegistryError::new(kind, detail).hint(hint) }
+    let code = if kind == Kind::Settings { "credentials" } else { kind.code() };
+    RegistryError {
+        retry_after,
+        status: Some(status),
+        ..RegistryError::new(kind, detail).code(code).hint(hint)
+    }
 }
 
 /// True for an answer made for people.

@@ -62,8 +62,8 @@ pub struct Trust {
     pub bundles: Vec<Bundle>,
     /// Ours.
     pub identity: Option<Arc<Identity>>,
-    /// Believe anybody.
-    pub skip_verify: bool,
+    /// Names of servers that are believed whatever they show.
+    pub skip_verify: Vec<String>,
 }
 
 /// A certificate, as people are told of it.
@@ -255,7 +255,7 @@ impl ResolvesClientCert for Showing {
 #[derive(Debug)]
 pub struct Verifier {
     bundles: Vec<Bundle>,
-    skip: bool,
+    skip: Vec<String>,
     provider: Arc<CryptoProvider>,
     seen: Mutex<HashMap<String, Seen>>,
     wants_certificate: AtomicBool,
@@ -265,7 +265,7 @@ pub struct Verifier {
 impl Verifier {
     /// For what `trust` says.
     pub fn new(trust: &Trust, trace: Trace) -> Arc<Self> {
-        let (bundles, skip) = (trust.bundles.clone(), trust.skip_verify);
+        let (bundles, skip) = (trust.bundles.clone(), trust.skip_verify.clone());
         Arc::new(Self {
             bundles,
             skip,
@@ -294,7 +294,7 @@ impl Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<String, Error> {
-        if self.skip {
+        if self.skip.iter().any(|skipped| skipped.eq_ignore_ascii_case(&name.to_str())) {
             return Ok("nobody: verification is off".into());
         }
         // Told last, because it says most: a certificate that is trusted by one and expired is expired.

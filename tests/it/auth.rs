@@ -98,6 +98,34 @@ async fn a_token_without_rights_is_not_asked_for_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_service_that_refuses_one_repository_is_asked_for_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let heart = Heart::with(|host| Setup { hosts: [user(host, &folder)].into(), ..Setup::default() });
+    heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
+    let realm = format!("http://{}/token", heart.registry.host());
+    heart.registry.script(move |ask, truth| match ask.headers.get("authorization").map(String::as_str) {
+        _ if ask.path.contains("/token") && ask.path.contains("secret") => Act::status(403),
+        _ if ask.path.contains("/token") => Act::status(200).body(r#"{"token":"tok"}"#),
+        Some("Bearer tok") => truth,
+        _ => Act::status(401).header("WWW-Authenticate", &format!("Bearer realm=\"{realm}\"")),
+    });
+    assert_eq!(heart.code("secret", "1").await, "denied");
+    heart.ok("waf", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_beside_a_not_found_is_no_reason_to_ask_for_nothing_else() {
+    let heart = Heart::new();
+    heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
+    heart.registry.script(|ask, truth| match ask.path.contains("/other/") {
+        true => Act::status(404).header("Retry-After", "600"),
+        false => truth,
+    });
+    assert_eq!(heart.code("other", "1").await, "not_found");
+    heart.ok("waf", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn broken_token_answers_are_told_and_not_sent() {
     for answer in [r#"{}"#, r#"{"token":""}"#, "no json", r#"{"token":"a\r\nX-Evil: 1"}"#, r#"[]"#] {
         let heart = Heart::new();

@@ -7,7 +7,7 @@ use crate::support::client::Reply;
 use crate::support::egress::{Daemon, Squid};
 use crate::support::larder::{Home, Larder};
 use crate::support::pki::Pki;
-use crate::support::registry::Registry;
+use crate::support::registry::{Front, Registry};
 use crate::support::scripted::{Act, Scripted};
 use std::path::Path;
 use std::process::Command;
@@ -266,6 +266,78 @@ fn the_systems_roots_can_be_left_out_and_a_skipped_verification_stays_with_its_r
     assert_eq!(larder.get(PATH).body, bytes);
     let reply = larder.get("/plugins/waf2/1/plugin.wasm");
     assert_eq!(code(&reply), (502, "tls_unknown_ca".into()), "{}", reply.text());
+}
+
+#[test]
+fn a_skipped_verification_does_not_hold_where_a_redirect_leads() {
+    let (content, _) = stocked();
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::make(folder.path());
+    let other = content.with_tls(folder.path(), &pki);
+    let redirect = format!("https://127.0.0.1:{}", other.address.port());
+    let front = Front { tls: Some(&pki), redirect: Some(&redirect), ..Front::default() };
+    let registry = content.with(folder.path(), &front);
+    let reply = Home::new(&text(&registry.named(), "", "{insecure_skip_verify: true}")).start().get(PATH);
+    assert_eq!(code(&reply), (502, "tls_unknown_ca".into()), "{}", reply.text());
+}
+
+#[test]
+fn what_folders_say_is_loud_where_it_is_dangerous_and_gives_way_to_a_pinned_ca() {
+    let (content, bytes) = stocked();
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::make(folder.path());
+    let registry = content.with_tls(folder.path(), &pki);
+    let name = registry.named();
+    let certs = folder.path().join("certs.d");
+    let own = certs.join(&name);
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("hosts.toml"), "skip_verify = true\n").unwrap();
+    let settings =
+        |rule: &str| text(&name, "", rule).replace("certs: []", &format!("certs: ['{}']", certs.display()));
+    let larder = Home::new(&settings("{origin: true}")).start();
+    assert_eq!(larder.get(PATH).body, bytes);
+    assert_eq!(larder.metric(&format!("larder_tls_unverified{{registry=\"{name}\"}}")), 1.0);
+    assert!(crate::support::client::get(larder.admin, "/readyz").text().contains("not verified"));
+    assert!(larder.log_text().contains("hosts.toml: skip_verify"), "{}", larder.log_text());
+    std::fs::remove_file(own.join("hosts.toml")).unwrap();
+    std::fs::copy(&pki.ca, own.join("ca.crt")).unwrap();
+    assert_eq!(Home::new(&settings("{origin: true}")).start().get(PATH).body, bytes);
+    let foreign = tempfile::tempdir().unwrap();
+    let pinned = Pki::make(foreign.path());
+    let rule = format!("{{ca: ['{}'], system_ca: false}}", pinned.ca.display());
+    let reply = Home::new(&settings(&rule)).start().get(PATH);
+    assert_eq!(code(&reply), (502, "tls_unknown_ca".into()), "{}", reply.text());
+}
+
+#[test]
+fn a_redirect_within_the_registrys_own_host_keeps_our_credentials() {
+    let registry = Scripted::start();
+    let bytes = module("waf", 20_000);
+    registry.put("plugins/waf", "1", &raw(&bytes));
+    registry.script(|ask, truth| {
+        if ask.path.starts_with("/v2/") && !ask.path.contains("behind") {
+            let path = format!("/v2/behind{}", ask.path.trim_start_matches("/v2"));
+            return Act::status(307).header("Location", &path);
+        }
+        match ask.headers.get("authorization").map(String::as_str) {
+            Some("Basic cm9ib3Q6YzRuYXJ5LW9mLXJlZ2lzdHJ5") => truth,
+            _ => Act::status(401).header("WWW-Authenticate", "Basic realm=x"),
+        }
+    });
+    let artifact = raw(&bytes);
+    registry.put_raw(
+        "/v2/behind/plugins/waf/manifests/1",
+        artifact.manifest.media_type,
+        &artifact.manifest.bytes,
+    );
+    let digest = larder::oci::Digest::of(&bytes);
+    registry.put_raw(&format!("/v2/behind/plugins/waf/blobs/{digest}"), "application/octet-stream", &bytes);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, SECRET).unwrap();
+    let rule = format!("{{plain_http: true, username: robot, password_file: '{}'}}", file.display());
+    let reply = Home::new(&text(&registry.host(), "", &rule)).start().get(PATH);
+    assert_eq!(reply.body, bytes, "{}", reply.text());
 }
 
 #[test]

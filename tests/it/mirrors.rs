@@ -144,6 +144,28 @@ fn a_transfer_that_breaks_goes_on_at_the_next_mirror() {
 }
 
 #[test]
+fn a_mirror_with_other_bytes_or_a_page_for_people_is_passed_over() {
+    type Lie = fn(Act) -> Act;
+    let flip: Lie = |mut truth| {
+        truth.body[3000] ^= 1;
+        truth
+    };
+    let short: Lie = |mut truth| {
+        truth.body.truncate(100);
+        truth
+    };
+    let page: Lie = |_| Act::status(200).header("Content-Type", "text/html").body("<html>maintenance</html>");
+    for lie in [flip, short, page] {
+        let three = Three::start();
+        three.second.put("plugins/waf", "1", &raw(&module("first", 9000)));
+        three.first.script(move |ask, truth| if ask.is_blob() { lie(truth) } else { truth });
+        let reply = three.larder(["", ""], true).get(PATH);
+        assert_eq!(reply.body, module("first", 9000), "{}", reply.text());
+        assert_eq!(three.second.count(|ask| ask.is_blob()), 1);
+    }
+}
+
+#[test]
 fn a_rule_for_a_suffix_holds_for_what_is_below_it_and_an_exact_one_wins() {
     let (wide, narrow, exact) = (Scripted::start(), Scripted::start(), Scripted::start());
     for (registry, seed) in [(&wide, "wide"), (&narrow, "narrow"), (&exact, "exact")] {
@@ -164,6 +186,8 @@ fn a_rule_for_a_suffix_holds_for_what_is_below_it_and_an_exact_one_wins() {
         assert_eq!(reply.body, module(seed, 5000), "{name}: {}", reply.text());
     }
     assert_eq!(larder.get("/plugins/d/1/plugin.wasm").status, 502, "corp is not below *.corp");
+    let metrics = crate::support::client::get(larder.admin, "/metrics").text();
+    assert!(!metrics.contains("any.corp") && !metrics.contains("larder.invalid"), "{metrics}");
 }
 
 #[test]
@@ -212,6 +236,11 @@ fn mirrors_that_cannot_be_are_named_before_a_start() {
         ("{proxy: {url: 'http://u:s3cret@p:1'}}", "no credentials in it"),
         ("{at_once: 0}", "at_once is zero"),
         ("{idle_timeout: 0s}", "a timeout is zero"),
+        ("{token_hosts: ['*corp']}", "token_hosts: '*corp' is no host"),
+        ("{blob_hosts: ['https://x']}", "blob_hosts: 'https://x' is no host"),
+        ("{proxy: 'http://u:s3cret@p:1'}", "invalid type"),
+        ("{mirrors: ['https://u:s3cret@m']}", "invalid type"),
+        ("{username: u, password_file: s3cret}", "the file that is named"),
         ("{mirorrs: []}", "did you mean 'mirrors'?"),
     ] {
         let faults = program(rule);

@@ -64,10 +64,11 @@ fn names_that_do_not_resolve_are_a_502_for_what_is_new_and_nothing_to_what_is_he
     let name = format!("r.test:{}", registry.address.port());
     let larder = before(&name, "  connect_timeout: 2s\n");
     assert_eq!(larder.get(PATH).body, bytes);
-    for answer in ["nxdomain", "servfail", "silence"] {
+    for answer in ["nxdomain", "servfail", "silence", "slow"] {
         dns.script(move |_, _, _| match answer {
             "nxdomain" => Answer::NxDomain,
             "servfail" => Answer::ServFail,
+            "slow" => Answer::After(Duration::from_millis(900), Box::new(Answer::ServFail)),
             _ => Answer::Silence,
         });
         let begun = Instant::now();
@@ -281,6 +282,16 @@ fn with_an_egress_proxy_the_registry_is_never_contacted_directly_and_without_it_
     let reply = larder.get("/plugins/new/1/plugin.wasm");
     assert_eq!(code(&reply), (502, "proxy_connect".into()), "{}", reply.text());
     assert_eq!(packets("direct"), 0);
+    // One that does not even refuse is told as the proxy too.
+    netns::nft("table inet test { chain in { type filter hook input priority 0; tcp dport 3128 drop\n}\n}");
+    let begun = Instant::now();
+    let silent = before(
+        "silent.test:5000",
+        "  attempts: 1\n  connect_timeout: 1s\n  proxy: {url: 'http://127.0.0.1:3128'}\n",
+    );
+    let reply = silent.get(PATH);
+    assert_eq!(code(&reply), (502, "proxy_connect".into()), "{}", reply.text());
+    assert!(begun.elapsed() < Duration::from_secs(12));
     // Names behind a proxy are the proxy's to resolve.
     dns.script(|_, _, _| Answer::NxDomain);
     assert_eq!(dns.count("never.test"), 0);

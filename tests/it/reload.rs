@@ -209,6 +209,41 @@ fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
 }
 
 #[test]
+fn a_file_that_comes_after_the_settings_that_name_it_is_used_when_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = Registry::plain();
+    let bytes = module("waf", 9000);
+    content.push("plugins/waf", "1", &raw(&bytes));
+    let pki = Pki::make(folder.path());
+    let registry = content.with_tls(folder.path(), &pki);
+    let name = registry.named();
+    let later = folder.path().join("later.pem");
+    let text = |ca: &str| {
+        format!(
+            "catalog: {{builtin: false, template: '{name}/plugins/{{name}}:{{version}}'}}\nserver: {{drain: 0s}}\n\
+             registry: {{certs: ['{}'], attempts: 1, ca: [{ca}]}}\n",
+            folder.path().join("certs.d").display()
+        )
+    };
+    let larder = Home::new(&text("")).start();
+    assert_eq!(larder.get("/plugins/waf/1/plugin.wasm").status, 502);
+    std::fs::write(larder.home.path().join("larder.yaml"), text(&format!("'{}'", later.display()))).unwrap();
+    eventually("the fault in the metrics", || (reloads(&larder, "error") == 1.0).then_some(()));
+    std::fs::copy(&pki.ca, &later).unwrap();
+    eventually("the plugin", || (larder.get("/plugins/waf/1/plugin.wasm").body == bytes).then_some(()));
+    // What a hosts.toml names elsewhere is looked at too.
+    let own = folder.path().join("certs.d").join(&name);
+    std::fs::create_dir_all(&own).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ca = elsewhere.path().join("ca.pem");
+    std::fs::copy(&pki.ca, &ca).unwrap();
+    std::fs::write(own.join("hosts.toml"), format!("ca = '{}'\n", ca.display())).unwrap();
+    eventually("the folder in use", || (reloads(&larder, "ok") == 2.0).then_some(()));
+    std::fs::write(&ca, "no PEM").unwrap();
+    eventually("the fault in the metrics", || (reloads(&larder, "error") >= 2.0).then_some(()));
+}
+
+#[test]
 fn what_was_refused_is_asked_again_as_soon_as_the_credentials_are_right() {
     let folder = tempfile::tempdir().unwrap();
     let content = Registry::plain();

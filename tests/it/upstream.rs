@@ -176,6 +176,12 @@ fn a_registry_that_says_429_is_left_alone_as_long_as_it_asks_for_everything() {
     assert_eq!(larder.metric(&format!("larder_breaker_state{{registry=\"{}\"}}", registry.host())), 1.0);
     assert!(larder.metric("larder_stale_served_total{reason=\"rate_limited\"}") >= 1.0);
     assert!(another.json()["hint"].as_str().unwrap().contains("mirror"), "{}", another.text());
+    let explained = crate::support::client::get(larder.admin, "/explain?name=other&version=1").text();
+    assert!(
+        explained.contains("\nrate_limited: ") && explained.contains("is not asked for another"),
+        "{explained}"
+    );
+    assert_eq!(registry.asked().len(), 1, "an explanation heeds it too");
 }
 
 /// A registry whose tokens come from `/token`, which answers as `token` says.
@@ -350,16 +356,44 @@ fn a_registry_that_is_down_is_asked_by_one_at_a_time_and_found_again_soon() {
         }
     });
     let before_rest = registry.asked().len();
-    for n in 50..60 {
-        let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
-        assert_eq!(code(&reply), (502, "connect".into()), "{}", reply.text());
-    }
+    std::thread::scope(|scope| {
+        for n in 50..60 {
+            let larder = &larder;
+            scope.spawn(move || {
+                let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
+                assert_eq!(code(&reply), (502, "connect".into()), "{}", reply.text());
+            });
+        }
+    });
     let asked = registry.asked().len() - before_rest;
     assert!(asked <= 6, "{asked} requests for ten plugins, each with three attempts");
     registry.heal();
     eventually("the registry being found again", || (larder.get(PATH).status == 200).then_some(()));
     let state = larder.metric(&format!("larder_breaker_state{{registry=\"{}\"}}", registry.host()));
     assert_eq!(state, 0.0);
+}
+
+#[test]
+fn a_blip_that_fails_many_at_once_costs_nobody_an_answer() {
+    let registry = Scripted::start();
+    for n in 0..30 {
+        registry.put(&format!("plugins/p{n}"), "1", &raw(&module(&n.to_string(), 5000)));
+    }
+    let begun = std::sync::OnceLock::new();
+    registry.script(move |_, truth| {
+        let begun = begun.get_or_init(std::time::Instant::now);
+        if begun.elapsed() < std::time::Duration::from_millis(600) { Act::hang_up() } else { truth }
+    });
+    let larder = before(&registry, "", "");
+    std::thread::scope(|scope| {
+        for n in 0..30 {
+            let larder = &larder;
+            scope.spawn(move || {
+                let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
+                assert_eq!(reply.status, 200, "{}", reply.text());
+            });
+        }
+    });
 }
 
 #[test]
@@ -444,7 +478,7 @@ fn an_endpoint_that_says_it_is_elsewhere_is_followed_where_the_settings_allow() 
     assert!(reply.json()["hint"].as_str().unwrap().contains("blob_hosts"), "{}", reply.text());
     assert_eq!(store.asked().len(), 0, "not contacted");
     assert_eq!(fills(&refused, &registry, "redirect_refused"), 1.0);
-    for hosts in ["blob_hosts: [localhost]", "blob_hosts: ['*host']", "origin: true"] {
+    for hosts in ["blob_hosts: [localhost]", "blob_hosts: ['*.corp', LOCALHOST]", "origin: true"] {
         store.forget();
         let larder = before(&registry, &rule(hosts), "log: {level: trace}\n");
         let reply = larder.get(PATH);

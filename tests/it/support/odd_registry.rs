@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// A running registry, empty at its start. Ended when dropped.
 pub struct OddRegistry {
     pub address: SocketAddr,
-    daemon: Daemon,
+    _daemon: Daemon,
     /// What pushes say they are.
     authorization: Option<String>,
     _dir: TempDir,
@@ -36,7 +36,7 @@ impl OddRegistry {
             command.args(["-port", &port.to_string()]);
             command
         });
-        Self { address: daemon.address, daemon, authorization: None, _dir: dir }
+        Self { address: daemon.address, _daemon: daemon, authorization: None, _dir: dir }
     }
 
     /// container-registry, for who has this password. It takes any user's name; this one is the pushes'. Repositories
@@ -54,19 +54,12 @@ impl OddRegistry {
             command
         });
         let authorization = Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))));
-        Self { address: daemon.address, daemon, authorization, _dir: dir }
+        Self { address: daemon.address, _daemon: daemon, authorization, _dir: dir }
     }
 
     /// The registry's name in references.
     pub fn host(&self) -> String {
         self.address.to_string()
-    }
-
-    /// What it has printed so far. go-containerregistry: `GET /v2/...`, and behind it ` 404 NAME_UNKNOWN ...` if that
-    /// is an error. container-registry: two lines with `{method=GET uri=/v2/... version=...}`, of which the second ends
-    /// in `status=200`.
-    pub fn log(&self) -> String {
-        self.daemon.log()
     }
 
     /// Pushes as a client does: uploads, then manifests. A blob goes in one chunk, the only way that both know.

@@ -213,7 +213,9 @@ impl Cache {
         match result {
             Ok(result) => {
                 self.failures.invalidate(reference);
-                tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
+                if !parts.trace.is_listening() {
+                    tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
+                }
                 Ok(Outcome::Present)
             }
             Err(error) => self.note_failure(reference, known.as_deref(), error, took).await,
@@ -235,6 +237,8 @@ impl Cache {
         let absence: Option<Absence> = error.absence().filter(|_| !is_held);
         let (code, millis) = (error.code, took.as_millis() as u64);
         match absence {
+            // An explanation is told to whoever asked for it, and no gateway went without.
+            _ if parts.trace.is_listening() => {}
             Some(_) => {
                 tracing::info!(%reference, result = code, millis, detail = error.detail, "asked the registry")
             }

@@ -265,6 +265,34 @@ fn what_was_refused_is_asked_again_as_soon_as_the_credentials_are_right() {
 }
 
 #[test]
+fn an_absence_that_was_written_down_is_doubted_when_the_settings_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = Registry::plain();
+    let (right, stand_in) = (module("right", 9000), module("stand-in", 9000));
+    content.push("plugins/waf", "1", &raw(&right));
+    let open = Scripted::start();
+    open.put("plugins/waf", "0", &raw(&stand_in));
+    let registry = content.with_password(folder.path(), "robot", "right-s3cret");
+    let (file, lines) = (folder.path().join("password"), folder.path().join("p.properties"));
+    std::fs::write(&file, "wrong-s3cret").unwrap();
+    std::fs::write(&lines, format!("waf={}/plugins/waf:0\n", open.host())).unwrap();
+    let larder = Home::new(&format!(
+        "catalog: {{builtin: false, template: null, files: ['{}'], plugins: {{waf: {{repositories: ['{private}/plugins/waf']}}}}}}\n\
+         server: {{drain: 0s}}\nlifetimes: {{absent: 1h, tag: 1h}}\n\
+         registry: {{certs: [], plain_http: ['{}'], hosts: {{'{private}': {{plain_http: true, username: robot, password_file: '{}'}}}}}}\n",
+        lines.display(),
+        open.host(),
+        file.display(),
+        private = registry.host(),
+    ))
+    .start();
+    let path = "/plugins/waf/1/plugin.wasm";
+    assert_eq!(larder.get(path).body, stand_in, "refused, so the version of the catalog stands in");
+    std::fs::write(&file, "right-s3cret").unwrap();
+    eventually("the plugin itself", || (larder.get(path).body == right).then_some(()));
+}
+
+#[test]
 fn a_new_mirror_and_a_new_rule_are_used_without_a_restart_and_transfers_under_way_end_with_the_old() {
     let (old, new) = (Scripted::start(), Scripted::start());
     let (slow, fresh) = (module("slow", 200_000), module("fresh", 9000));

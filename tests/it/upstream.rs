@@ -374,6 +374,20 @@ fn a_registry_that_is_down_is_asked_by_one_at_a_time_and_found_again_soon() {
 }
 
 #[test]
+fn a_page_for_people_in_place_of_a_layer_is_told_as_that() {
+    let (registry, _) = stocked();
+    registry.script(|ask, truth| match ask.is_blob() {
+        true => {
+            Act::status(200).header("Content-Type", "text/html; charset=utf-8").body("<html>sign in</html>")
+        }
+        false => truth,
+    });
+    let reply = before(&registry, "", "").get(PATH);
+    assert_eq!(code(&reply), (502, "upstream".into()), "{}", reply.text());
+    assert!(reply.json()["hint"].as_str().unwrap().contains("a page of its own"), "{}", reply.text());
+}
+
+#[test]
 fn a_blip_that_fails_many_at_once_costs_nobody_an_answer() {
     let registry = Scripted::start();
     for n in 0..30 {

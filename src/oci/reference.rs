@@ -363,6 +363,12 @@ mod tests {
             let told = secret.parse::<Reference>().unwrap_err().to_string();
             assert!(!told.contains("s3cret"), "{told}");
         }
+        for secret in
+            ["robot:p/s3cret@h", "http://u:12/s3cret@p:1", "https://u:s3cret/x@y@h/a", "u:s3cret@h/a"]
+        {
+            assert!(!masked(secret).contains("s3cret"), "{}", masked(secret));
+        }
+        assert_eq!(masked(&format!("h/a@{DIGEST}")), format!("h/a@{DIGEST}"));
         assert!(
             !"robot:s3cret@harbor.corp/a".parse::<Repository>().unwrap_err().to_string().contains("s3cret")
         );

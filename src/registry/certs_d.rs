@@ -414,5 +414,11 @@ mod tests {
         assert_eq!(faults.len(), 6, "{told}");
         assert_eq!(certs.global.len(), 1);
         assert!(certs.of("d.corp").is_some());
+        put(root.path(), "_default/ca.crt", &pem());
+        let (certs, _) = Certs::read(&[root.path().into()]);
+        assert!(
+            certs.of("other.corp").is_some() && certs.of("a.corp").is_none(),
+            "what is for others is not for it"
+        );
     }
 }

@@ -83,14 +83,12 @@ pub async fn explain(
     held: Option<&dyn Store>,
 ) -> Explanation {
     let plan = catalog.plan(request);
-    for (version, why) in &plan.versions {
-        trace.note("plan", || format!("version {version} ({} match)", why.as_str()));
-    }
+    trace.note("plan", || {
+        let steps = plan.versions.iter().map(|(version, why)| format!("{version} ({})", why.as_str()));
+        format!("versions in this order: {}", steps.collect::<Vec<_>>().join(", "))
+    });
     for candidate in &plan.candidates {
-        trace
-            .note("plan", || format!("candidate {} ({} match)", candidate.reference, candidate.why.as_str()));
-        let record = held.and_then(|store| store.record(&candidate.reference));
-        if let Some(record) = record {
+        if let Some(record) = held.and_then(|store| store.record(&candidate.reference)) {
             trace.note("held", || told(&candidate.reference, &record));
         }
     }

@@ -15,7 +15,7 @@ use crate::store::{Draft, Sealed, StoreError};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Indexes within indexes that are followed.
@@ -32,6 +32,8 @@ const WRITE_BYTES: usize = 1 << 20;
 pub struct Counters {
     received: AtomicU64,
     expected: AtomicU64,
+    /// Where the layer comes from, by the registry's count.
+    endpoint: AtomicUsize,
 }
 
 /// Fetches in progress.
@@ -123,7 +125,7 @@ async fn try_fill(
         // Once more: what changed it on its way may not be there again, or another mirror's bytes are right.
         if matches!(&outcome, Err(Failed::For(error)) if error.code == DIGEST_MISMATCH) {
             tracing::warn!(%reference, layer = %layer.digest, "other bytes than the manifest's; fetched once more");
-            parts.registry.distrust(reference);
+            parts.registry.distrust(reference, progress.counters.endpoint.load(Ordering::Relaxed));
             (outcome, below) = module(parts, reference, layer, below, progress).await;
         }
         hidden = below;
@@ -282,6 +284,7 @@ async fn download(
     let mut blob = blob.map_err(from_registry)?;
     progress.counters.received.store(0, Ordering::Relaxed);
     progress.counters.expected.store(layer.size, Ordering::Relaxed);
+    progress.counters.endpoint.store(blob.endpoint, Ordering::Relaxed);
     let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);
     let mut waiting = Vec::with_capacity(WRITE_BYTES.min(layer.size as usize));
     let mut received = 0;

@@ -156,7 +156,7 @@ pub async fn explain(
     };
     let hosts = hosts(loaded, breakers.clone(), trace.clone())
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    for warning in hosts.warnings.iter().chain(&hosts.broken) {
+    for warning in hosts.told() {
         trace.note("warning", || warning.clone());
     }
     let mut config = loaded.config.clone();

@@ -1,6 +1,6 @@
 //! `larder check`: everything that a start would read, and every fault in it.
 
-use super::{assemble, report};
+use super::{assemble, print, report};
 use crate::config::{self, Sources};
 use std::process::ExitCode;
 
@@ -21,28 +21,34 @@ pub fn run(sources: &Sources) -> ExitCode {
         }
     };
     let hosts = &read.hosts;
-    for warning in hosts.warnings.iter().chain(&hosts.broken) {
+    for warning in hosts.told() {
         eprintln!("larder: warning: {warning}");
     }
     let config = &loaded.config;
     let registries: Vec<_> = read.catalog.registries().into_iter().collect();
-    println!("The configuration is valid.");
-    println!("plugins at    http://{}", config.listen.data);
-    println!("metrics at    http://{}/metrics", config.listen.admin);
-    println!(
-        "names         {} listed; others {}",
-        read.catalog.names().count(),
-        if read.catalog.is_open() { "by the template" } else { "refused" }
-    );
-    println!("registries    {}", if registries.is_empty() { "none".into() } else { registries.join(", ") });
-    println!(
-        "cache         {}, {} on disk, {} in memory",
-        assemble::cache_dir(config).display(),
-        config.cache.disk,
-        config.cache.memory
-    );
+    let mut lines = vec![
+        "The configuration is valid.".to_owned(),
+        format!("plugins at    http://{}", config.listen.data),
+        format!("metrics at    http://{}/metrics", config.listen.admin),
+        format!(
+            "names         {} listed; others {}",
+            read.catalog.names().count(),
+            if read.catalog.is_open() { "by the template" } else { "refused" }
+        ),
+        format!(
+            "registries    {}",
+            if registries.is_empty() { "none".into() } else { registries.join(", ") }
+        ),
+        format!(
+            "cache         {}, {} on disk, {} in memory",
+            assemble::cache_dir(config).display(),
+            config.cache.disk,
+            config.cache.memory
+        ),
+    ];
     for dir in &config.overlay.dirs {
-        println!("overlay       {}{}", dir.display(), if dir.is_dir() { "" } else { " (not there)" });
+        let there = if dir.is_dir() { "" } else { " (not there)" };
+        lines.push(format!("overlay       {}{there}", dir.display()));
     }
-    ExitCode::SUCCESS
+    print(&(lines.join("\n") + "\n"))
 }

@@ -37,8 +37,8 @@ pub struct Reload {
     pub cache: Arc<Cache>,
     /// What counts.
     pub metrics: Arc<Metrics>,
-    /// What was broken at the start and is known to be.
-    pub broken: Vec<String>,
+    /// What was found without being named, and is in use.
+    pub found: Vec<PathBuf>,
 }
 
 impl Reload {
@@ -96,17 +96,17 @@ impl Reload {
                 return (false, before.and(named));
             }
         };
-        let broken: Vec<_> =
-            hosts.broken.iter().filter(|fault| !self.broken.contains(fault)).cloned().collect();
-        if !broken.is_empty() {
-            self.refuse(changed, broken.into_iter());
+        // What was good is not given up for what is broken; what never was is no reason to stay as we are.
+        let lost: Vec<_> = hosts.broken.iter().filter(|broken| self.found.contains(&broken.path)).collect();
+        if !lost.is_empty() {
+            self.refuse(changed, lost.iter().map(|broken| broken.fault.clone()));
             return (false, before.and(named));
         }
         let watched = named.and(Watched::of(hosts.files()));
-        for warning in &hosts.warnings {
+        for warning in hosts.told() {
             tracing::warn!("{warning}");
         }
-        self.broken.clone_from(&hosts.broken);
+        self.found = hosts.used();
         self.client.replace(hosts, assemble::retry(&self.started.config, &loaded.config));
         self.cache.doubt();
         let others = loaded

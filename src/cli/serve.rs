@@ -45,11 +45,11 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         Ok(read) => read,
         Err(faults) => return report(&faults),
     };
-    for warning in read.hosts.warnings.iter().chain(&read.hosts.broken) {
+    for warning in read.hosts.told() {
         tracing::warn!("{warning}");
     }
     let watched = watched.and(Watched::of(read.hosts.files()));
-    let (breakers, broken) = (read.breakers.clone(), read.hosts.broken.clone());
+    let (breakers, found) = (read.breakers.clone(), read.hosts.used());
     // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -142,7 +142,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         breakers,
         cache: parts.cache.clone(),
         metrics: parts.metrics.clone(),
-        broken,
+        found,
     };
     behind.spawn(reload.run(watched));
     behind.block_on(leave(config, &drain));

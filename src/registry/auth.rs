@@ -170,7 +170,8 @@ impl Auth {
         *grant = None;
         let kept = host.credentials.get(&host.name, repository).await;
         let fresh = host.credentials.fresh(&host.name, repository).await;
-        for found in [&kept, &fresh] {
+        let changed = Some(&fresh).filter(|fresh| fresh.fingerprint() != kept.fingerprint());
+        for found in [Some(&kept), changed].into_iter().flatten() {
             if own_value(host, found).is_ok_and(|own| own == *value) {
                 self.note_refused(host, repository, found);
             }
@@ -307,7 +308,7 @@ impl Auth {
             ));
         }
         if !response.status().is_success() {
-            let answer = transport::Answer { response, from_registry: true, is_home: true, from: shown };
+            let answer = transport::Answer { response, from_registry: true, from: shown };
             let mut error = transport::refusal(&what, host, answer, found).await;
             if matches!(error.kind, Kind::NotFound | Kind::Upstream) {
                 error.kind = Kind::Token;

@@ -8,6 +8,7 @@
 use super::client::{Inner, Turn};
 use super::diagnose;
 use super::error::{Kind, RegistryError};
+use super::retry::{LOOK, Silence};
 use super::route::{Endpoint, Host};
 use super::transport::{self, Answer};
 use crate::oci::{Digest, Reference};
@@ -27,8 +28,6 @@ const RATE_WINDOW: u32 = 3;
 
 /// How long a transfer waits for a registry that is left alone.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks at it.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What is to be received.
 pub struct Wanted {
@@ -258,40 +257,39 @@ impl Transfer {
 
     /// Opens the rest, or says why not.
     async fn resume(&mut self, error: RegistryError) -> Result<(), RegistryError> {
-        let mut error = error;
-        let broken = Instant::now();
+        let mut silence = Silence::from(error);
+        let patience = Instant::now() + PATIENCE;
         loop {
-            // The registry is left alone for a moment, which is no attempt.
-            let waits = error.is_waiting_for_others() && broken.elapsed() < PATIENCE;
-            if waits {
-                tokio::time::sleep(LOOK).await;
-            } else {
+            let error = &silence.error;
+            // A registry that asks for a moment, or is asked by somebody else: to wait is no attempt.
+            let asked_to_wait =
+                error.retry_after.filter(|wait| Instant::now() + *wait < patience.min(self.end));
+            if let Some(wait) = asked_to_wait {
+                tokio::time::sleep(wait.max(LOOK)).await;
+            } else if !(error.is_waiting_for_others() && silence.may_ask(patience.min(self.end)).await) {
                 self.attempts += 1;
                 self.resumes += 1;
                 self.slow += u32::from(error.kind == Kind::TimedOut);
                 let most = self.inner.retry().attempts;
                 let spent = self.attempts >= most || self.slow >= most || self.resumes > MOST_RESUMES;
-                if !error.may_pass() || spent {
-                    return Err(error);
+                if !error.may_pass() || spent || Instant::now() >= self.end {
+                    return Err(silence.error);
                 }
-                self.inner.pause(&self.wanted.reference, self.attempts, &error).await;
-            }
-            if Instant::now() >= self.end {
-                return Err(error);
+                self.inner.pause(&self.wanted.reference, self.attempts, error).await;
             }
             let (inner, wanted, from) = (&self.inner, &self.wanted, self.received);
             let ask = |endpoint: Arc<Endpoint>, turn: Turn| -> BoxFuture<'_, _> {
                 Box::pin(async move { open(inner, &endpoint, wanted, from, turn).await })
             };
             match inner.once(&wanted.reference, true, &ask).await {
-                Ok(Opened { answer, turn, host, skip }) => {
+                Ok((Opened { answer, turn, host, skip }, _)) => {
                     let (reference, size) = (&wanted.reference, wanted.size);
                     tracing::info!(%reference, registry = host.name, from, size, "transfer resumed");
                     (self.answer, self.turn, self.host, self.skip) = (Some(answer), turn, host, skip);
                     (self.window, self.window_bytes) = (Instant::now(), 0);
                     return Ok(());
                 }
-                Err(other) => error = other,
+                Err(other) => silence = other,
             }
         }
     }

@@ -91,6 +91,15 @@ impl Breaker {
         Ok(Pass { breaker: self, is_probe: true })
     }
 
+    /// True when leave would be given now.
+    pub fn would_admit(&self) -> bool {
+        let now = self.clock.now();
+        let inner = self.lock();
+        let limited = inner.limited.as_ref().is_some_and(|(until, _)| *until > now);
+        let waits = inner.until.is_some_and(|until| until > now);
+        !limited && (inner.failures < FAILURES || !(waits || inner.probing))
+    }
+
     /// Leaves the registry alone as long as `error` asks for.
     pub fn stay_away(&self, error: &RegistryError) {
         let wait = error.retry_after.unwrap_or(LIMITED);

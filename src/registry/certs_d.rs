@@ -19,10 +19,21 @@ pub struct Certs {
     pub global: Vec<Bundle>,
     /// Files that folders name elsewhere.
     pub files: Vec<PathBuf>,
+    /// Files and folders that could be used.
+    pub used: Vec<PathBuf>,
     /// By host, lower case, as references write it; `_default` for the others.
     hosts: HashMap<String, Arc<Layout>>,
     /// Hosts whose folder cannot be used: what is for others is not for them.
     unusable: Vec<String>,
+}
+
+/// A file or folder that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub path: PathBuf,
+    /// What is wrong, with the file's name.
+    pub fault: String,
 }
 
 /// What a host's folder says.
@@ -118,7 +129,7 @@ impl OneOrMany {
 
 impl Certs {
     /// Reads `folders`. What cannot be used is left out and told; earlier folders win for a host.
-    pub fn read(folders: &[PathBuf]) -> (Self, Vec<String>) {
+    pub fn read(folders: &[PathBuf]) -> (Self, Vec<Broken>) {
         let mut certs = Self::default();
         let mut faults = Vec::new();
         for folder in folders.iter().filter(|folder| folder.is_dir()) {
@@ -126,12 +137,15 @@ impl Certs {
                 Ok(files) => {
                     for file in files {
                         match trust::bundle(&file) {
-                            Ok(bundle) => certs.global.push(bundle),
-                            Err(fault) => faults.push(fault),
+                            Ok(bundle) => {
+                                certs.global.push(bundle);
+                                certs.used.push(file);
+                            }
+                            Err(fault) => faults.push(Broken { path: file, fault }),
                         }
                     }
                 }
-                Err(fault) => faults.push(fault),
+                Err(fault) => faults.push(Broken { path: folder.clone(), fault }),
             }
             let Ok(listed) = std::fs::read_dir(folder) else { continue };
             let mut below: Vec<_> =
@@ -144,11 +158,12 @@ impl Certs {
                 match Layout::read(&path) {
                     Ok(Some(mut layout)) => {
                         certs.files.append(&mut layout.files);
+                        certs.used.push(path);
                         certs.hosts.entry(host).or_insert(Arc::new(layout));
                     }
                     Ok(None) => {}
                     Err(fault) => {
-                        faults.push(fault);
+                        faults.push(Broken { path, fault });
                         certs.unusable.push(host);
                     }
                 }
@@ -333,7 +348,7 @@ mod tests {
         put(root.path(), "..2026_11/old.corp/ca.crt", "never looked at");
         put(root.path(), "empty.corp/notes.txt", "");
         let (certs, faults) = Certs::read(&[root.path().into(), "/not/there".into()]);
-        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(faults, []);
         assert_eq!(certs.global.len(), 1);
         let layout = certs.of("harbor.corp:8443").unwrap();
         assert_eq!((layout.origin.ca.len(), layout.mirrors.len()), (1, 0));
@@ -366,7 +381,7 @@ mod tests {
         put(root.path(), "r.example_5000_/hosts.toml", text);
         put(root.path(), "_default/hosts.toml", "[host.\"https://all.example\"]\n");
         let (certs, faults) = Certs::read(&[root.path().into()]);
-        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(faults, []);
         let layout = certs.of("r.example:5000").unwrap();
         let urls: Vec<_> = layout.mirrors.iter().map(|m| m.url.as_ref().unwrap().as_str()).collect();
         assert_eq!(
@@ -399,7 +414,7 @@ mod tests {
         put(root.path(), "f.corp/own.cert", &pem());
         put(root.path(), "f.corp/own.key", &pem());
         let (certs, faults) = Certs::read(&[root.path().into()]);
-        let told = faults.join("\n");
+        let told = faults.iter().map(|broken| broken.fault.as_str()).collect::<Vec<_>>().join("\n");
         for part in [
             "broken.pem: holds no certificate",
             "a.corp/hosts.toml:2: ",

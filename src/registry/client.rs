@@ -7,7 +7,7 @@ use super::breaker::{Breakers, State};
 use super::diagnose;
 use super::error::{Kind, RegistryError};
 use super::hosts::Hosts;
-use super::retry::{self, FIRST_PAUSE, PATIENCE, Retry, together};
+use super::retry::{self, PATIENCE, Retry, Silence, together};
 use super::route::{Endpoint, Host, Route};
 use super::transport::{self, Answer};
 use super::{Blob, Confirmation, FetchedManifest, NotFound, Registry};
@@ -122,12 +122,16 @@ impl Inner {
         reference: &'a Reference,
         by_digest: bool,
         call: &F,
-    ) -> Result<T, RegistryError>
+    ) -> Result<(T, usize), Silence>
     where
         F: Fn(Arc<Endpoint>, Turn) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
     {
         let route = self.route(reference.registry())?;
+        if let Some(first) = route.endpoints.first() {
+            first.host.trace.note("registry", || format!("{}: {}", route.registry, route.rule));
+        }
         let mut failed = Vec::new();
+        let mut waiting = Vec::new();
         for (index, endpoint) in route.order(self.clock.now()) {
             let host = endpoint.host.clone();
             if endpoint.digests_only && !by_digest {
@@ -139,7 +143,8 @@ impl Inner {
             host.trace.note("endpoint", || {
                 let what = if endpoint.is_origin { "the registry itself" } else { "a mirror" };
                 let repository = endpoint.named(reference.repository_path());
-                format!("{}, {what}, repository {repository}; {}", endpoint.base, host.rule)
+                let rule = if endpoint.is_origin { String::new() } else { format!("; {}", host.rule) };
+                format!("{}, {what}, repository {repository}{rule}", endpoint.base)
             });
             // First a turn: whoever may ask is not to wait behind layers that are being received.
             let turn = self.turn(&host).await;
@@ -156,18 +161,21 @@ impl Inner {
             match result {
                 Ok(value) => {
                     route.answered(index, &*self.clock);
-                    return Ok(value);
+                    return Ok((value, index));
                 }
                 Err(error) if error.kind == Kind::NotFound && endpoint.on_not_found == NotFound::Final => {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 Err(error) => {
+                    if error.is_waiting_for_others() {
+                        waiting.push(host.breaker.clone());
+                    }
                     tracing::debug!(%reference, endpoint = endpoint.base, code = error.code, error = error.detail, "no answer");
                     failed.push(error);
                 }
             }
         }
-        Err(together(reference, failed))
+        Err(Silence { error: together(reference, failed), waiting })
     }
 
     /// The same, and again where that may help.
@@ -176,26 +184,26 @@ impl Inner {
         reference: &'a Reference,
         by_digest: bool,
         call: F,
-    ) -> Result<T, RegistryError>
+    ) -> Result<(T, usize), RegistryError>
     where
         F: Fn(Arc<Endpoint>, Turn) -> BoxFuture<'a, Result<T, RegistryError>> + Sync,
     {
         let begun = Instant::now();
+        let retry = self.retry();
         let mut attempts = 0;
         loop {
-            let error = match self.once(reference, by_digest, &call).await {
+            let silence = match self.once(reference, by_digest, &call).await {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(silence) => silence,
             };
-            if error.is_waiting_for_others() && begun.elapsed() < PATIENCE.min(self.retry().within) {
-                tokio::time::sleep(FIRST_PAUSE).await;
+            let waits = silence.error.is_waiting_for_others();
+            // Those who are asking for others may find the registry back: that is worth a moment, and no attempt.
+            if waits && silence.may_ask(begun + PATIENCE.min(retry.within)).await {
                 continue;
             }
+            let error = silence.error;
             attempts += 1;
-            if !error.may_pass()
-                || attempts >= self.retry().attempts
-                || begun.elapsed() >= self.retry().within
-            {
+            if !error.may_pass() || attempts >= retry.attempts || begun.elapsed() >= retry.within {
                 return Err(error);
             }
             self.pause(reference, attempts, &error).await;
@@ -234,14 +242,14 @@ impl Inner {
         let repository = endpoint.named(reference.repository_path());
         let known = settings.auth.known(&endpoint.host, &repository).await;
         let answer = transport::send(endpoint, method.clone(), path, headers.clone(), known.clone()).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_home {
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
         let challenge = answer.response.headers();
         let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
         let answer =
             transport::send(endpoint, method.clone(), path, headers.clone(), Some(value.clone())).await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.is_home {
+        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
         match settings.auth.refused(endpoint, &repository, &value).await {
@@ -359,6 +367,7 @@ impl Registry for Client {
                 })
             })
             .await
+            .map(|(confirmed, _)| confirmed)
     }
 
     async fn manifest(&self, reference: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError> {
@@ -372,23 +381,24 @@ impl Registry for Client {
                 })
             })
             .await
+            .map(|(manifest, _)| manifest)
     }
 
     async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError> {
         let inner = &*self.inner;
         let wanted = Wanted { reference: reference.clone(), digest: *digest, size };
         let asked = &wanted;
-        let opened = inner
+        let (opened, endpoint) = inner
             .again(reference, true, |endpoint, turn| {
                 Box::pin(async move { blob::open(inner, &endpoint, asked, 0, turn).await })
             })
             .await?;
-        Ok(Blob { stream: Transfer::new(self.inner.clone(), wanted, opened).stream() })
+        Ok(Blob { endpoint, stream: Transfer::new(self.inner.clone(), wanted, opened).stream() })
     }
 
-    fn distrust(&self, reference: &Reference) {
+    fn distrust(&self, reference: &Reference, endpoint: usize) {
         if let Ok(route) = self.inner.route(reference.registry()) {
-            route.distrust(&*self.inner.clock);
+            route.distrust(endpoint, &*self.inner.clock);
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Config {
     /// Longest time for DNS, TCP, proxy and TLS together.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
-    /// Longest time from a request to the first byte of its answer.
+    /// Longest time from a request to the first byte of its answer, connecting included.
     #[serde(with = "humantime_serde")]
     pub first_byte_timeout: Duration,
     /// Longest silence within an answer.

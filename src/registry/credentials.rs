@@ -138,10 +138,7 @@ impl Source {
             docker.push((named.clone(), Ok(DockerConfig::read(&docker_config::file_at(named))?)));
         }
         if config.docker_config.is_none() {
-            // The usual place may be empty, and what is there was written for others.
-            let there = usual(env).filter(|folder| docker_config::file_at(folder).is_file());
-            let usual =
-                there.map(|folder| (folder.clone(), DockerConfig::read(&docker_config::file_at(&folder))));
+            let usual = usual_docker_config(env);
             docker.extend(usual);
         }
         Ok(Self { own, kept, docker, helper_timeout: config.helper_timeout, ..Self::default() })
@@ -182,7 +179,7 @@ impl Source {
                 if helped.credentials.is_some() {
                     return helped;
                 }
-                out.owed |= helped.trouble.is_some() && config.names_helper_for(registry);
+                out.owed |= helped.trouble.is_some() && config.promises(registry);
                 out.trouble = out.trouble.or(helped.trouble);
             }
             if let Some(found) = config.entry(registry, repository) {
@@ -240,6 +237,13 @@ impl Source {
         helped.insert(helper, (Instant::now(), told.clone()));
         told
     }
+}
+
+/// What is in the place where Docker keeps it, which may be empty.
+pub fn usual_docker_config(env: &Surroundings) -> Option<(PathBuf, Result<DockerConfig, String>)> {
+    let folder = usual(env)?;
+    let file = docker_config::file_at(&folder);
+    file.is_file().then(|| (folder, DockerConfig::read(&file)))
 }
 
 /// Where Docker keeps it, for whoever has one there.

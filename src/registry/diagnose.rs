@@ -118,25 +118,25 @@ fn alert(chain: &str) -> Option<Tls> {
     known.into_iter().find(|alert| name.starts_with(&format!("{alert:?}"))).map(Tls::AlertReceived)
 }
 
+/// What to do about a proxy that wants another user name and password.
+pub fn proxy_credentials(way: &Way) -> String {
+    let Way { shown: proxy, from, .. } = way;
+    if way.has_user() {
+        return format!("{proxy} ({from}) refuses the user name and password that it was given");
+    }
+    let key = from.strip_suffix(".url").unwrap_or("registry.proxy");
+    format!("{proxy} ({from}) asks for a user name and password: {key}.username and {key}.password_file")
+}
+
 fn proxy(way: &Way, shown: &str, chain: &str) -> Option<(&'static str, String)> {
     let Way { shown: proxy, from, .. } = way;
-    let credentials = || {
-        if way.has_user() {
-            format!("{proxy} ({from}) refuses the user name and password that it was given")
-        } else {
-            let key = from.strip_suffix(".url").unwrap_or("registry.proxy");
-            format!(
-                "{proxy} ({from}) asks for a user name and password: {key}.username and {key}.password_file"
-            )
-        }
-    };
     let reach = || format!("is the proxy {proxy} ({from}) running, and can this machine reach it?");
     let has = |text: &str| chain.contains(text);
     if has("proxy authorization required")
         || has("credentials not accepted")
         || has("does not support user/pass")
     {
-        return Some(("proxy_auth", credentials()));
+        return Some(("proxy_auth", proxy_credentials(way)));
     }
     if has("failed to create underlying connection") {
         return Some(("proxy_connect", reach()));
@@ -165,8 +165,7 @@ fn proxy(way: &Way, shown: &str, chain: &str) -> Option<(&'static str, String)> 
 
 fn tls(host: &Host, shown: &str, error: &Tls) -> (&'static str, String) {
     let (key, certs) = (&host.key, &host.certs);
-    let bare = shown.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let bare = bare.map_or(shown, |(name, _)| name).trim_matches(['[', ']']);
+    let bare = super::names::bare(shown);
     let seen = host.verifier.seen(bare);
     let leaf = seen.as_ref().and_then(|seen| seen.chain.first());
     match error {

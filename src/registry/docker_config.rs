@@ -104,9 +104,11 @@ impl DockerConfig {
         Some(Program { program: format!("docker-credential-{name}"), server })
     }
 
-    /// Whether a program is named for `registry` alone, and not for everything.
-    pub fn names_helper_for(&self, registry: &str) -> bool {
-        self.cred_helpers.keys().any(|key| split(key).0 == hub(registry))
+    /// Whether there should be something for `registry`: a program of its own, or an entry, which Docker leaves empty when
+    /// it keeps the rest elsewhere.
+    pub fn promises(&self, registry: &str) -> bool {
+        let is_it = |key: &String| split(key).0 == hub(registry);
+        self.cred_helpers.keys().any(is_it) || self.auths.keys().any(is_it)
     }
 
     /// The entry of the file itself for a repository.

@@ -5,11 +5,11 @@
 
 use super::address::{Guard, Resolver};
 use super::breaker::Breakers;
-use super::certs_d::{Certs, Entry};
+use super::certs_d::{Broken, Certs, Entry};
 use super::config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
-use super::credentials::Source;
+use super::credentials::{Source, usual_docker_config};
 use super::egress::Egress;
-use super::names::{authority, bare};
+use super::names::{api, authority, bare};
 use super::route::{Clients, Endpoint, Host, Limits, Route};
 use super::trace::Trace;
 use super::trust::{self, Bundle, Trust, Verifier};
@@ -33,8 +33,8 @@ pub struct Hosts {
     routes: Mutex<HashMap<String, Arc<Route>>>,
     /// What works and is doubtful.
     pub warnings: Vec<String>,
-    /// What in the folders of certificates could not be used, and was left out.
-    pub broken: Vec<String>,
+    /// What was found without being named, could not be used, and was left out.
+    pub broken: Vec<Broken>,
 }
 
 /// Where a key was written.
@@ -60,7 +60,15 @@ impl Hosts {
     pub fn build(config: &Config, with: With) -> Result<Self, Vec<(String, String)>> {
         let mut faults = Vec::new();
         let mut note = |key: &str, problem: String| faults.push((key.to_owned(), problem));
-        let (certs, broken) = Certs::read(&config.certs);
+        let (mut certs, mut broken) = Certs::read(&config.certs);
+        if config.docker_config.is_none()
+            && let Some((path, read)) = usual_docker_config(&with.env)
+        {
+            match read {
+                Ok(_) => certs.used.push(path),
+                Err(fault) => broken.push(Broken { path, fault }),
+            }
+        }
         let mut warnings = Vec::new();
         let mut system = certs.global.clone();
         match trust::system_roots() {
@@ -101,7 +109,7 @@ impl Hosts {
                 .push(format!("{}: skip_verify: certificates of {host} are not verified", place.display()));
         }
         let trusted = Trust { bundles: hosts.system.clone(), ..Trust::default() };
-        warnings.extend(trusted.doubts(now()));
+        warnings.extend(trusted.doubts(trust::now()));
         for (name, settings) in &hosts.config.hosts {
             let key = format!("registry.hosts.{}", masked(name));
             if let Err(problem) = hosts.rule(name, settings) {
@@ -176,6 +184,16 @@ impl Hosts {
         out
     }
 
+    /// All that is doubtful, for people.
+    pub fn told(&self) -> impl Iterator<Item = &String> {
+        self.warnings.iter().chain(self.broken.iter().map(|broken| &broken.fault))
+    }
+
+    /// What was found without being named, and is used.
+    pub fn used(&self) -> Vec<PathBuf> {
+        self.certs.used.clone()
+    }
+
     /// Files beside those that the settings name, which are used all the same.
     pub fn files(&self) -> Vec<PathBuf> {
         self.certs.files.clone()
@@ -217,7 +235,15 @@ impl Hosts {
         if settings.origin != Some(false) {
             endpoints.push(self.origin(registry, settings, layout.as_ref().map(|layout| &layout.origin))?);
         }
-        Ok(Arc::new(Route::new(registry, endpoints)))
+        let rule = match (rule, &layout) {
+            (Some((rule, _)), _) => {
+                let key = format!("registry.hosts.{rule}");
+                format!("{key} ({})", (self.place)(&key))
+            }
+            (None, Some(layout)) => layout.place.display().to_string(),
+            (None, None) => "no rule in registry.hosts, so the defaults".into(),
+        };
+        Ok(Arc::new(Route::new(registry, rule, endpoints)))
     }
 
     fn mirror(&self, mirror: &MirrorConfig) -> Result<Endpoint, String> {
@@ -238,7 +264,7 @@ impl Hosts {
         let name = authority(&url);
         Ok(Endpoint {
             host: self.host(&name, &name, None)?,
-            base: format!("{}/v2", url.as_str().trim_end_matches('/')),
+            base: api(url.as_str().trim_end_matches('/'), false),
             repository: mirror.repository.clone(),
             on_not_found: mirror.on_not_found,
             digests_only: false,
@@ -254,7 +280,7 @@ impl Hosts {
         let base = url.as_str().trim_end_matches('/');
         Ok(Endpoint {
             host: self.host(&authority(url), &authority(url), Some(entry))?,
-            base: if entry.override_path { base.to_owned() } else { format!("{base}/v2") },
+            base: api(base, entry.override_path),
             repository: "{repository}".into(),
             on_not_found: NotFound::Next,
             digests_only: entry.digests_only,
@@ -289,7 +315,7 @@ impl Hosts {
         let overridden = entry.is_some_and(|entry| entry.override_path && entry.url.is_some() && !plain);
         Ok(Endpoint {
             host: self.host(name, own, entry)?,
-            base: if overridden { base } else { format!("{base}/v2") },
+            base: api(&base, overridden),
             repository: "{repository}".into(),
             on_not_found: NotFound::Final,
             digests_only: false,
@@ -430,10 +456,4 @@ impl Hosts {
         };
         Egress::new(&merged, key, &self.env)
     }
-}
-
-/// Seconds since 1970, for certificates.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

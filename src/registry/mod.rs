@@ -71,6 +71,8 @@ pub enum Confirmation {
 
 /// A blob on its way.
 pub struct Blob {
+    /// Which of the registry's endpoints it comes from, for [`Registry::distrust`].
+    pub endpoint: usize,
     /// The bytes, unverified.
     pub stream: BoxStream<'static, Result<Bytes, RegistryError>>,
 }
@@ -87,6 +89,6 @@ pub trait Registry: Send + Sync + 'static {
     /// Opens the blob `digest` of `size` bytes of the repository of `reference`. Bytes are not verified here.
     async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError>;
 
-    /// Says that the bytes that came last of `reference` were wrong: another place is asked first, where there is one.
-    fn distrust(&self, reference: &Reference);
+    /// Says that the bytes of a blob were wrong that came from `endpoint`: others are asked first, where there are some.
+    fn distrust(&self, reference: &Reference, endpoint: usize);
 }

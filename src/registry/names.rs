@@ -1,4 +1,4 @@
-//! Hosts by their names: as URLs have them, without their ports, and in lists.
+//! Hosts by their names: as URLs have them, without their ports, in lists, and with the API below them.
 
 use url::Url;
 
@@ -23,4 +23,9 @@ pub fn listed(list: &[String], host: &str) -> bool {
         Some(suffix) => host.to_ascii_lowercase().ends_with(&suffix.to_ascii_lowercase()),
         None => entry.eq_ignore_ascii_case(host),
     })
+}
+
+/// Where the API is, for a base: `/v2` below it, where it does not end in that already.
+pub fn api(base: &str, is_whole: bool) -> String {
+    if is_whole || base.ends_with("/v2") { base.to_owned() } else { format!("{base}/v2") }
 }

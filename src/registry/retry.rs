@@ -1,14 +1,19 @@
 //! How often a question is asked, how long that takes, and what is told when nobody answered.
 
+use super::breaker::Breaker;
 use super::error::{Kind, RegistryError};
 use crate::oci::Reference;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The first pause between two attempts; each further one is twice as long.
-pub const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// Time between two looks at whether a registry may be asked again.
+pub const LOOK: Duration = Duration::from_millis(50);
 /// How long a question waits for the one that is asked while a registry is left alone.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -25,6 +30,33 @@ pub struct Retry {
 pub fn pause(attempts: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// Nobody answered.
+pub struct Silence {
+    /// What is told of it.
+    pub error: RegistryError,
+    /// Those who were not asked because somebody else is asking them.
+    pub waiting: Vec<Arc<Breaker>>,
+}
+
+impl From<RegistryError> for Silence {
+    fn from(error: RegistryError) -> Self {
+        Self { error, waiting: Vec::new() }
+    }
+}
+
+impl Silence {
+    /// True as soon as one of those who were not asked may be; false when that takes too long.
+    pub async fn may_ask(&self, end: Instant) -> bool {
+        while Instant::now() < end {
+            if self.waiting.iter().any(|breaker| breaker.would_admit()) {
+                return true;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        false
+    }
 }
 
 /// One error of those of all endpoints. Only where none of them might still have it does "not found" or "denied" stand:

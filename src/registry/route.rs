@@ -13,7 +13,6 @@ use super::trace::Trace;
 use super::trust::Verifier;
 use crate::clock::{Clock, Timestamp};
 use http::HeaderMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -111,13 +110,13 @@ pub struct Endpoint {
 pub struct Route {
     /// The registry, as references write it.
     pub registry: String,
+    /// The rule or the file that says so, and where it was written.
+    pub rule: String,
     /// In the order of the settings.
     pub endpoints: Vec<Arc<Endpoint>>,
     answered: Mutex<Option<(usize, Timestamp)>>,
     /// The endpoint whose bytes were wrong, and until when it is asked last.
     distrusted: Mutex<Option<(usize, Timestamp)>>,
-    /// The endpoint that answered last.
-    last: AtomicUsize,
 }
 
 impl Endpoint {
@@ -138,14 +137,14 @@ impl Endpoint {
 
 impl Route {
     /// Of these endpoints, in the order of the settings.
-    pub fn new(registry: &str, endpoints: Vec<Endpoint>) -> Self {
+    pub fn new(registry: &str, rule: String, endpoints: Vec<Endpoint>) -> Self {
         let endpoints = endpoints.into_iter().map(Arc::new).collect();
         Self {
             registry: registry.into(),
+            rule,
             endpoints,
             answered: Mutex::default(),
             distrusted: Mutex::default(),
-            last: AtomicUsize::new(0),
         }
     }
 
@@ -165,7 +164,6 @@ impl Route {
 
     /// Notes which endpoint answered. The first of the settings needs no note.
     pub fn answered(&self, index: usize, clock: &dyn Clock) {
-        self.last.store(index, Ordering::SeqCst);
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         *answered = match *answered {
             _ if index == 0 => None,
@@ -177,11 +175,10 @@ impl Route {
 }
 
 impl Route {
-    /// Asks the endpoint that answered last behind the others for a while: its bytes were wrong.
-    pub fn distrust(&self, clock: &dyn Clock) {
-        let last = self.last.load(Ordering::SeqCst);
-        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((last, clock.now().plus(REMEMBERED)));
+    /// Asks an endpoint behind the others for a while: its bytes were wrong.
+    pub fn distrust(&self, index: usize, clock: &dyn Clock) {
+        let until = clock.now().plus(REMEMBERED);
+        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, until));
     }
 }
 

@@ -12,7 +12,8 @@ const MOST_STEPS: usize = 500;
 /// One thing that was done or seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What it is about: registry, endpoint, address, proxy, tls, request, auth, manifest, layer, retry.
+    /// What it is about: warning, plan, held, candidate, registry, endpoint, proxy, address, tls, request, auth, retry,
+    /// manifest, layer, module.
     pub step: &'static str,
     /// What was done or seen; without secrets.
     pub text: String,

@@ -27,14 +27,18 @@ const ERROR_BODY_TIME: Duration = Duration::from_secs(2);
 /// A `Retry-After` beyond this is believed only so far.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
+/// What Go and nginx say to plain http on a port for TLS.
+const PLAIN_TO_TLS: &[&str] =
+    &["Client sent an HTTP request to an HTTPS server", "The plain HTTP request was sent to HTTPS port"];
+/// What nginx says to a client without a certificate, or with one that it does not accept.
+const CERTIFICATE_WANTED: &[&str] = &["No required SSL certificate was sent", "The SSL certificate error"];
+
 /// An answer, and whether it came from the registry itself.
 pub struct Answer {
     /// Status, headers, and a body still to be read.
     pub response: Response,
-    /// False when a redirect led on: what its target refuses is not the registry's word.
+    /// False when a redirect led to another host: what that refuses is not the registry's word, and its 401 no challenge.
     pub from_registry: bool,
-    /// False when it led to another host: then a 401 is no challenge to us.
-    pub is_home: bool,
     /// Whom it came from, as `host[:port]`.
     pub from: String,
 }
@@ -72,7 +76,7 @@ pub async fn send(
         })
         .await?;
         if !is_redirect(response.status()) {
-            return Ok(Answer { response, from_registry: hop == 0, is_home, from: authority(&url) });
+            return Ok(Answer { response, from_registry: is_home, from: authority(&url) });
         }
         from_here = url.host().is_some_and(|host| address::is_here(&host));
         let to = next(&what, &url, response.headers())?;
@@ -105,7 +109,7 @@ pub async fn exchange(
         (None, Choice::Proxied) => format!("{shown} directly"),
     });
     let request = build(host.client(url, as_ourselves)).send();
-    let limit = host.limits.connect + host.limits.first_byte;
+    let limit = host.limits.first_byte;
     let sent = match tokio::time::timeout(limit, request).await {
         Ok(sent) => sent.map_err(|e| diagnose::transport(host, what, &shown, way, &e)),
         Err(_) => Err(diagnose::timed_out(host, what, way, "first_byte_timeout")),
@@ -121,12 +125,7 @@ pub async fn exchange(
     });
     if let Some(way) = way.filter(|_| response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
         let error = RegistryError::new(Kind::Proxy, format!("{what}: the proxy {} answers 407", way.shown));
-        let key = way.from.strip_suffix(".url").unwrap_or("registry.proxy");
-        return Err(error.code("proxy_auth").hint(if way.has_user() {
-            format!("{} ({}) refuses the user name and password that it was given", way.shown, way.from)
-        } else {
-            format!("it asks for a user name and password: {key}.username and {key}.password_file")
-        }));
+        return Err(error.code("proxy_auth").hint(diagnose::proxy_credentials(way)));
     }
     Ok(response)
 }
@@ -196,6 +195,10 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) ->
         }
     };
     let _ = tokio::time::timeout(ERROR_BODY_TIME, read).await;
+    let has = |words: &[&str]| {
+        let text = String::from_utf8_lossy(&body);
+        words.iter().any(|words| text.contains(words))
+    };
     let said = crate::oci::error_code::summary(&body);
     let detail = match &said {
         Some(said) => format!("{what}: {} ({said})", status.as_u16()),
@@ -217,20 +220,21 @@ pub async fn refusal(what: &str, host: &Host, answer: Answer, found: &Lookup) ->
     };
     let (name, key) = (&host.name, &host.key);
     let hint = match kind {
-        Kind::Upstream if is_html => {
-            format!("{name} answered with a web page; is there a registry at that address?")
-        }
-        Kind::Upstream
-            if status == 400 && body.starts_with(b"Client sent an HTTP request to an HTTPS server") =>
-        {
+        Kind::Upstream if status == 400 && has(PLAIN_TO_TLS) => {
             format!(
                 "{name} speaks TLS there: take it out of registry.plain_http, or write https:// where it is a mirror"
             )
         }
-        Kind::Upstream
-            if status == 400 && body.windows(24).any(|part| part == b"No required SSL certifi") =>
-        {
-            format!("{name} wants a client certificate: {key}.client_certificate and {key}.client_key")
+        Kind::Upstream if status == 400 && has(CERTIFICATE_WANTED) => match &host.identity {
+            Some(file) => {
+                format!("{name} refuses the client certificate in {file}: is it of a CA that {name} accepts?")
+            }
+            None => {
+                format!("{name} wants a client certificate: {key}.client_certificate and {key}.client_key")
+            }
+        },
+        Kind::Upstream if is_html => {
+            format!("{name} answered with a web page; is there a registry at that address?")
         }
         Kind::NotFound => match said.as_deref().and_then(|said| said.split(':').next()) {
             Some("NAME_UNKNOWN") => {

@@ -416,6 +416,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Seconds since 1970, for certificates.
+pub fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,7 +64,9 @@ pub fn cache_error(
     answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
     answer.note.reference = problem.reference;
     if status == 503 {
-        let wait = error.retry_after.unwrap_or(COME_BACK).as_secs().max(1);
+        // Rounded up: a little later is right, a little earlier is not.
+        let wait = error.retry_after.unwrap_or(COME_BACK);
+        let wait = (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1);
         answer.headers.insert(RETRY_AFTER, HeaderValue::from(wait));
     }
     answer

@@ -243,12 +243,22 @@ async fn redirects_in_a_circle_or_to_another_scheme_are_refused() {
 async fn what_a_redirects_target_refuses_is_no_absence() {
     let heart = Heart::new();
     heart.registry.put("plugins/waf", "1", &raw(&module("one", 5000)));
+    let elsewhere = Scripted::start();
+    elsewhere.script(|_, _| Act::status(403));
+    let location = format!("http://{}/gone", elsewhere.host());
+    heart.registry.script(move |ask, truth| match ask.is_manifest() {
+        true => Act::status(307).header("Location", &location),
+        false => truth,
+    });
+    assert_eq!(heart.code("waf", "1").await, "upstream");
+    // Its own word it is within its own host.
+    heart.clock.advance(TRANSIENT_LIFETIME);
     heart.registry.script(|ask, truth| match ask.path.as_str() {
-        "/gone" => Act::status(403),
+        "/gone" => Act::status(404).body(r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#),
         _ if ask.is_manifest() => Act::status(307).header("Location", "/gone"),
         _ => truth,
     });
-    assert_eq!(heart.code("waf", "1").await, "upstream");
+    assert_eq!(heart.code("waf", "2").await, "not_found");
     heart.registry.heal();
     heart.clock.advance(TRANSIENT_LIFETIME);
     heart.ok("waf", "1").await;

@@ -4,7 +4,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::canary;
 use crate::support::client::Reply;
-use crate::support::egress::{Daemon, Squid};
+use crate::support::egress::{Daemon, Squid, Tinyproxy};
 use crate::support::larder::{Home, Larder};
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
@@ -69,7 +69,18 @@ fn dockers_own_places_are_looked_at_without_being_named() {
     let home = Home::new(&settings);
     put(&home.path().join(".docker"));
     std::fs::write(home.path().join(".docker/config.json"), "{broken").unwrap();
-    assert_eq!(home.start().get(PATH).status, 403);
+    let larder = home.start();
+    assert_eq!(larder.get(PATH).status, 403);
+    assert!(larder.log_text().contains(".docker/config.json:1:"), "{}", larder.log_text());
+    // One that was good is not given up for one that is broken.
+    let other = "/plugins/other/1/plugin.wasm";
+    content.push("plugins/other", "1", &raw(&bytes));
+    let larder = Home::new(&settings).start_with(&[], &[("DOCKER_CONFIG", docker.to_str().unwrap())]);
+    assert_eq!(larder.get(PATH).body, bytes);
+    std::fs::write(docker.join("config.json"), "{broken").unwrap();
+    let refused = || larder.metric("larder_reloads_total{result=\"error\"}") >= 1.0;
+    crate::support::eventually("the fault in the metrics", || refused().then_some(()));
+    assert_eq!(larder.get(other).body, bytes);
 }
 
 #[test]
@@ -368,6 +379,39 @@ fn a_proxy_behind_tls_is_verified_and_gets_its_password_and_nobody_else_does() {
 }
 
 #[test]
+fn what_a_proxy_is_told_does_not_reach_the_registry_and_what_it_is_told_does_not_reach_the_proxy() {
+    let registry = Scripted::start();
+    let bytes = module("waf", 20_000);
+    registry.put("plugins/waf", "1", &raw(&bytes));
+    let squid = Squid::with_password("lab", "c4nary-of-proxy");
+    let tiny = Tinyproxy::with_password("lab", "c4nary-of-proxy");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy-password");
+    std::fs::write(&file, "c4nary-of-proxy").unwrap();
+    for (proxy, except, asked) in
+        [(squid.address, "", 2), (tiny.address, "", 2), (squid.address, ", no_proxy: [127.0.0.1]", 2)]
+    {
+        registry.forget();
+        let rule = format!(
+            "{{plain_http: true, proxy: {{url: 'http://{proxy}', username: lab, password_file: '{}'{except}}}}}",
+            file.display()
+        );
+        let larder = Home::new(&text(&registry.host(), "", &rule)).start();
+        let reply = larder.get(PATH);
+        assert_eq!(reply.body, bytes, "{}", reply.text());
+        assert_eq!(registry.asked().len(), asked);
+        assert!(
+            registry.count(|ask| ask.headers.contains_key("proxy-authorization")) == 0,
+            "{:?}",
+            registry.asked()
+        );
+        canary::unseen(&["c4nary-of-proxy"], "the registry", format!("{:?}", registry.asked()).as_bytes());
+        let through = registry.count(|ask| ask.headers.contains_key("via"));
+        assert_eq!(through > 0, except.is_empty(), "{:?}", registry.asked());
+    }
+}
+
+#[test]
 fn proxies_of_the_environment_are_the_default_and_their_password_is_not_shown() {
     let (content, bytes) = stocked();
     let squid = Squid::with_password("lab", "c4nary-of-proxy");
@@ -431,5 +475,5 @@ fn what_a_registry_answers_is_explained_with_the_next_step() {
         );
     }
     let nobody = crate::support::client::get(larder().admin, "/explain?name=waf").text();
-    assert!(nobody.contains("unknown_name") || nobody.contains("waf"), "{nobody}");
+    assert!(nobody.contains("\nunknown_name: "), "no version, and none in the catalog: {nobody}");
 }

@@ -144,6 +144,43 @@ fn a_transfer_that_breaks_goes_on_at_the_next_mirror() {
 }
 
 #[test]
+fn a_mirror_that_falls_silent_costs_its_limit_and_the_next_one_answers() {
+    let three = Three::start();
+    three.second.put("plugins/waf", "1", &raw(&module("first", 9000)));
+    three.first.script(|ask, truth| if ask.is_blob() { truth.stall(3000) } else { truth });
+    let rule = format!(
+        "      plain_http: true\n      mirrors:\n        - {{url: 'http://{}', repository: 'proxy/{{repository}}'}}\n        - {{url: 'http://{}'}}\n    '{}': {{idle_timeout: 300ms}}\n    '*.nowhere': {{origin: true}}\n",
+        three.first.host(),
+        three.second.host(),
+        three.first.host(),
+    );
+    let larder = Home::new(&format!(
+        "catalog: {{builtin: false, fallback: false, template: '{origin}/plugins/{{name}}:{{version}}'}}\nserver: {{drain: 0s}}\n\
+         registry:\n  certs: []\n  hosts:\n    '{origin}':\n{rule}",
+        origin = three.origin.host(),
+    ))
+    .start();
+    let reply = larder.get(PATH);
+    assert_eq!(reply.body, module("first", 9000), "{}", reply.text());
+    assert!(three.second.count(|ask| ask.is_blob()) <= 1);
+}
+
+#[test]
+fn a_mirror_that_is_down_makes_no_storm_at_the_registry_behind_it() {
+    let three = Three::start();
+    three.first.down();
+    three.origin.script(|_, _| Act::status(403));
+    let rule = format!("      plain_http: true\n      mirrors: [{{url: 'http://{}'}}]\n", three.first.host());
+    let larder = before(&three.origin.host(), &rule, &[]);
+    for n in 0..12 {
+        let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
+        assert_eq!(code(&reply), (502, "connect".into()), "the mirror may have it: {}", reply.text());
+    }
+    let asked = three.origin.asked().len();
+    assert!(asked <= 60, "{asked} requests for twelve plugins");
+}
+
+#[test]
 fn a_mirror_with_other_bytes_or_a_page_for_people_is_passed_over() {
     type Lie = fn(Act) -> Act;
     let flip: Lie = |mut truth| {
@@ -186,6 +223,8 @@ fn a_rule_for_a_suffix_holds_for_what_is_below_it_and_an_exact_one_wins() {
         assert_eq!(reply.body, module(seed, 5000), "{name}: {}", reply.text());
     }
     assert_eq!(larder.get("/plugins/d/1/plugin.wasm").status, 502, "corp is not below *.corp");
+    let explained = crate::support::client::get(larder.admin, "/explain?name=a&version=1").text();
+    assert!(explained.contains("a.corp: registry.hosts.*.corp ("), "{explained}");
     let metrics = crate::support::client::get(larder.admin, "/metrics").text();
     assert!(!metrics.contains("\"any.") && !metrics.contains("larder.invalid"), "{metrics}");
 }
@@ -325,7 +364,7 @@ fn containerds_and_dockers_folders_are_read_as_they_are() {
     // containerd: a mirror for a registry that is not there, a "not found" that passes on, and the namespace.
     let empty = Scripted::start();
     let toml = format!(
-        "server = \"http://127.0.0.1:1\"\n[host.\"http://{}\"]\n[host.\"https://{name}\"]\n  ca = \"ca.pem\"\n  client = [[\"client.pem\", \"client.key\"]]\n",
+        "server = \"http://127.0.0.1:1\"\n[host.\"http://{}/v2\"]\n[host.\"https://{name}\"]\n  ca = \"ca.pem\"\n  client = [[\"client.pem\", \"client.key\"]]\n",
         empty.host()
     );
     std::fs::write(at("gone.example/hosts.toml"), toml).unwrap();
@@ -336,6 +375,11 @@ fn containerds_and_dockers_folders_are_read_as_they_are() {
     let reply = larder.get(PATH);
     assert_eq!(reply.body, bytes, "containerd's layout: {}", reply.text());
     assert_eq!(empty.asked()[0].path, "/v2/plugins/waf/manifests/1?ns=gone.example");
+    let explained = crate::support::client::get(larder.admin, "/explain?name=waf&version=1").text();
+    assert!(
+        explained.contains(&format!("gone.example: {}", certs.join("gone.example/hosts.toml").display())),
+        "{explained}"
+    );
     // A folder that cannot be used costs what it is about, and is told.
     std::fs::write(at("broken.example/ca.crt"), "no PEM").unwrap();
     let larder = Home::new(&text("gone.example")).start();

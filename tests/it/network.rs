@@ -164,6 +164,18 @@ fn a_name_that_comes_to_mean_a_metadata_service_or_this_machine_is_never_connect
         let label = format!("larder_fills_total{{registry=\"r{n}.test:8443\",result=\"address_refused\"}}");
         assert_eq!(fresh.metric(&label), 1.0);
     }
+    // The same name, a second time, in the same process.
+    registry.script(|_, truth| truth.header("Connection", "close"));
+    dns.script(|_, _, _| here());
+    let rebound = before(&name, "  attempts: 1\n");
+    assert_eq!(rebound.get(PATH).body, bytes);
+    dns.script(|_, is_aaaa, _| {
+        Answer::Addresses(if is_aaaa { vec![] } else { vec!["169.254.169.254".parse().unwrap()] })
+    });
+    let reply = rebound.get("/plugins/other/1/plugin.wasm");
+    assert_eq!(code(&reply), (502, "address_refused".into()), "{}", reply.text());
+    assert_eq!(rebound.get(PATH).body, bytes, "what is held goes on");
+    registry.heal();
     assert_eq!(packets("forbidden"), 0, "the kernel saw no packet to them");
     // One good address does not hide a bad one.
     dns.script(|_, is_aaaa, _| match is_aaaa {
@@ -219,8 +231,8 @@ fn resets_and_lost_packets_are_survived_or_told_in_time_and_leave_no_descriptor_
             scope.spawn(move || {
                 let begun = Instant::now();
                 let reply = larder.get(&format!("/plugins/p{n}/1/plugin.wasm"));
-                assert!(matches!(reply.status, 200 | 502 | 504), "{}", reply.text());
-                assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+                assert!(matches!(reply.status, 200 | 502 | 503 | 504), "{}", reply.text());
+                assert!(begun.elapsed() < Duration::from_secs(14), "{:?}", begun.elapsed());
             });
         }
     });

@@ -214,6 +214,12 @@ impl Hosts {
         best.map(|(rule, settings)| (rule.as_str(), settings))
     }
 
+    /// A rule, and where it was written.
+    fn written(&self, rule: &str) -> String {
+        let key = format!("registry.hosts.{rule}");
+        format!("{key} ({})", (self.place)(&key))
+    }
+
     fn make(&self, registry: &str) -> Result<Arc<Route>, String> {
         let none = HostConfig::default();
         let rule = self.settings(registry);
@@ -236,10 +242,7 @@ impl Hosts {
             endpoints.push(self.origin(registry, settings, layout.as_ref().map(|layout| &layout.origin))?);
         }
         let rule = match (rule, &layout) {
-            (Some((rule, _)), _) => {
-                let key = format!("registry.hosts.{rule}");
-                format!("{key} ({})", (self.place)(&key))
-            }
+            (Some((rule, _)), _) => self.written(rule),
             (None, Some(layout)) => layout.place.display().to_string(),
             (None, None) => "no rule in registry.hosts, so the defaults".into(),
         };
@@ -337,11 +340,7 @@ impl Hosts {
         let config = &self.config;
         let trust = self.trust(settings, entry, name, own)?;
         let (key, rule) = match rule {
-            Some((rule, _)) => {
-                let key = format!("registry.hosts.{rule}");
-                let place = (self.place)(&key);
-                (key.clone(), format!("{key} ({place})"))
-            }
+            Some((rule, _)) => (format!("registry.hosts.{rule}"), self.written(rule)),
             None => (format!("registry.hosts.{name}"), "no rule in registry.hosts, so the defaults".into()),
         };
         let egress_key =

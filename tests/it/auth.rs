@@ -275,6 +275,8 @@ async fn a_refused_password_is_sent_once_a_minute_whatever_is_asked() {
         assert_eq!(error.code, "denied");
         assert!(error.hint.contains("are the credentials"), "{}", error.hint);
         assert_eq!(sent(), times, "{name}");
+        let refused = heart.metrics.logins.with_label_values(&[&heart.registry.host(), "refused"]).get();
+        assert_eq!(refused, times as u64, "each is counted once");
         heart.clock.advance(ABSENT_LIFETIME);
     }
     // Another password is another try.

@@ -564,7 +564,24 @@ fn explain_walks_the_road_aloud_and_names_rule_proxy_certificate_login_and_layer
     let (_, json) = explain(&["--output", "json"]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["result"]["code"], "ok");
-    assert!(json["steps"].as_array().unwrap().iter().any(|step| step["step"] == "tls"));
+    for about in [
+        "plan",
+        "candidate",
+        "registry",
+        "endpoint",
+        "proxy",
+        "tls",
+        "request",
+        "auth",
+        "manifest",
+        "layer",
+        "module",
+    ] {
+        assert!(
+            json["steps"].as_array().unwrap().iter().any(|step| step["step"] == about),
+            "{about} in {json}"
+        );
+    }
     // Nothing is kept, and what a running larder holds is told.
     let larder = lab.start(&name, &rule);
     let asked = |path: &str| crate::support::client::get(larder.admin, path);

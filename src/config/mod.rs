@@ -168,8 +168,14 @@ pub struct Loaded {
 pub struct Places(Vec<(String, String)>);
 
 impl Places {
-    /// Where `key`, or the nearest key above it, was set.
+    /// Where `key`, or the first below it, or the nearest above it, was set.
     pub fn of(&self, key: &str) -> String {
+        let is_below = |set: &str| set.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        if !self.0.iter().any(|(set, _)| set == key)
+            && let Some((_, place)) = self.0.iter().find(|(set, _)| is_below(set))
+        {
+            return place.clone();
+        }
         let mut at = key;
         loop {
             if let Some((_, place)) = self.0.iter().rev().find(|(set, _)| set == at) {

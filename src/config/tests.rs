@@ -49,6 +49,16 @@ fn all_faults_of_a_file_are_told_with_line_and_nearest_key() {
 }
 
 #[test]
+fn a_place_is_that_of_the_key_of_what_is_below_it_or_of_what_is_above_it() {
+    let text = "fill: {hold: 3s}\nregistry:\n  proxy: {username: u}\n  hosts:\n    h: {ca: []}\n";
+    let loaded = from_file(text).unwrap();
+    assert_eq!(loaded.place("fill.hold"), "larder.yaml:1:8");
+    assert_eq!(loaded.place("registry.proxy"), "larder.yaml:3:11", "below");
+    assert_eq!(loaded.place("registry.hosts.h.ca.0"), "larder.yaml:5:9", "above");
+    assert_eq!(loaded.place("lifetimes.tag"), "default");
+}
+
+#[test]
 fn what_is_no_yaml_is_told_with_its_line() {
     for (text, place) in [
         ("fill:\n\thold: 1s\n", "larder.yaml:2:2: tabs"),

@@ -67,10 +67,6 @@ impl Outcome {
             },
         }
     }
-
-    fn refused(detail: String, hint: String) -> Self {
-        Self { code: "unknown_name", detail, hint, kind: Some(ErrorKind::NotFound) }
-    }
 }
 
 /// Walks the road of `request` with `cache`, which is empty and whose client tells `trace`. `held` is what a running
@@ -93,16 +89,7 @@ pub async fn explain(
         }
     }
     let result = if is_unknown(request, &plan, cache) {
-        let near: Vec<_> = catalog.nearest(request.name.as_str()).iter().map(ToString::to_string).collect();
-        let hint = if near.is_empty() {
-            "check the spelling, or add a line to a catalog file (--catalog)".into()
-        } else {
-            format!("did you mean {}?", near.join(", "))
-        };
-        Outcome::refused(
-            format!("'{}' is not in the catalog, and no rule allows other names", request.name),
-            hint,
-        )
+        unknown(request, catalog)
     } else {
         Outcome::of(cache.get(&request.name, &plan, Ask::Allowed).await)
     };
@@ -112,6 +99,30 @@ pub async fn explain(
         steps: trace.take(),
         result,
     }
+}
+
+/// Nobody is asked, by the same words as the server's (`server/refuse.rs`).
+fn unknown(request: &Request, catalog: &Catalog) -> Outcome {
+    let name = &request.name;
+    let near: Vec<_> = catalog.nearest(name.as_str()).iter().map(ToString::to_string).collect();
+    let (code, detail, hint) = match &request.version {
+        None => (
+            "version_needed",
+            format!("no version was asked for, and the catalog names none for '{name}'"),
+            "name a version, or add a line to a catalog file (--catalog)".into(),
+        ),
+        Some(_) if near.is_empty() => (
+            "unknown_name",
+            format!("'{name}' is not in the catalog, and no rule allows other names"),
+            "check the spelling, or add a line to a catalog file (--catalog)".into(),
+        ),
+        Some(_) => (
+            "unknown_name",
+            format!("'{name}' is not in the catalog, and no rule allows other names"),
+            format!("did you mean {}?", near.join(", ")),
+        ),
+    };
+    Outcome { code, detail, hint, kind: Some(ErrorKind::NotFound) }
 }
 
 fn is_unknown(request: &Request, plan: &Plan, cache: &Cache) -> bool {

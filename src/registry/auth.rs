@@ -66,11 +66,10 @@ struct TokenAnswer {
 impl Auth {
     /// Without any token.
     pub fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        let few = moka::sync::Cache::new;
         Self {
             clock,
             metrics,
-            slots: few(REMEMBERED_TOKENS),
+            slots: moka::sync::Cache::new(REMEMBERED_TOKENS),
             refused: moka::sync::Cache::new(REMEMBERED_TOKENS),
             trouble: moka::sync::Cache::new(REMEMBERED_TOKENS),
         }

@@ -209,10 +209,9 @@ impl Transfer {
                     let way = self.host.egress.way(&url);
                     return Err(self.cut(diagnose::transport(&self.host, &self.what, &from, way, &error)));
                 }
-                Ok(Ok(None)) if self.received < self.wanted.size => {
+                Ok(Ok(None)) => {
                     return Err(self.cut(RegistryError::new(Kind::Connect, self.what.clone())));
                 }
-                Ok(Ok(None)) => return Ok(None),
                 Ok(Ok(Some(bytes))) => bytes,
             };
             self.rate(bytes.len() as u64)?;

@@ -4,7 +4,7 @@
 //! Docker's files: `*.crt` are CAs, `*.cert` and the `*.key` of the same name are ours. `_default` is for hosts without
 //! a folder. PEM files beside these folders are CAs for all.
 
-use super::trust::{self, Bundle, Identity};
+use super::pem::{self, Bundle, Identity};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -133,10 +133,10 @@ impl Certs {
         let mut certs = Self::default();
         let mut faults = Vec::new();
         for folder in folders.iter().filter(|folder| folder.is_dir()) {
-            match trust::pem_files(folder) {
+            match pem::pem_files(folder) {
                 Ok(files) => {
                     for file in files {
-                        match trust::bundle(&file) {
+                        match pem::bundle(&file) {
                             Ok(bundle) => {
                                 certs.global.push(bundle);
                                 certs.used.push(file);
@@ -224,14 +224,14 @@ impl Layout {
         let mut origin = Entry::default();
         for file in &files {
             match file.extension().and_then(|end| end.to_str()) {
-                Some("crt") => origin.ca.push(trust::bundle(file)?),
+                Some("crt") => origin.ca.push(pem::bundle(file)?),
                 Some("cert") if origin.identity.is_none() => {
                     let key = file.with_extension("key");
                     if !key.is_file() {
                         let (file, key) = (file.display(), key.display());
                         return Err(format!("{file}: its key {key} is missing; CAs end in .crt"));
                     }
-                    origin.identity = Some(Arc::new(trust::identity(file, &key)?));
+                    origin.identity = Some(Arc::new(pem::identity(file, &key)?));
                 }
                 Some("key") if !file.with_extension("cert").is_file() => {
                     let (file, cert) = (file.display(), file.with_extension("cert"));
@@ -288,15 +288,15 @@ fn entry(url: Option<&str>, settings: &Settings, folder: &Path) -> Result<Option
     let at = |name: &str| folder.join(name);
     let mut ca = Vec::new();
     for name in settings.ca.iter().flat_map(OneOrMany::list) {
-        ca.push(trust::bundle(&at(name))?);
+        ca.push(pem::bundle(&at(name))?);
     }
     let identity = match &settings.client {
         None => None,
         Some(Client::Pairs(pairs)) => {
-            pairs.first().map(|(cert, key)| trust::identity(&at(cert), &at(key))).transpose()?
+            pairs.first().map(|(cert, key)| pem::identity(&at(cert), &at(key))).transpose()?
         }
         Some(Client::Files(files)) => {
-            files.list().first().map(|file| trust::identity(&at(file), &at(file))).transpose()?
+            files.list().first().map(|file| pem::identity(&at(file), &at(file))).transpose()?
         }
     };
     let mut headers = HeaderMap::new();

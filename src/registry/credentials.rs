@@ -221,9 +221,8 @@ impl Source {
             return Lookup { trouble: Some(trouble), ..Lookup::default() };
         }
         let mut helped = self.helped.lock().await;
-        if let Some((when, known)) = helped.get(&helper).filter(|(when, _)| when.elapsed() < HELPER_LIFETIME)
-        {
-            let _ = when;
+        let is_young = |(when, _): &&(Instant, Lookup)| when.elapsed() < HELPER_LIFETIME;
+        if let Some((_, known)) = helped.get(&helper).filter(is_young) {
             return known.clone();
         }
         let told = match run(&helper, self.helper_timeout).await {

@@ -10,9 +10,10 @@ use super::config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Sur
 use super::credentials::{Source, usual_docker_config};
 use super::egress::Egress;
 use super::names::{api, authority, bare};
+use super::pem::{self, Bundle};
 use super::route::{Clients, Endpoint, Host, Limits, Route};
 use super::trace::Trace;
-use super::trust::{self, Bundle, Trust, Verifier};
+use super::trust::{self, Trust, Verifier};
 use crate::oci::reference::{is_registry, is_repository, masked};
 use http::HeaderMap;
 use std::collections::HashMap;
@@ -71,12 +72,12 @@ impl Hosts {
         }
         let mut warnings = Vec::new();
         let mut system = certs.global.clone();
-        match trust::system_roots() {
+        match pem::system_roots() {
             Ok(roots) => system.push(roots),
             Err(problem) => warnings.push(problem),
         }
         for path in &config.ca {
-            match trust::bundles(path) {
+            match pem::bundles(path) {
                 Ok(found) => system.extend(found),
                 Err(problem) => note("registry.ca", problem),
             }
@@ -405,7 +406,7 @@ impl Hosts {
     ) -> Result<Trust, String> {
         let mut trust = Trust::default();
         for path in &settings.ca {
-            trust.bundles.extend(trust::bundles(path).map_err(|e| format!("ca: {e}"))?);
+            trust.bundles.extend(pem::bundles(path).map_err(|e| format!("ca: {e}"))?);
         }
         // Nothing but what the settings name means that, whatever lies in folders.
         if settings.system_ca != Some(false) || settings.ca.is_empty() {
@@ -420,7 +421,7 @@ impl Hosts {
         }
         trust.identity = match (&settings.client_certificate, &settings.client_key) {
             (Some(certificate), Some(key)) => Some(Arc::new(
-                trust::identity(certificate, key).map_err(|e| format!("client_certificate: {e}"))?,
+                pem::identity(certificate, key).map_err(|e| format!("client_certificate: {e}"))?,
             )),
             (None, None) => entry.and_then(|entry| entry.identity.clone()),
             _ => {

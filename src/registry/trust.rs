@@ -4,57 +4,22 @@
 //! accepted a certificate, to name the issuer that would have to be trusted, and to accept a self-signed server
 //! certificate that is itself in the list of trusted ones, as `openssl req -x509` makes them.
 
+use super::pem::{Bundle, Identity, provider};
 use super::trace::Trace;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Names whose last handshake is remembered at once.
 const REMEMBERED_NAMES: usize = 64;
-/// A certificate or key file longer than this is something else.
-const PEM_BYTES: u64 = 4 << 20;
-
-/// Certificates that are trusted, and where they were read.
-#[derive(Debug, Clone)]
-pub struct Bundle {
-    /// The file, or "the system's roots".
-    pub label: String,
-    /// At least one.
-    certificates: Arc<[CertificateDer<'static>]>,
-    verifier: Arc<WebPkiServerVerifier>,
-}
-
-impl Bundle {
-    fn new(label: String, certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates.iter().cloned());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
-        let verifier = verifier.map_err(|e| format!("{label}: {e}"))?;
-        Ok(Self { label, certificates: certificates.into(), verifier })
-    }
-}
-
-/// A client certificate.
-#[derive(Debug)]
-pub struct Identity {
-    /// The certificate's file.
-    pub label: String,
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    /// Its key.
-    pub key: PrivateKeyDer<'static>,
-}
-
 /// What is trusted for a host, and as whom we come.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
@@ -86,103 +51,6 @@ pub struct Seen {
     pub chain: Vec<Shown>,
     /// Whose CA accepted it; `None` where it was refused.
     pub accepted_by: Option<String>,
-}
-
-/// The system's roots, or Mozilla's where there are none, as in an image from scratch.
-///
-/// # Errors
-/// A text, when none of them can be used.
-pub fn system_roots() -> Result<Bundle, String> {
-    let found = rustls_native_certs::load_native_certs().certs;
-    if found.is_empty() {
-        let certificates = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-        return Bundle::new("Mozilla's roots, built in".into(), certificates);
-    }
-    Bundle::new("the system's roots".into(), found)
-}
-
-/// The certificates of a PEM file, or of the files of a folder that end in `.pem`, `.crt` or `.cer`.
-///
-/// # Errors
-/// A text that names the file and what is wrong with it.
-pub fn bundles(path: &Path) -> Result<Vec<Bundle>, String> {
-    let files = if path.is_dir() { pem_files(path)? } else { vec![path.into()] };
-    if files.is_empty() {
-        return Err(format!("{}: holds no .pem, .crt or .cer file", path.display()));
-    }
-    files.iter().map(|file| bundle(file)).collect()
-}
-
-/// The files of a folder that end in `.pem`, `.crt` or `.cer`, in order.
-pub fn pem_files(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let listed = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let mut files: Vec<_> = listed.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    let is_pem =
-        |file: &Path| file.extension().is_some_and(|end| end == "pem" || end == "crt" || end == "cer");
-    files.retain(|file| is_pem(file) && file.is_file());
-    files.sort();
-    Ok(files)
-}
-
-/// The certificates of one PEM file.
-pub fn bundle(file: &Path) -> Result<Bundle, String> {
-    let certificates = certificates(file)?;
-    for certificate in &certificates {
-        let parsed = X509Certificate::from_der(certificate).map_err(|e| e.to_string()).and_then(|_| {
-            let mut alone = RootCertStore::empty();
-            alone.add(certificate.clone()).map_err(|e| e.to_string())
-        });
-        parsed.map_err(|e| format!("{}: holds a certificate that cannot be read: {e}", file.display()))?;
-    }
-    Bundle::new(file.display().to_string(), certificates)
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let shown = file.display();
-    let bytes = read(file)?;
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let found = parsed.map_err(|e| format!("{shown}: is no PEM: {e}"))?;
-    if found.is_empty() {
-        let key = PrivateKeyDer::from_pem_slice(&bytes).is_ok();
-        let instead = if key { "; it holds a private key" } else { "" };
-        return Err(format!(
-            "{shown}: holds no certificate in PEM form (-----BEGIN CERTIFICATE-----){instead}"
-        ));
-    }
-    Ok(found)
-}
-
-/// A client certificate and its key.
-///
-/// # Errors
-/// A text that names the file and what is wrong with it, also when the two do not belong together.
-pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, String> {
-    let chain = certificates(certificate)?;
-    let bytes = read(key)?;
-    let der = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
-        format!("{}: holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)", key.display())
-    })?;
-    let made = CertifiedKey::from_der(chain.clone(), der.clone_key(), &provider());
-    made.map_err(|e| match e {
-        Error::InconsistentKeys(_) => {
-            format!("{}: is not the key of the certificate in {}", key.display(), certificate.display())
-        }
-        other => format!("{}: {other}", key.display()),
-    })?;
-    Ok(Identity { label: certificate.display().to_string(), chain, key: der })
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let shown = file.display();
-    let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
-    if size > PEM_BYTES {
-        return Err(format!("{shown}: {size} bytes are no PEM file"));
-    }
-    std::fs::read(file).map_err(|e| format!("{shown}: {e}"))
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 impl Trust {
@@ -424,7 +292,9 @@ pub fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pem::bundles;
     use super::*;
+    use std::path::{Path, PathBuf};
 
     fn put(folder: &Path, name: &str, text: &str) -> PathBuf {
         let path = folder.join(name);
@@ -438,38 +308,6 @@ mod tests {
         made.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         made.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         (made.self_signed(&key).unwrap().pem(), key.serialize_pem())
-    }
-
-    #[test]
-    fn what_is_no_certificate_or_key_is_named_with_its_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (good, key) = certificate((2020, 2100));
-        let (_, other) = certificate((2020, 2100));
-        let at = |name: &str, text: &str| put(folder.path(), name, text);
-        for (text, told) in [
-            ("", "a.pem: holds no certificate"),
-            ("words", "a.pem: holds no certificate"),
-            (key.as_str(), "; it holds a private key"),
-            (&good[..good.len() / 2], "a.pem: "),
-            (
-                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-                "a.pem: holds a certificate that cannot be read",
-            ),
-        ] {
-            let fault = bundle(&at("a.pem", text)).err().unwrap();
-            assert!(fault.contains(told), "{text}: {fault}");
-        }
-        let windows = good.replace('\n', "\r\n");
-        assert_eq!(bundle(&at("a.pem", &windows)).unwrap().certificates.len(), 1, "line ends of Windows");
-        assert_eq!(bundle(&at("a.pem", &good.repeat(1000))).unwrap().certificates.len(), 1000);
-        let (certificate, key) = (at("c.pem", &good), at("c.key", &key));
-        assert!(identity(&certificate, &key).is_ok());
-        let fault = identity(&certificate, &at("o.key", &other)).err().unwrap();
-        assert!(fault.contains("o.key: is not the key of the certificate in"), "{fault}");
-        let fault = identity(&certificate, &certificate).err().unwrap();
-        assert!(fault.contains("c.pem: holds no private key"), "{fault}");
-        let fault = identity(&certificate, Path::new("/not/there")).err().unwrap();
-        assert!(fault.starts_with("/not/there: "), "{fault}");
     }
 
     #[test]

@@ -475,5 +475,5 @@ fn what_a_registry_answers_is_explained_with_the_next_step() {
         );
     }
     let nobody = crate::support::client::get(larder().admin, "/explain?name=waf").text();
-    assert!(nobody.contains("\nunknown_name: "), "no version, and none in the catalog: {nobody}");
+    assert!(nobody.contains("\nversion_needed: "), "no version, and none in the catalog: {nobody}");
 }

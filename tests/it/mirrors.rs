@@ -6,7 +6,7 @@ use crate::support::larder::{Home, Larder};
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
 use crate::support::scripted::{Act, Scripted};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PATH: &str = "/plugins/waf/1/plugin.wasm";
 
@@ -226,6 +226,8 @@ fn a_rule_for_a_suffix_holds_for_what_is_below_it_and_an_exact_one_wins() {
     let explained = crate::support::client::get(larder.admin, "/explain?name=a&version=1").text();
     assert!(explained.contains("a.corp: registry.hosts.*.corp ("), "{explained}");
     let metrics = crate::support::client::get(larder.admin, "/metrics").text();
+    let unknown = crate::support::client::get(larder.admin, "/explain?name=unknown&version=1").text();
+    assert!(unknown.contains("\nunknown_name: "), "{unknown}");
     assert!(!metrics.contains("\"any.") && !metrics.contains("larder.invalid"), "{metrics}");
 }
 
@@ -397,7 +399,7 @@ fn no_more_requests_than_a_rule_allows_are_made_at_once() {
     for n in 0..12 {
         registry.put(&format!("plugins/p{n}"), "1", &raw(&module(&n.to_string(), 5000)));
     }
-    let (now, most) = (std::sync::Arc::new(std::sync::Mutex::new((0, 0))), Duration::from_millis(20));
+    let (now, hold) = (std::sync::Arc::new(std::sync::Mutex::new((0, 0))), Duration::from_millis(20));
     let counted = now.clone();
     registry.script(move |_, truth| {
         let enter = |by: i32| {
@@ -406,18 +408,17 @@ fn no_more_requests_than_a_rule_allows_are_made_at_once() {
             now.1 = now.1.max(now.0);
         };
         enter(1);
-        std::thread::sleep(most);
+        // So long that others would come in, if they were let.
+        std::thread::sleep(hold);
         enter(-1);
         truth
     });
     let larder = before(&registry.host(), "      plain_http: true\n      at_once: 2\n", &[]);
-    let begun = Instant::now();
     std::thread::scope(|scope| {
         for n in 0..12 {
             let larder = &larder;
             scope.spawn(move || assert_eq!(larder.get(&format!("/plugins/p{n}/1/plugin.wasm")).status, 200));
         }
     });
-    assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(now.lock().unwrap().1, 2);
 }

@@ -20,6 +20,7 @@ pub mod http;
 pub mod metrics;
 pub mod oci;
 pub mod plugin;
+pub mod proof;
 pub mod record;
 pub mod registry;
 pub mod server;

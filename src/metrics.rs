@@ -45,21 +45,30 @@ pub struct Metrics {
     pub reloads: IntCounterVec,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
     pub tags_moved: IntCounterVec,
-    /// `larder_cache_bytes{tier}`: bytes of modules held in memory and on disk.
+    /// `larder_cache_bytes{tier}`: bytes of modules: copies in `memory`, on `disk`, and `held` in memory because the disk
+    /// would not take them.
     pub cache_bytes: IntGaugeVec,
-    /// `larder_cache_entries{tier}`: modules held in memory and on disk.
+    /// `larder_cache_entries{tier}`: their number.
     pub cache_entries: IntGaugeVec,
     /// `larder_evictions_total`: modules removed from disk to make room.
     pub evictions: IntCounter,
     /// `larder_quarantined_total`: files put aside because they were not what they should be.
     pub quarantined: IntCounter,
-    /// `larder_store_errors_total`: operations on the cache directory that failed.
-    pub store_errors: IntCounter,
+    /// `larder_disk_errors_total{operation}`: operations on the cache directory that failed: creating, writing, syncing,
+    /// renaming, removing, opening, reading and the like.
+    pub disk_errors: IntCounterVec,
+    /// `larder_store_degraded`: 1 while the cache directory takes nothing and what is new is held in memory.
+    pub store_degraded: IntGauge,
+    /// `larder_scrubbed_total`: modules read and compared with their names though nobody asked for them.
+    pub scrubbed: IntCounter,
+    /// `larder_fill_panics_total`: fetches that ended by a defect of ours; they are begun again.
+    pub fill_panics: IntCounter,
     /// `larder_log_lines_dropped_total`: log lines that nobody took off our hands in time.
     pub log_lines_dropped: IntCounter,
     /// `larder_connections{listener}`: open connections.
     pub connections: IntGaugeVec,
-    /// `larder_connections_refused_total{listener}`: connections closed at once because there were too many.
+    /// `larder_connections_refused_total{listener,reason}`: connections closed at once because there were too many: in
+    /// `total`, or from one `address`.
     pub connections_refused: IntCounterVec,
 }
 
@@ -139,15 +148,25 @@ impl Metrics {
             evictions: made.counter("larder_evictions_total", "Modules removed from disk to make room."),
             quarantined: made
                 .counter("larder_quarantined_total", "Files put aside because they were damaged."),
-            store_errors: made
-                .counter("larder_store_errors_total", "Failed operations on the cache directory."),
+            disk_errors: made.counters(
+                "larder_disk_errors_total",
+                "Failed operations on the cache directory.",
+                &["operation"],
+            ),
+            store_degraded: made.gauge(
+                "larder_store_degraded",
+                "1 while the cache directory takes nothing and what is new is held in memory.",
+            ),
+            scrubbed: made.counter("larder_scrubbed_total", "Modules read again though nobody asked."),
+            fill_panics: made
+                .counter("larder_fill_panics_total", "Fetches that ended by a defect of larder."),
             log_lines_dropped: made
                 .counter("larder_log_lines_dropped_total", "Log lines dropped because their reader stalls."),
             connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
             connections_refused: made.counters(
                 "larder_connections_refused_total",
-                "Connections closed at once because there were too many.",
-                &["listener"],
+                "Connections closed at once because there were too many in total or from one address.",
+                &["listener", "reason"],
             ),
             registry: registry.clone(),
         };

@@ -16,6 +16,8 @@ const MOST_DETAIL: usize = 1000;
 
 /// The code of an error that room on the disk would mend.
 pub(super) const DISK_FULL: &str = "disk_full";
+/// The code of any other error of the disk.
+pub(super) const DISK_FAILED: &str = "store";
 
 /// The kinds that an answer is decided by. `server::refuse` maps each to a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,8 +190,7 @@ impl CacheError {
     pub fn extract(reference: &Reference, error: ExtractError) -> Self {
         let error = match error {
             ExtractError::Io(e) => {
-                return Self::from(StoreError::io("unpacking into", Path::new("a draft"), e))
-                    .about(reference);
+                return Self::from(StoreError::of_draft("unpacking", e)).about(reference);
             }
             other => other,
         };
@@ -234,8 +235,6 @@ impl CacheError {
     /// How long the same question is answered with this error.
     pub fn remembered_for(&self, lifetimes: &Lifetimes) -> Duration {
         match self.kind {
-            // It was fetched in vain; it will be again.
-            _ if self.code == DISK_FULL => lifetimes.unusable,
             ErrorKind::NotFound | ErrorKind::Forbidden => lifetimes.absent,
             ErrorKind::Unsupported | ErrorKind::TooLarge | ErrorKind::Corrupt => lifetimes.unusable,
             ErrorKind::RateLimited => {
@@ -252,7 +251,11 @@ impl CacheError {
 
 impl From<StoreError> for CacheError {
     fn from(error: StoreError) -> Self {
-        let code = if error.is_full() { DISK_FULL } else { "store" };
+        let code = match &error {
+            StoreError::NoRoom { .. } => "no_room",
+            error if error.is_full() => DISK_FULL,
+            _ => DISK_FAILED,
+        };
         Self::new(ErrorKind::Overloaded, code, error.to_string()).hint(error.hint())
     }
 }

@@ -25,6 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// waiting for it.
 const MOST_WAITING: usize = 1000;
 
+/// What a running fetch takes of the memory for fetches: a manifest, or the pieces of a layer between network and disk.
+/// Together with the number of fetches it is what a burst of them can cost.
+const FETCH_BYTES: u64 = 2 << 20;
+
 /// Whom a fetch is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
@@ -170,7 +174,7 @@ impl Cache {
     }
 
     /// One fetch of a reference, whoever wants it.
-    fn fetch(
+    pub(super) fn fetch(
         self: &Arc<Self>,
         reference: Reference,
         lane: Lane,
@@ -193,11 +197,13 @@ impl Cache {
                 CacheError::new(super::ErrorKind::Overloaded, "too_many_fetches", detail).about(reference);
             return Err(Arc::new(error));
         };
+        // Last, so that what waits for a registry takes no memory from others.
+        let _room = parts.room.take(FETCH_BYTES).await;
         let known = parts.store.record(reference);
         let counted = Counted::new(&parts.metrics);
         let begun = parts.clock.now();
         let progress = self.progress.begin(reference);
-        let update = self.update(reference, known.as_deref(), lane, &progress);
+        let update = self.update(reference, known.as_deref(), &progress);
         let result = match tokio::time::timeout(parts.config.timeout, update).await {
             Ok(result) => result,
             Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
@@ -266,7 +272,6 @@ impl Cache {
         &self,
         reference: &Reference,
         known: Option<&Record>,
-        lane: Lane,
         progress: &Progress,
     ) -> Result<&'static str, CacheError> {
         let parts = &self.parts;
@@ -278,7 +283,7 @@ impl Cache {
                 return Ok("unchanged");
             }
         }
-        let mut new = fill::fill(parts, reference, present, lane == Lane::Front, progress).await?;
+        let mut new = fill::fill(parts, reference, present, progress).await?;
         if let Some(old) = present {
             if old.manifest != new.manifest {
                 parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();
@@ -296,7 +301,6 @@ impl Cache {
     async fn write(&self, reference: &Reference, state: State) {
         let record = Record { reference: reference.clone(), checked_at: self.parts.clock.now(), state };
         if let Err(error) = self.parts.store.put_record(record).await {
-            self.parts.metrics.store_errors.inc();
             tracing::warn!(%reference, %error, hint = error.hint(), "a record is kept in memory only");
         }
     }

@@ -4,17 +4,17 @@
 //! that was asked for, the layer against the manifest's digest and size, the module's first bytes, and only then is it
 //! admitted under its own digest. Until then all bytes are in drafts that nobody else can see.
 
-use super::error::{CacheError, DISK_FULL};
+use super::error::{CacheError, DISK_FAILED, DISK_FULL};
 use super::{ErrorKind, Parts};
 use crate::artifact::extract::{self, Sink};
 use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
+use crate::proof::{self, Step};
 use crate::record::Present;
 use crate::store::{Draft, Sealed, StoreError};
 use futures_util::StreamExt;
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,23 +70,16 @@ impl Drop for Progress {
 }
 
 /// Fetches `reference`. `usable` is what it resolved to before, where those bytes are still good: when the manifest is
-/// the same, nothing more is fetched. On a disk that is full before its limit, others leave once if `may_evict`.
+/// the same, nothing more is fetched. When the disk fails in the middle it is tried once more, in memory.
 pub async fn fill(
     parts: &Parts,
     reference: &Reference,
     usable: Option<&Present>,
-    may_evict: bool,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     match try_fill(parts, reference, usable, progress).await {
-        Err(error) if error.code == DISK_FULL && may_evict => {
-            // The layer, and the module in it: packed, they are seldom a fourth of it.
-            let layer = progress.counters.expected.load(Ordering::Relaxed);
-            if !parts.store.make_room(layer.saturating_mul(5).min(layer + parts.limits.module.as_u64())).await
-            {
-                return Err(error);
-            }
-            tracing::warn!(%reference, "the disk is full below its limit; room was made");
+        Err(error) if matches!(error.code, DISK_FULL | DISK_FAILED) => {
+            tracing::warn!(%reference, error = error.detail, "the disk failed; fetched once more");
             try_fill(parts, reference, usable, progress).await
         }
         other => other,
@@ -142,7 +135,7 @@ async fn try_fill(
                         module.digest, module.size, layer.digest
                     )
                 });
-                parts.store.admit(sealed).await.inspect_err(|_| parts.metrics.store_errors.inc())?;
+                parts.store.admit(sealed).await?;
                 return Ok(Present {
                     manifest: digest,
                     layer: layer.digest,
@@ -223,8 +216,11 @@ async fn module(
     hidden: Hidden,
     progress: &Progress,
 ) -> (Result<Sealed, Failed>, Hidden) {
-    let drafts =
-        async { Ok((download(parts, reference, layer, progress).await?, parts.store.draft().await?)) };
+    // What is unpacked is known when it is; packed, modules are seldom a fourth of themselves.
+    let unpacked = layer.size.saturating_mul(4).min(parts.limits.module.as_u64());
+    let drafts = async {
+        Ok((download(parts, reference, layer, progress).await?, parts.store.draft(unpacked).await?))
+    };
     let (draft, out) = match drafts.await {
         Ok(drafts) => drafts,
         Err(e) => return (Err(Failed::For(e)), hidden),
@@ -254,12 +250,15 @@ fn unpack(
     hidden: &mut Hidden,
 ) -> Result<Sealed, Failed> {
     let store = |e| Failed::For(CacheError::extract(about, extract::ExtractError::Io(e)));
-    let (found, bytes) = draft.into_reader().map_err(store)?;
-    if found != *expected {
+    let (found, mut bytes) = draft.into_reader().map_err(store)?;
+    if proof::takes(Step::VerifyLayer) && found != *expected {
         let detail = format!("{about}: the layer should be {expected} and is {found}");
         return Err(Failed::For(CacheError::corrupt(about, DIGEST_MISMATCH, detail)));
     }
-    match extract::extract(bytes, limits, hidden, &mut out) {
+    let extracted = extract::extract(&mut bytes, limits, hidden, &mut out);
+    // What a disk made of the layer says nothing of the layer.
+    bytes.verify().map_err(store)?;
+    match extracted {
         Ok(()) => out.seal().map_err(store),
         Err(e) if e.is_other_content() => Err(Failed::OtherContent(CacheError::extract(about, e))),
         Err(e) => Err(Failed::For(CacheError::extract(about, e))),
@@ -279,7 +278,7 @@ async fn download(
         CacheError::corrupt(reference, "size_mismatch", detail)
     };
     let from_registry = |e| CacheError::registry(reference, e);
-    let mut draft = parts.store.draft().await?;
+    let mut draft = parts.store.draft(layer.size).await?;
     let blob = parts.registry.blob(reference, &layer.digest, layer.size).await;
     let mut blob = blob.map_err(from_registry)?;
     progress.counters.received.store(0, Ordering::Relaxed);
@@ -310,5 +309,5 @@ async fn download(
 async fn write(mut draft: Draft, bytes: Vec<u8>) -> Result<Draft, CacheError> {
     let written = tokio::task::spawn_blocking(move || draft.write(&bytes).map(|()| draft)).await;
     let written = written.map_err(|_| CacheError::internal("a worker ended early"))?;
-    Ok(written.map_err(|e| StoreError::io("writing", Path::new("a draft"), e))?)
+    Ok(written.map_err(|e| StoreError::of_draft("writing", e))?)
 }

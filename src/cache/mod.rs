@@ -36,8 +36,10 @@ use crate::record::{Absence, Record};
 use crate::registry::Registry;
 use crate::registry::trace::Trace;
 use crate::store::overlay::Problem;
-use crate::store::{Body, Store};
+use crate::store::{Body, Room, Store};
+use bytesize::ByteSize;
 use collapse::Collapse;
+use fetch::Lane;
 use known::{Absent, Known};
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
@@ -72,6 +74,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Most fetches at once from one registry; others wait their turn.
     pub at_once: usize,
+    /// Most bytes of memory for all fetches in progress and for what the disk would not take; others wait their turn.
+    pub memory: ByteSize,
 }
 
 /// What the cache works with.
@@ -92,6 +96,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Where fetches run. It must outlive requests.
     pub runtime: Handle,
+    /// Memory for fetches in progress, and for what the disk would not take.
+    pub room: Room,
     /// Layers that are unpacked at once; see [`UNPACKING`].
     pub unpacking: Semaphore,
     /// Who listens to what is decided.
@@ -185,6 +191,13 @@ impl Cache {
         let is_doubted =
             record.present().is_none() && record.checked_at.millis() <= self.doubted.load(Ordering::SeqCst);
         if is_doubted { Freshness::Stale(Duration::ZERO) } else { self.parts.lifetimes.judge(record, now) }
+    }
+
+    /// Does what can wait; to be called every few seconds. What proved damaged is fetched again.
+    pub async fn maintain(self: &Arc<Self>) {
+        for reference in self.parts.store.maintain().await {
+            let _ = self.fetch(reference, Lane::Behind);
+        }
     }
 
     /// Fetches that are running: the reference, bytes received, bytes expected.
@@ -341,7 +354,10 @@ impl Cache {
             self.parts.metrics.lookups.with_label_values(&[tier]).inc();
         }
         let status = match self.judge(record, self.parts.clock.now()) {
-            Freshness::Fresh(ttl) => CacheStatus::Hit { ttl: Some(ttl), detail: tier },
+            Freshness::Fresh(ttl) => {
+                let detail = self.parts.store.uncached(&present.module).unwrap_or(tier);
+                CacheStatus::Hit { ttl: Some(ttl), detail }
+            }
             Freshness::Stale(by) => {
                 let failure = self.failures.get(reference);
                 let reason = failure.map_or("while-revalidate", |failure| failure.error.code);
@@ -364,6 +380,7 @@ impl Cache {
 
     async fn ask_until_held(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         // Again when what was fetched is gone before it could be taken: evicted by others, or found damaged on disk.
+        let mut panicked = false;
         for _ in 0..ATTEMPTS {
             let references = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
             let key = (name.clone(), references);
@@ -374,8 +391,14 @@ impl Cache {
             if collapsed {
                 self.parts.metrics.fills_collapsed.inc();
             }
-            let early = || Arc::new(CacheError::internal("the fetch ended early"));
-            let reference = match waiting.done().await.ok_or_else(early)?? {
+            let Some(reached) = waiting.done().await else {
+                // A defect of ours, told by the panic. It is begun again: perhaps it was of that moment.
+                self.parts.metrics.fill_panics.inc();
+                tracing::error!(event = "fill_panic", %name, "a fetch ended early; it is begun again");
+                panicked = true;
+                continue;
+            };
+            let reference = match reached? {
                 Reached::Reference(reference) => reference,
                 Reached::Step(why) => match self.local(name, plan, why, need).await? {
                     Some(local) => return Ok(local),
@@ -385,7 +408,8 @@ impl Cache {
             let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
             let Some(record) = self.parts.store.record(&reference) else { continue };
             let Some(present) = record.present() else { continue };
-            let status = CacheStatus::Miss { collapsed };
+            let uncached = self.parts.store.uncached(&present.module);
+            let status = CacheStatus::Miss { collapsed, uncached };
             if need == Need::Facts {
                 return Ok((Found::resolved(&reference, present, why, status), None));
             }
@@ -394,7 +418,10 @@ impl Cache {
                 return Ok((Found::resolved(&reference, present, why, status), Some(body)));
             }
         }
-        Err(Arc::new(CacheError::crowded_out(plan)))
+        Err(Arc::new(match panicked {
+            true => CacheError::internal("the fetch ended early, again and again"),
+            false => CacheError::crowded_out(plan),
+        }))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::registry::hosts::With;
 use crate::registry::trace::Trace;
 use crate::registry::{Client, Hosts, Retry, Surroundings};
 use crate::store::overlay::Overlay;
-use crate::store::{Store, StoreError, Tiered};
+use crate::store::{Room, Store, StoreError, Tiered};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -173,8 +173,10 @@ pub async fn explain(
     // One plugin, looked at once.
     config.cache.memory = bytesize::ByteSize(0);
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
-    let store = Tiered::open(scratch.path(), &config.cache, overlay, clock.clone(), metrics.clone())
-        .map_err(|e| e.to_string())?;
+    let room = Room::new(config.fill.memory.as_u64());
+    let store =
+        Tiered::open(scratch.path(), &config.cache, room.clone(), overlay, clock.clone(), metrics.clone())
+            .map_err(|e| e.to_string())?;
     let cache = Cache::new(Parts {
         registry: Arc::new(client),
         store: Arc::new(store),
@@ -184,6 +186,7 @@ pub async fn explain(
         lifetimes: config.lifetimes,
         limits: config.limits,
         runtime: Handle::current(),
+        room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: trace.clone(),
     });
@@ -227,7 +230,9 @@ pub fn assemble(
     let clock = read.clock;
     let metrics = Arc::<Metrics>::default();
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
-    let store = Tiered::open(dir, &config.cache, overlay.clone(), clock.clone(), metrics.clone())?;
+    let room = Room::new(config.fill.memory.as_u64());
+    let store =
+        Tiered::open(dir, &config.cache, room.clone(), overlay.clone(), clock.clone(), metrics.clone())?;
     let store: Arc<dyn Store> = Arc::new(store);
     let breakers = read.breakers;
     let client =
@@ -242,6 +247,7 @@ pub fn assemble(
         lifetimes: config.lifetimes,
         limits: config.limits,
         runtime,
+        room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: Trace::default(),
     });

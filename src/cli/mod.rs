@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod check;
 pub mod explain;
+pub mod fsck;
 pub mod get;
 pub mod log;
 pub mod reload;
@@ -87,6 +88,8 @@ enum Command {
     Get(get::Get),
     /// Walk the road of one plugin aloud: rules, mirrors, proxy, TLS, login, manifest, layer
     Explain(explain::Explain),
+    /// Check the cache directory, in use or not: every module's bytes, every record
+    Fsck(fsck::Fsck),
     /// Print the version
     Version,
 }
@@ -176,6 +179,10 @@ pub fn run() -> ExitCode {
         },
         Some(Command::Explain(explain)) => match cli.options.load() {
             Ok(loaded) => explain.run(loaded),
+            Err(faults) => report(&faults),
+        },
+        Some(Command::Fsck(fsck)) => match cli.options.load() {
+            Ok(loaded) => fsck.run(&loaded),
             Err(faults) => report(&faults),
         },
         Some(Command::Serve) | None => match cli.options.load() {

@@ -19,8 +19,8 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-/// Time between two times that last uses are written down.
-const MAINTENANCE: Duration = Duration::from_secs(60);
+/// Time between two looks at what can wait: a disk that failed, last uses, modules to be read again.
+const MAINTENANCE: Duration = Duration::from_secs(5);
 /// Time between two looks at the number of dropped log lines.
 const COUNTING: Duration = Duration::from_secs(5);
 /// Descriptors for everything but connections: files, registries, the runtime.
@@ -67,10 +67,10 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         Ok(parts) => parts,
         Err(error) => {
             eprintln!("larder: {error}");
-            return ExitCode::from(if matches!(error, StoreError::Locked { .. }) {
-                exit::TEMPFAIL
-            } else {
-                exit::CANTCREAT
+            return ExitCode::from(match error {
+                StoreError::Locked { .. } => exit::TEMPFAIL,
+                StoreError::Format { .. } | StoreError::Exposed { .. } => exit::CONFIG,
+                _ => exit::CANTCREAT,
             });
         }
     };
@@ -127,7 +127,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             dropped.count(&metrics);
         }
     });
-    let kept = store.clone();
+    let kept = parts.cache.clone();
     behind.spawn(async move {
         loop {
             tokio::time::sleep(MAINTENANCE).await;
@@ -146,7 +146,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     };
     behind.spawn(reload.run(watched));
     behind.block_on(leave(config, &drain));
-    behind.block_on(store.maintain());
+    behind.block_on(store.close());
     tracing::info!("stopped");
     // What is left are idle connections and fetches nobody waits for; drafts are removed at the next start.
     front.shutdown_background();

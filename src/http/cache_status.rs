@@ -24,6 +24,8 @@ pub enum CacheStatus {
     Miss {
         /// True when it waited for a fetch that another request began.
         collapsed: bool,
+        /// Why it could not be stored, such as `uncached-disk_full`; `None` when it was.
+        uncached: Option<&'static str>,
     },
     /// Not served.
     Failed {
@@ -38,8 +40,8 @@ impl CacheStatus {
         match self {
             Self::Hit { .. } => "hit",
             Self::Stale { .. } => "stale",
-            Self::Miss { collapsed: false } => "miss",
-            Self::Miss { collapsed: true } => "collapsed",
+            Self::Miss { collapsed: false, .. } => "miss",
+            Self::Miss { collapsed: true, .. } => "collapsed",
             Self::Failed { .. } => "error",
         }
     }
@@ -54,8 +56,15 @@ impl fmt::Display for CacheStatus {
             }
             Self::Hit { detail, .. } => write!(f, "hit; detail={detail}"),
             Self::Stale { by, detail } => write!(f, "hit; ttl=-{}; detail={detail}", by.as_secs()),
-            Self::Miss { collapsed: false } => f.write_str("fwd=uri-miss; stored"),
-            Self::Miss { collapsed: true } => f.write_str("fwd=uri-miss; collapsed"),
+            Self::Miss { collapsed, uncached } => {
+                f.write_str("fwd=uri-miss")?;
+                match (collapsed, uncached) {
+                    (true, _) => f.write_str("; collapsed")?,
+                    (false, None) => f.write_str("; stored")?,
+                    (false, Some(_)) => {}
+                }
+                uncached.map_or(Ok(()), |detail| write!(f, "; detail={detail}"))
+            }
             Self::Failed { detail } => write!(f, "fwd=uri-miss; detail={detail}"),
         }
     }
@@ -76,8 +85,12 @@ mod tests {
                 CacheStatus::Stale { by: Duration::from_secs(9), detail: "stale-connect".into() },
                 "larder; hit; ttl=-9; detail=stale-connect",
             ),
-            (CacheStatus::Miss { collapsed: false }, "larder; fwd=uri-miss; stored"),
-            (CacheStatus::Miss { collapsed: true }, "larder; fwd=uri-miss; collapsed"),
+            (CacheStatus::Miss { collapsed: false, uncached: None }, "larder; fwd=uri-miss; stored"),
+            (CacheStatus::Miss { collapsed: true, uncached: None }, "larder; fwd=uri-miss; collapsed"),
+            (
+                CacheStatus::Miss { collapsed: false, uncached: Some("uncached-disk_full") },
+                "larder; fwd=uri-miss; detail=uncached-disk_full",
+            ),
             (CacheStatus::Failed { detail: "not_found" }, "larder; fwd=uri-miss; detail=not_found"),
         ] {
             assert_eq!(status.to_string(), text);

@@ -108,6 +108,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
 }
 
 /// Computes a [`Digest`] piece by piece. `ring`, because it is fast without optimisation too.
+#[derive(Clone)]
 pub struct Hasher(ring::digest::Context);
 
 impl Hasher {

@@ -56,6 +56,7 @@ impl Admin {
         for (tier, entries, bytes) in [
             ("memory", usage.memory_entries, usage.memory_bytes),
             ("disk", usage.disk_entries, usage.disk_bytes),
+            ("held", usage.held_entries, usage.held_bytes),
         ] {
             self.metrics.cache_entries.with_label_values(&[tier]).set(entries as i64);
             self.metrics.cache_bytes.with_label_values(&[tier]).set(bytes as i64);

@@ -142,7 +142,7 @@ impl Port {
     {
         let slots = Arc::new(Semaphore::new(limit));
         let open = metrics.connections.with_label_values(&[self.name]);
-        let refused = metrics.connections_refused.with_label_values(&[self.name]);
+        let refused = metrics.connections_refused.with_label_values(&[self.name, "total"]);
         let mut phase = drain.phase.subscribe();
         loop {
             let accepted = tokio::select! {

@@ -1,27 +1,37 @@
-//! The directory: commit, open, evict. Everything here blocks; `tiered` keeps it off the reactor.
+//! The directory: what it holds, and what it would not take. Everything here blocks; `tiered` keeps it off the reactor.
+//!
+//! [`commit`] writes, [`leave`] takes away, [`settle`] does what can wait, [`ground`] takes the directory itself. A
+//! module that cannot be written is held in memory, known by the same index, until it can be or until others need the
+//! memory more.
 
+mod commit;
+mod ground;
 mod index;
+mod leave;
+mod settle;
 
-use super::entry::{Damage, Draft, ModuleFile, OpenError, Sealed};
+use super::draft::{Backing, Draft, Sealed};
+use super::entry::{Body, ModuleFile, OpenError};
 use super::error::StoreError;
-use super::evict;
+use super::health::Health;
 use super::layout::Layout;
-use super::recover::{self, quarantine};
+use super::recover::{self, Found};
+use super::room::{Room, Taken};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
+use bytes::Bytes;
 use index::Index;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tempfile::NamedTempFile;
 
-/// Time between two times that modules leave for want of space below the limit.
-const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
+pub use ground::known_format;
+pub use settle::Lost;
+
+/// Of the memory for fetches, the part that what the disk would not take may stay in.
+const HELD_PART: u64 = 2;
 
 /// Modules and records of one directory.
 pub struct Disk {
@@ -29,40 +39,92 @@ pub struct Disk {
     limit: u64,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    health: Health,
+    /// Memory for drafts and modules that the disk would not take.
+    room: Room,
     index: Mutex<Index>,
     /// Held while names on disk change together with the index, so that an eviction cannot take away what is being
     /// admitted again. Bytes are written and synced before it is taken.
     commit: Mutex<()>,
-    /// Held as long as the directory is ours.
-    _lock: File,
+    /// Held as long as the directory is ours; `None` while it cannot be had.
+    lock: Mutex<Option<File>>,
+    settled: Mutex<settle::Due>,
 }
 
 impl Disk {
-    /// Takes `dir`, making it if needed, and recovers what is there. At most `limit` bytes of modules are kept.
+    /// Takes `dir`, making it if needed, and recovers what is there. At most `limit` bytes of modules are kept. A
+    /// directory that cannot be made, written or read is tried again later; what is new is held in `room` meanwhile.
     ///
     /// # Errors
-    /// `Locked` when another process has it; `Io` when it cannot be made or read.
+    /// When the directory must not be used: another process has it, it is of an unknown format, or open to everybody.
     pub fn open(
         dir: &Path,
         limit: u64,
+        room: Room,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
-        make_folders(&layout)?;
-        let lock = lock(&layout)?;
-        let found = recover::recover(&layout)?;
+        let disk = Self {
+            health: Health::new(layout.root().into(), clock.clone(), metrics.clone()),
+            layout,
+            limit,
+            room,
+            index: Mutex::default(),
+            commit: Mutex::default(),
+            lock: Mutex::default(),
+            settled: Mutex::new(settle::Due::after(clock.now())),
+            clock,
+            metrics,
+        };
+        match disk.take() {
+            Err(error) if error.forbids_a_start() => return Err(error),
+            Err(error) => disk.health.failed(&error, 0),
+            Ok(()) => {}
+        }
+        Ok(disk)
+    }
+
+    /// Takes the directory and what is in it.
+    fn take(&self) -> Result<(), StoreError> {
+        let lock = ground::take(&self.layout)?;
+        let found = recover::recover(&self.layout)?;
+        let Found { modules, records, removed_drafts, quarantined } = found;
         tracing::info!(
-            dir = %dir.display(), modules = found.modules.len(), records = found.records.len(),
-            removed_drafts = found.removed_drafts, quarantined = found.quarantined, "cache opened"
+            dir = %self.layout.root().display(), modules = modules.len(), records = records.len(),
+            removed_drafts, quarantined, "cache opened"
         );
-        metrics.quarantined.inc_by(found.quarantined);
-        let index = Mutex::new(Index::new(found.modules, found.records));
-        Ok(Self { layout, limit, clock, metrics, index, commit: Mutex::default(), _lock: lock })
+        self.metrics.quarantined.inc_by(quarantined);
+        self.index().take_in(modules, records);
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        Ok(())
+    }
+
+    fn is_ours(&self) -> bool {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committing(&self) -> MutexGuard<'_, ()> {
+        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it takes what is written.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Memory for what it does not take.
+    pub(super) fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// True when it is worth trying to write.
+    pub(super) fn may_write(&self) -> bool {
+        self.is_ours() && self.health.may_try()
     }
 
     /// What is known of `reference`.
@@ -80,143 +142,82 @@ impl Disk {
         self.index().modules.get(&module.digest).is_some_and(|entry| entry.size == module.size)
     }
 
-    /// Entries and bytes.
+    /// Entries and bytes on disk.
     pub fn usage(&self) -> (u64, u64) {
         let index = self.index();
-        (index.modules.len() as u64, index.bytes)
+        let on_disk = index.modules.values().filter(|entry| entry.held.is_none()).count();
+        (on_disk as u64, index.bytes)
     }
 
-    /// A new draft.
-    pub fn draft(&self) -> Result<Draft, StoreError> {
+    /// Entries and bytes in memory that the disk would not take.
+    pub fn held_usage(&self) -> (u64, u64) {
+        let index = self.index();
+        let held = index.modules.values().filter(|entry| entry.held.is_some());
+        held.fold((0, 0), |(number, bytes), entry| (number + 1, bytes + entry.size))
+    }
+
+    /// A module that the disk would not take, and why, as `Cache-Status` has it.
+    pub fn held(&self, digest: &Digest) -> Option<(Bytes, &'static str)> {
+        let held = self.index().modules.get(digest)?.held.clone()?;
+        Some((held.bytes, held.why))
+    }
+
+    /// A new draft for `expected` bytes, as far as that is known.
+    pub fn draft(self: &Arc<Self>, expected: u64) -> Result<Draft, StoreError> {
         let tmp = self.layout.tmp();
-        Draft::new(&tmp).or_else(|e| {
-            if tmp.exists() { Err(e) } else { make_folders(&self.layout).and_then(|()| Draft::new(&tmp)) }
-        })
-    }
-
-    fn committing(&self) -> MutexGuard<'_, ()> {
-        self.commit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps a record. It is known from now on, even when writing it fails. One whose module is gone by now is not
-    /// kept: a visible record always resolves.
-    pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
-        let path = self.layout.record(&record.reference);
-        let written = self.write_record(&record, &path);
-        let _committing = self.committing();
-        let gone = {
-            let mut index = self.index();
-            match record.present() {
-                Some(present) if !index.modules.contains_key(&present.module.digest) => return Ok(()),
-                // An absence that was overtaken by what is held now.
-                None if index.resolves(&record.reference) => return Ok(()),
-                _ => index.keep(record),
-            }
-        };
-        self.remove_records(&gone)?;
-        written?.persist(&path).map_err(|e| StoreError::io("writing", &path, e.error))?;
-        sync_folder(&self.layout.records())
-    }
-
-    /// The record's bytes in a synced file without its name yet.
-    fn write_record(&self, record: &Record, path: &Path) -> Result<NamedTempFile, StoreError> {
-        let wrong = |e| StoreError::io("writing", path, e);
-        let tmp = self.layout.tmp();
-        if !tmp.exists() || !self.layout.records().exists() {
-            make_folders(&self.layout)?;
+        if self.may_write() && !tmp.exists() {
+            // Somebody emptied the directory. If it cannot be made again the draft will tell.
+            let _ = ground::make_folders(&self.layout);
         }
-        let mut file = NamedTempFile::new_in(&tmp).map_err(wrong)?;
-        file.write_all(&record.encode()).map_err(wrong)?;
-        file.as_file().sync_all().map_err(wrong)?;
-        Ok(file)
+        Draft::new(self.clone(), &tmp, expected)
     }
 
-    fn remove_records(&self, references: &[Reference]) -> Result<(), StoreError> {
-        for reference in references {
-            let path = self.layout.record(reference);
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(StoreError::io("removing", &path, e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Commits a module and makes room for it.
-    pub fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
-        let Sealed { file, checks, module } = sealed;
-        let path = self.layout.module(&module.digest);
-        let wrong = |e| StoreError::io("writing", &path, e);
-        file.as_file().sync_all().map_err(wrong)?;
-        let _committing = self.committing();
-        let folder = path.parent().unwrap_or(self.layout.root());
-        if !folder.exists() {
-            make_folder(folder)?;
-            sync_folder(&self.layout.modules())?;
-        }
-        // What lies there under this name was not in the index or was found damaged: ours is known to be right.
-        file.persist(&path).map_err(|e| wrong(e.error))?;
-        sync_folder(folder)?;
-        let leaving = {
-            let mut index = self.index();
-            index.admit(&module, checks, self.clock.now());
-            evict::choose(index.held(), self.limit, Some(&module.digest))
-        };
-        self.evict(&leaving);
-        Ok(())
-    }
-
-    /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
+    /// Keeps a module: on disk, or in memory while the disk takes nothing.
     ///
-    /// Nothing leaves when that would not be enough, and not again within a minute: on a disk that somebody else keeps
-    /// full, everything would be gone soon and nothing be won.
-    pub fn make_room(&self, bytes: u64) -> bool {
-        let _committing = self.committing();
-        let free = rustix::fs::statvfs(self.layout.root()).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
-        let now = self.clock.now();
-        let leaving = {
-            let mut index = self.index();
-            let lately = index.made_room.is_some_and(|then| now.since(then) < BETWEEN_MAKING_ROOM);
-            let missing = bytes.saturating_sub(free);
-            if lately || missing == 0 || missing > index.bytes {
-                return false;
+    /// # Errors
+    /// When there is room for it in neither.
+    pub fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
+        let Sealed { backing, checks, module } = sealed;
+        let (bytes, taken) = match backing {
+            Backing::File(file) => match self.commit_file(file, &checks, &module) {
+                Ok(()) => return Ok(()),
+                Err(refused) => {
+                    self.health.failed(&refused.error, module.size);
+                    let taken = self.room.try_take(module.size);
+                    let taken = taken.ok_or(StoreError::NoRoom { bytes: module.size })?;
+                    (refused.read_back(&module)?, taken)
+                }
+            },
+            Backing::Memory(bytes, mut taken) => {
+                taken.shrink(bytes.len() as u64);
+                if self.may_write() {
+                    match self.commit_bytes(&bytes, &checks, &module) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => self.health.failed(&error, module.size),
+                    }
+                }
+                (bytes, taken)
             }
-            index.made_room = Some(now);
-            evict::down_to(index.held(), index.bytes - missing, None)
         };
-        self.evict(&leaving);
-        !leaving.is_empty()
+        self.hold(bytes, taken, &module)
     }
 
-    /// Removes modules, within a commit. What cannot be removed is out of the index all the same.
-    fn evict(&self, leaving: &[Digest]) {
+    /// Holds a module in memory. Others that are held there leave for it, those not used for longest first.
+    fn hold(&self, bytes: Vec<u8>, taken: Taken, module: &Module) -> Result<(), StoreError> {
+        let limit = self.room.limit() / HELD_PART;
+        if module.size > limit {
+            return Err(StoreError::NoRoom { bytes: module.size });
+        }
+        let _committing = self.committing();
+        let leaving = self.index().held_beyond(limit - module.size, &module.digest);
         for digest in leaving {
-            self.metrics.evictions.inc();
-            tracing::info!(%digest, "evicted to make room");
-            if let Err(error) = self.remove(digest) {
-                self.metrics.store_errors.inc();
-                tracing::warn!(%digest, %error, "an evicted module could not be removed");
-            }
+            tracing::info!(%digest, "left memory for another that the disk does not take");
+            self.let_go(&digest);
         }
-    }
-
-    /// Removes a module, within a commit: its records first, so that none ever points to nothing.
-    fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.forget(digest)?;
-        let path = self.layout.module(digest);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", &path, e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a module out of the index, and its records out of index and disk.
-    fn forget(&self, digest: &Digest) -> Result<(), StoreError> {
-        let gone = self.index().forget(digest);
-        self.remove_records(&gone)?;
-        if gone.is_empty() { Ok(()) } else { sync_folder(&self.layout.records()) }
+        let why = self.health.why().map_or("uncached-disk_error", |(why, _)| why);
+        tracing::warn!(digest = %module.digest, bytes = module.size, why, "held in memory only");
+        self.index().hold(module, taken.hold(bytes), why, self.clock.now());
+        Ok(())
     }
 
     /// Opens a module. `None` when it is not there or was found damaged; then it and its records are out of the way.
@@ -233,103 +234,33 @@ impl Disk {
         let path = self.layout.module(digest);
         match ModuleFile::open(&path, digest, module.size, checks) {
             Ok(file) => {
-                if let Some(entry) = self.index().modules.get_mut(digest) {
-                    entry.checks = Some(file.checks());
-                }
+                self.index().verified(digest, &file, self.clock.now());
                 Ok(Some(file))
             }
             Err(OpenError::Damaged(damage, inode)) => {
                 self.lose(digest, &damage, inode);
                 Ok(None)
             }
-            Err(OpenError::Refused(error)) => Err(StoreError::io("opening", &path, error)),
+            Err(OpenError::Refused(error)) => {
+                let error = StoreError::io("opening", &path, error);
+                self.health.count(&error);
+                Err(error)
+            }
         }
     }
 
-    /// Puts aside a module whose bytes are not what they were. With `inode`, only if its name still leads to that file:
-    /// who read slowly may hold one that was replaced since.
-    pub fn lose(&self, digest: &Digest, damage: &Damage, inode: Option<(u64, u64)>) {
-        let path = self.layout.module(digest);
-        let _committing = self.committing();
-        let now = fs::symlink_metadata(&path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        if inode.is_some() && inode != now {
-            return;
+    /// A module's bytes, wherever they are.
+    pub fn body(&self, module: &Module) -> Result<Option<Body>, StoreError> {
+        match self.held(&module.digest) {
+            Some((bytes, _)) => Ok(Some(Body::Memory(bytes))),
+            None => Ok(self.open_module(module)?.map(Body::File)),
         }
-        if let Err(error) = self.forget(digest) {
-            self.metrics.store_errors.inc();
-            tracing::warn!(%digest, %error, "the record of a lost module could not be removed");
-        }
-        let why = match damage {
-            Damage::Missing => {
-                tracing::warn!(path = %path.display(), "a module is gone from the disk; it will be fetched again");
-                return;
-            }
-            Damage::Shape(text) => text.clone(),
-            Damage::Digest(found) => format!("its bytes are {found}"),
-            Damage::Unreadable(error) => error.to_string(),
-        };
-        self.metrics.quarantined.inc();
-        quarantine(&self.layout, &path, &why);
     }
 
     /// Notes a use that did not open the file.
     pub fn touch(&self, digest: &Digest) {
         self.index().touch(digest, self.clock.now());
     }
-
-    /// Writes last uses into the files' times, so that a restart evicts in the right order.
-    pub fn write_last_uses(&self) {
-        let touched = self.index().take_touched();
-        for (digest, used) in touched {
-            // Best effort: a lost time costs a worse choice at an eviction, no more.
-            let _ = File::open(self.layout.module(&digest)).and_then(|file| file.set_modified(used.system()));
-        }
-    }
-}
-
-/// Makes what is missing: at the start, and again if somebody emptied the directory under us.
-fn make_folders(layout: &Layout) -> Result<(), StoreError> {
-    for folder in
-        [layout.root().into(), layout.tmp(), layout.quarantine(), layout.records(), layout.modules()]
-    {
-        make_folder(&folder)?;
-    }
-    Ok(())
-}
-
-/// Makes a folder and those above it, for our own user alone.
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| StoreError::io("creating", folder, e))
-}
-
-fn lock(layout: &Layout) -> Result<File, StoreError> {
-    let path = layout.lock();
-    let wrong = |e| StoreError::io("locking", &path, e);
-    let mut file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(wrong)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let parent = layout.root().parent().unwrap_or(layout.root());
-            return Err(StoreError::Locked { path: parent.into(), holder: holder.trim().into() });
-        }
-        Err(fs::TryLockError::Error(e)) => return Err(wrong(e)),
-    }
-    file.set_len(0).map_err(wrong)?;
-    write!(file, "{}", std::process::id()).map_err(wrong)?;
-    Ok(file)
-}
-
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("syncing", folder, e))
 }
 
 #[cfg(test)]

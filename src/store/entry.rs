@@ -1,17 +1,15 @@
-//! Modules as files: written while they are hashed, read piece by piece and never without a check.
+//! Modules as files: read piece by piece, and never without a check.
 
-use super::error::StoreError;
-use crate::artifact::extract::Sink;
 use crate::oci::{Digest, Hasher};
+use crate::proof::{self, Step};
 use crate::record::Module;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tempfile::NamedTempFile;
 
 /// Pieces in which a module is checked and sent. Smaller ones cost a server more (measured: 64 KiB +50 % CPU), larger
 /// ones more memory for each slow client.
@@ -23,16 +21,25 @@ pub const PIECE_BYTES: usize = 256 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checks(Vec<u32>);
 
+impl Checks {
+    /// Those of `bytes`.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let mut checks = Checker::default();
+        checks.update(bytes);
+        checks.finish()
+    }
+}
+
 /// Computes [`Checks`] over pieces of any size.
 #[derive(Default)]
-struct Checker {
+pub(super) struct Checker {
     done: Vec<u32>,
     current: crc32fast::Hasher,
     filled: usize,
 }
 
 impl Checker {
-    fn update(&mut self, mut bytes: &[u8]) {
+    pub(super) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let n = bytes.len().min(PIECE_BYTES - self.filled);
             self.current.update(&bytes[..n]);
@@ -45,77 +52,11 @@ impl Checker {
         }
     }
 
-    fn finish(mut self) -> Checks {
+    pub(super) fn finish(mut self) -> Checks {
         if self.filled > 0 {
             self.done.push(self.current.finalize());
         }
         Checks(self.done)
-    }
-}
-
-/// A file that is being written, of which nobody knows yet. Dropped, it is gone.
-pub struct Draft {
-    file: NamedTempFile,
-    sha256: Hasher,
-    md5: Md5,
-    checks: Checker,
-    size: u64,
-}
-
-/// A draft that is complete: its facts are computed from the bytes that were written.
-pub struct Sealed {
-    pub(super) file: NamedTempFile,
-    pub(super) checks: Arc<Checks>,
-    /// What the bytes are.
-    pub module: Module,
-}
-
-impl Draft {
-    /// A new file of mode 0600 in `folder`, made exclusively.
-    pub(super) fn new(folder: &Path) -> Result<Self, StoreError> {
-        let file =
-            NamedTempFile::new_in(folder).map_err(|e| StoreError::io("creating a file in", folder, e))?;
-        Ok(Self { file, sha256: Hasher::new(), md5: Md5::new(), checks: Checker::default(), size: 0 })
-    }
-
-    /// Bytes written so far.
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// The digest of what was written, and the bytes from their beginning.
-    pub fn into_reader(self) -> io::Result<(Digest, File)> {
-        let mut file = self.file.into_file();
-        file.rewind()?;
-        Ok((self.sha256.finish(), file))
-    }
-
-    /// Completes a module: reads its ABI and computes its facts.
-    pub fn seal(mut self) -> io::Result<Sealed> {
-        let abi = crate::artifact::inspect::abi(self.file.as_file_mut())?;
-        let module = Module { digest: self.sha256.finish(), size: self.size, md5: hex(self.md5), abi };
-        Ok(Sealed { file: self.file, checks: Arc::new(self.checks.finish()), module })
-    }
-}
-
-impl Sink for Draft {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.sha256.update(bytes);
-        self.md5.update(bytes);
-        self.checks.update(bytes);
-        self.size += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn restart(&mut self) -> io::Result<()> {
-        self.file.as_file().set_len(0)?;
-        self.file.rewind()?;
-        self.sha256 = Hasher::new();
-        self.md5 = Md5::new();
-        self.checks = Checker::default();
-        self.size = 0;
-        Ok(())
     }
 }
 
@@ -162,6 +103,17 @@ pub enum Damage {
     Unreadable(io::Error),
 }
 
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing => f.write_str("is not there"),
+            Self::Shape(text) => f.write_str(text),
+            Self::Digest(found) => write!(f, "its bytes are {found}"),
+            Self::Unreadable(error) => write!(f, "cannot be read: {error}"),
+        }
+    }
+}
+
 /// Why a file was not opened.
 #[derive(Debug)]
 pub enum OpenError {
@@ -206,7 +158,7 @@ impl ModuleFile {
             Some(checks) => checks,
             None => {
                 let (module, checks) = scan(&file)?;
-                if module.digest != *digest {
+                if proof::takes(Step::VerifyLoad) && module.digest != *digest {
                     return damaged(Damage::Digest(module.digest));
                 }
                 Arc::new(checks)
@@ -259,7 +211,8 @@ impl ModuleFile {
         let length = (self.size - start).min(PIECE_BYTES as u64) as usize;
         let mut piece = vec![0; length];
         self.file.read_exact_at(&mut piece, start)?;
-        if self.checks.0.get(index) != Some(&crc32fast::hash(&piece)) {
+        let is_right = self.checks.0.get(index) == Some(&crc32fast::hash(&piece));
+        if proof::takes(Step::VerifyPiece) && !is_right {
             let text = format!("{} changed on disk, at byte {start} or behind", self.path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
@@ -273,6 +226,14 @@ impl ModuleFile {
             whole.extend_from_slice(&self.piece(index)?);
         }
         Ok(whole)
+    }
+}
+
+/// Asks the kernel to forget what it has of a file, so that the next read is the disk's own.
+pub(super) fn forget_cached(path: &Path) {
+    if let Ok(file) = open_plain(path) {
+        // It may refuse; then the page cache is what is compared.
+        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     }
 }
 
@@ -308,7 +269,7 @@ fn scan(mut file: &File) -> io::Result<(Module, Checks)> {
     Ok((Module { digest: sha256.finish(), size, md5: hex(md5), abi: None }, checks.finish()))
 }
 
-fn hex(md5: Md5) -> String {
+pub(super) fn hex(md5: Md5) -> String {
     md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -321,19 +282,6 @@ mod tests {
         let path = folder.path().join("module");
         std::fs::write(&path, bytes).unwrap();
         (folder, path)
-    }
-
-    #[test]
-    fn a_draft_knows_what_was_written_since_its_last_beginning() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut draft = Draft::new(folder.path()).unwrap();
-        draft.write(b"something else, and longer").unwrap();
-        draft.restart().unwrap();
-        draft.write(b"\0asm\x01\0\0\0").unwrap();
-        let sealed = draft.seal().unwrap();
-        assert_eq!(sealed.module.digest, Digest::of(b"\0asm\x01\0\0\0"));
-        assert_eq!(sealed.module.size, 8);
-        assert_eq!(std::fs::read(sealed.file.path()).unwrap(), b"\0asm\x01\0\0\0");
     }
 
     #[test]

@@ -8,7 +8,7 @@ const AFTER_PERCENT: u64 = 90;
 
 /// A module that could leave.
 #[derive(Debug, Clone, Copy)]
-pub struct Held {
+pub struct Candidate {
     /// Which.
     pub digest: Digest,
     /// Its bytes.
@@ -19,13 +19,13 @@ pub struct Held {
 
 /// The modules to remove so that what is held fits `limit` bytes, without `keep`. None while it fits; and when it does
 /// not, some more than needed.
-pub fn choose(held: Vec<Held>, limit: u64, keep: Option<&Digest>) -> Vec<Digest> {
+pub fn choose(held: Vec<Candidate>, limit: u64, keep: Option<&Digest>) -> Vec<Digest> {
     let total: u64 = held.iter().map(|h| h.size).sum();
     if total <= limit { Vec::new() } else { down_to(held, limit / 100 * AFTER_PERCENT, keep) }
 }
 
 /// The modules to remove so that at most `target` bytes are held.
-pub fn down_to(mut held: Vec<Held>, target: u64, keep: Option<&Digest>) -> Vec<Digest> {
+pub fn down_to(mut held: Vec<Candidate>, target: u64, keep: Option<&Digest>) -> Vec<Digest> {
     let mut total: u64 = held.iter().map(|h| h.size).sum();
     held.sort_by_key(|h| (h.last_used, h.digest));
     let mut leaving = Vec::new();
@@ -43,8 +43,8 @@ pub fn down_to(mut held: Vec<Held>, target: u64, keep: Option<&Digest>) -> Vec<D
 mod tests {
     use super::*;
 
-    fn held(name: &str, size: u64, at: u64) -> Held {
-        Held { digest: Digest::of(name.as_bytes()), size, last_used: Timestamp::from_millis(at) }
+    fn held(name: &str, size: u64, at: u64) -> Candidate {
+        Candidate { digest: Digest::of(name.as_bytes()), size, last_used: Timestamp::from_millis(at) }
     }
 
     #[test]

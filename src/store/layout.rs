@@ -28,6 +28,11 @@ impl Layout {
         self.root.join("lock")
     }
 
+    /// The file that says which format this is.
+    pub fn format(&self) -> PathBuf {
+        self.root.join("format")
+    }
+
     /// Drafts.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")

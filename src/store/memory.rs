@@ -1,36 +1,16 @@
 //! Modules in memory, within a budget that holds for those too that have left and are still being sent.
 
+use super::room::Room;
 use crate::oci::Digest;
 use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Modules by digest. Least recently used leave first: with the library's default a large module among small ones is
 /// never let in (measured, 200 tries).
 pub struct Memory {
     cache: Cache<Digest, Bytes>,
-    live: Arc<AtomicU64>,
-    limit: u64,
-}
-
-/// Bytes that count as live until the last reference to them is gone.
-struct Counted {
-    bytes: Vec<u8>,
-    live: Arc<AtomicU64>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.live.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
-    }
+    room: Room,
 }
 
 impl Memory {
@@ -41,12 +21,12 @@ impl Memory {
             .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { cache, live: Arc::default(), limit }
+        Self { cache, room: Room::new(limit) }
     }
 
     /// The largest module that is kept here: what is never filled, so that there is always room to load one.
     fn largest(&self) -> u64 {
-        self.limit / 4
+        self.room.limit() / 4
     }
 
     /// True when a module of that size may be kept here.
@@ -69,24 +49,16 @@ impl Memory {
         if !self.fits(size) {
             return Ok(None);
         }
-        if self.live.fetch_add(size, Ordering::Relaxed) + size > self.limit {
-            self.live.fetch_sub(size, Ordering::Relaxed);
+        let Some(taken) = self.room.try_take(size) else {
             // What was evicted may still be held by the cache's own housekeeping.
             self.cache.run_pending_tasks();
             return Ok(None);
-        }
-        let bytes = match read() {
-            Ok(bytes) if bytes.len() as u64 == size => bytes,
-            Ok(_) => {
-                self.live.fetch_sub(size, Ordering::Relaxed);
-                return Ok(None);
-            }
-            Err(e) => {
-                self.live.fetch_sub(size, Ordering::Relaxed);
-                return Err(e);
-            }
         };
-        let bytes = Bytes::from_owner(Counted { bytes, live: self.live.clone() });
+        let bytes = read()?;
+        if bytes.len() as u64 != size {
+            return Ok(None);
+        }
+        let bytes = taken.hold(bytes);
         self.cache.insert(digest, bytes.clone());
         self.cache.run_pending_tasks();
         Ok(Some(bytes))
@@ -142,7 +114,6 @@ mod tests {
         drop(readers);
         memory.cache.run_pending_tasks();
         assert!(load(&memory, "fifth", 100).is_some());
-        assert!(memory.live.load(Ordering::Relaxed) <= 400);
     }
 
     #[test]

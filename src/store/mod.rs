@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <dir>/v1/lock                              held while a process uses the directory
+//!          format                            which format this is; another one is left alone
 //!          modules/sha256/ab/<64 hex>        wasm bytes; the name is their SHA-256
 //!          records/<sha256 of reference>.json  what we know of a reference; see `record`
 //!          tmp/                              drafts; emptied at every start
@@ -18,15 +19,26 @@
 //!
 //! **Space.** Modules beyond the limit leave by last use, their records first. Files that are being sent stay readable
 //! until they are closed.
+//!
+//! **Trouble.** A disk that is full, read-only, failing or gone costs no answer: what is new is held in memory, within a
+//! budget, and known by the same index; the disk is tried again every few seconds and given what it missed ([`health`],
+//! `disk/settle`).
+//!
+//! **Looking.** All modules are read once in a while though nobody asks for them ([`Config::scrub`]), and [`fsck`] checks
+//! the whole directory from outside.
 
 pub mod disk;
+pub mod draft;
 pub mod entry;
 pub mod error;
 pub mod evict;
+pub mod fsck;
+pub mod health;
 pub mod layout;
 pub mod memory;
 pub mod overlay;
 pub mod recover;
+pub mod room;
 pub mod tiered;
 
 use crate::oci::{Digest, Reference};
@@ -36,9 +48,12 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use entry::{Body, Draft, ModuleFile, Sealed};
+pub use draft::{Draft, Sealed};
+pub use entry::{Body, ModuleFile};
 pub use error::StoreError;
+pub use room::Room;
 pub use tiered::Tiered;
 
 /// Settings of the store.
@@ -51,6 +66,9 @@ pub struct Config {
     pub disk: ByteSize,
     /// Most bytes of modules in memory, those included that are still being sent.
     pub memory: ByteSize,
+    /// Time in which every module on disk is read and compared with its name, though nobody asks for it; zero never does.
+    #[serde(with = "humantime_serde")]
+    pub scrub: Duration,
 }
 
 /// What is held, for listings and metrics.
@@ -64,6 +82,10 @@ pub struct Usage {
     pub memory_entries: u64,
     /// Their bytes.
     pub memory_bytes: u64,
+    /// Modules that the disk would not take, in memory beside those.
+    pub held_entries: u64,
+    /// Their bytes.
+    pub held_bytes: u64,
 }
 
 /// Where bytes were found.
@@ -97,10 +119,10 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps `record`, instead of an older one. It is known at once; the error is that it could not be made to last.
     async fn put_record(&self, record: Record) -> Result<(), StoreError>;
 
-    /// An empty file to write to.
-    async fn draft(&self) -> Result<Draft, StoreError>;
+    /// An empty draft to write to, for `expected` bytes as far as that is known.
+    async fn draft(&self, expected: u64) -> Result<Draft, StoreError>;
 
-    /// Makes a sealed draft last under its digest.
+    /// Makes a sealed draft last under its digest, or holds it in memory while the disk takes nothing.
     async fn admit(&self, sealed: Sealed) -> Result<(), StoreError>;
 
     /// True when a module is here, as far as is known without reading it. Never waits.
@@ -112,8 +134,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a module out that proved damaged while it was read.
     async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error);
 
-    /// Lets modules leave until `bytes` are free, on a disk that is full before its limit. True when any left.
-    async fn make_room(&self, bytes: u64) -> bool;
+    /// Why a module is in memory alone, as `Cache-Status` has it; `None` when it is not. Never waits.
+    fn uncached(&self, module: &Module) -> Option<&'static str>;
 
     /// What the local folders held at the last look. Never waits.
     fn overlay(&self) -> Arc<overlay::Index>;
@@ -122,8 +144,11 @@ pub trait Store: Send + Sync + 'static {
     /// looked through again.
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError>;
 
-    /// Writes down what may be lost, at leisure and before the end.
-    async fn maintain(&self);
+    /// Does what can wait; to be called every few seconds. Tells the references whose modules proved damaged.
+    async fn maintain(&self) -> Vec<Reference>;
+
+    /// Writes down what would be lost, before the end.
+    async fn close(&self);
 
     /// What is held. Never waits.
     fn usage(&self) -> Usage;

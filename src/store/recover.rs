@@ -8,11 +8,18 @@ use crate::record::{Record, RecordError};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Records are a kilobyte; what is larger was not written by us.
 const RECORD_BYTES: u64 = 64 << 10;
+
+/// How long what was found damaged is kept to be looked at.
+const QUARANTINE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The part of the cache's limit that it may take beside the cache.
+const QUARANTINE_PART: u64 = 10;
 
 /// What was found.
 #[derive(Default)]
@@ -31,9 +38,11 @@ pub struct Found {
 pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
     let mut found = Found::default();
     for path in listed(&layout.tmp())? {
-        let gone = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
-        gone.map_err(|e| StoreError::io("removing", &path, e))?;
-        found.removed_drafts += 1;
+        match fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)) {
+            Ok(()) => found.removed_drafts += 1,
+            // It is in nobody's way.
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a draft could not be removed"),
+        }
     }
     for folder in listed(&layout.modules())? {
         if !folder.is_dir() || folder.is_symlink() {
@@ -76,7 +85,8 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-fn read_record(path: &Path) -> Result<Record, RecordError> {
+/// The record in a file.
+pub fn read_record(path: &Path) -> Result<Record, RecordError> {
     let metadata = fs::symlink_metadata(path).map_err(|e| RecordError::Malformed(e.to_string()))?;
     if !metadata.is_file() || metadata.len() > RECORD_BYTES {
         return Err(RecordError::Malformed("no file of a record's size".into()));
@@ -85,7 +95,8 @@ fn read_record(path: &Path) -> Result<Record, RecordError> {
     Record::decode(&bytes)
 }
 
-fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
+/// What is in a folder.
+pub fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
     let wrong = |e: io::Error| StoreError::io("listing", folder, e);
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(wrong)? {
@@ -112,5 +123,28 @@ pub fn quarantine(layout: &Layout, path: &Path, why: &str) {
         Err(error) => {
             tracing::warn!(from = %path.display(), why, %error, "could not be quarantined; it is not used")
         }
+    }
+}
+
+/// Removes from quarantine what is older than [`QUARANTINE_AGE`], and the oldest of what is more than a part of the
+/// cache's `limit` in bytes.
+pub fn prune_quarantine(layout: &Layout, limit: u64, now: Timestamp) {
+    let Ok(paths) = listed(&layout.quarantine()) else { return };
+    let aged = paths.into_iter().filter_map(|path| {
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        // Moving it here changed its status and nothing else.
+        let since = u64::try_from(metadata.ctime()).unwrap_or(0).saturating_mul(1000);
+        Some((Timestamp::from_millis(since), metadata.len(), path))
+    });
+    let mut aged: Vec<_> = aged.collect();
+    aged.sort();
+    let mut bytes: u64 = aged.iter().map(|(_, size, _)| size).sum();
+    for (since, size, path) in aged {
+        if bytes <= limit / QUARANTINE_PART && now.since(since) < QUARANTINE_AGE {
+            break;
+        }
+        let gone = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        tracing::info!(path = %path.display(), ok = gone.is_ok(), "left quarantine");
+        bytes -= size;
     }
 }

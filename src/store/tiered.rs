@@ -1,10 +1,12 @@
 //! Memory over disk: the store that the cache sees.
 
 use super::disk::Disk;
-use super::entry::{Body, Damage, Draft, ModuleFile, Sealed};
+use super::disk::Lost;
+use super::draft::{Draft, Sealed};
+use super::entry::{Body, Damage, ModuleFile};
 use super::memory::Memory;
 use super::overlay::{self, Overlay};
-use super::{Config, Store, StoreError, Tier, Usage};
+use super::{Config, Room, Store, StoreError, Tier, Usage};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -12,6 +14,7 @@ use crate::record::{Module, Record};
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Loads into memory that run at once for different modules; one module is loaded once.
 const STRIPES: usize = 64;
@@ -21,23 +24,29 @@ pub struct Tiered {
     disk: Arc<Disk>,
     memory: Arc<Memory>,
     overlay: Arc<Overlay>,
+    scrub: Duration,
     loading: [tokio::sync::Mutex<()>; STRIPES],
 }
 
 impl Tiered {
-    /// Opens the directory. Blocks.
+    /// Opens the directory. Blocks. What the disk does not take is held in `room`.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
     pub fn open(
         dir: &Path,
         config: &Config,
+        room: Room,
         overlay: Arc<Overlay>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let disk = Disk::open(dir, config.disk.as_u64(), clock, metrics)?;
+        let disk = Disk::open(dir, config.disk.as_u64(), room, clock, metrics)?;
         Ok(Self {
             disk: Arc::new(disk),
             memory: Arc::new(Memory::new(config.memory.as_u64())),
             overlay,
+            scrub: config.scrub,
             loading: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         })
     }
@@ -100,8 +109,9 @@ impl Store for Tiered {
         self.blocking(move |disk| disk.put_record(record)).await?
     }
 
-    async fn draft(&self) -> Result<Draft, StoreError> {
-        self.blocking(Disk::draft).await?
+    async fn draft(&self, expected: u64) -> Result<Draft, StoreError> {
+        let disk = self.disk.clone();
+        tokio::task::spawn_blocking(move || disk.draft(expected)).await.map_err(|_| StoreError::Lost)?
     }
 
     async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
@@ -115,6 +125,9 @@ impl Store for Tiered {
     async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError> {
         let digest = module.digest;
         self.disk.touch(&digest);
+        if let Some((bytes, _)) = self.disk.held(&digest) {
+            return Ok(Some((Body::Memory(bytes), Tier::Memory)));
+        }
         let (module, size) = (module.clone(), module.size);
         let lost = move |disk: &Disk, file: &ModuleFile, error| {
             disk.lose(&digest, &Damage::Unreadable(error), Some(file.inode()));
@@ -122,8 +135,8 @@ impl Store for Tiered {
         self.through_memory(digest, size, move |disk| disk.open_module(&module), lost).await
     }
 
-    async fn make_room(&self, bytes: u64) -> bool {
-        self.blocking(move |disk| disk.make_room(bytes)).await.unwrap_or(false)
+    fn uncached(&self, module: &Module) -> Option<&'static str> {
+        self.disk.held(&module.digest).map(|(_, why)| why)
     }
 
     async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error) {
@@ -131,7 +144,7 @@ impl Store for Tiered {
         let is_local = overlay.dirs().iter().any(|dir| file.path().starts_with(dir));
         let put_aside = move |disk: &Disk| match is_local {
             true => overlay.refresh(),
-            false => disk.lose(&digest, &Damage::Unreadable(problem), Some(inode)),
+            false => drop(disk.lose(&digest, &Damage::Unreadable(problem), Some(inode))),
         };
         // A lost worker leaves the file where it is; the next reader finds the same.
         let _ = self.blocking(put_aside).await;
@@ -153,14 +166,45 @@ impl Store for Tiered {
         Ok(found.map(|(body, _)| body))
     }
 
-    async fn maintain(&self) {
+    async fn maintain(&self) -> Vec<Reference> {
+        let (memory, scrub) = (self.memory.clone(), self.scrub);
+        let work = move |disk: &Disk| {
+            disk.settle();
+            disk.write_last_uses(false);
+            let lost = disk.scrub(scrub);
+            lost.into_iter().flat_map(|lost| put_back(disk, &memory, lost)).collect()
+        };
+        // A lost worker leaves everything for the next time.
+        self.blocking(work).await.unwrap_or_default()
+    }
+
+    async fn close(&self) {
         // A lost worker costs a worse choice at the next eviction, no more.
-        let _ = self.blocking(Disk::write_last_uses).await;
+        let _ = self.blocking(|disk| disk.write_last_uses(true)).await;
     }
 
     fn usage(&self) -> Usage {
         let (disk_entries, disk_bytes) = self.disk.usage();
         let (memory_entries, memory_bytes) = self.memory.usage();
-        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes }
+        let (held_entries, held_bytes) = self.disk.held_usage();
+        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes, held_entries, held_bytes }
     }
+}
+
+/// Writes a damaged module again from memory, if it is there. Tells what has to be fetched again if not.
+fn put_back(disk: &Disk, memory: &Memory, lost: Lost) -> Vec<Reference> {
+    let references = lost.records.iter().map(|record| record.reference.clone()).collect();
+    let Some(bytes) = memory.get(&lost.digest) else { return references };
+    let module =
+        lost.records.iter().find_map(|record| record.present()).map(|present| present.module.clone());
+    let Some(module) = module else { return references };
+    if let Err(error) = disk.write_again(&bytes, &module) {
+        tracing::warn!(digest = %lost.digest, %error, "a damaged module could not be written again from memory");
+        return references;
+    }
+    for record in lost.records {
+        // What cannot be written is known all the same.
+        let _ = disk.put_record(Record::clone(&record));
+    }
+    Vec::new()
 }

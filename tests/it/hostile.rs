@@ -100,7 +100,7 @@ fn connections_beyond_the_limit_are_closed_and_counted() {
         assert_eq!(client::read_reply(stream, false).unwrap().status, 200);
     }
     assert!(client::raw(larder.data, b"GET / HTTP/1.1\r\nHost: l\r\n\r\n").is_err());
-    assert!(larder.metric("larder_connections_refused_total{listener=\"data\"}") >= 1.0);
+    assert!(larder.metric("larder_connections_refused_total{listener=\"data\",reason=\"total\"}") >= 1.0);
     drop(held);
     crate::support::eventually("a free place", || {
         client::raw(larder.data, b"GET / HTTP/1.1\r\nHost: l\r\n\r\n").ok()

@@ -190,20 +190,30 @@ async fn a_damaged_module_that_cannot_be_fetched_is_an_error_and_not_its_bytes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_cannot_be_written_refuses_what_is_new_and_serves_what_is_held() {
+async fn a_disk_that_cannot_be_written_costs_no_answer_and_gets_what_it_missed_when_it_is_mended() {
     let heart = Heart::with(|_| Setup { memory: 0, ..Setup::default() });
     let one = module("one", 5000);
     heart.registry.put("plugins/held", "1", &raw(&one));
-    heart.registry.put("plugins/new", "1", &raw(&module("new", 5000)));
+    let new = module("new", 5000);
+    heart.registry.put("plugins/new", "1", &raw(&new));
     heart.ok("held", "1").await;
     // A file in the place of the folder for drafts: no draft can be made, whoever runs the test.
     let tmp = heart.files("modules")[0].ancestors().nth(4).unwrap().join("tmp");
     std::fs::remove_dir(&tmp).unwrap();
     std::fs::write(&tmp, "").unwrap();
-    let error = heart.get("new", "1").await.unwrap_err();
-    assert_eq!((error.code, error.kind), ("store", ErrorKind::Overloaded), "{error}");
+    let miss = (new.clone(), "larder; fwd=uri-miss; detail=uncached-disk_error".to_owned());
+    assert_eq!(heart.ok("new", "1").await, miss);
+    let hit = (new.clone(), "larder; hit; ttl=300; detail=uncached-disk_error".to_owned());
+    assert_eq!(heart.ok("new", "1").await, hit);
     assert_eq!(heart.ok("held", "1").await.0, one);
+    assert_eq!((heart.metrics.store_degraded.get(), heart.files("modules").len()), (1, 1));
     std::fs::remove_file(&tmp).unwrap();
-    heart.clock.advance(std::time::Duration::from_secs(3));
-    heart.ok("new", "1").await;
+    heart.cache.maintain().await;
+    assert_eq!(heart.files("modules").len(), 1, "a disk that failed is left alone for a while");
+    heart.clock.advance(std::time::Duration::from_secs(5));
+    heart.cache.maintain().await;
+    assert_eq!((heart.metrics.store_degraded.get(), heart.files("modules").len()), (0, 2));
+    heart.registry.down();
+    let heart = heart.restart().await;
+    assert_eq!(heart.ok("new", "1").await.0, new, "it lasts");
 }

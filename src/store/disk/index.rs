@@ -4,9 +4,10 @@ use crate::clock::Timestamp;
 use crate::oci::reference::Repository;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
-use crate::store::entry::Checks;
-use crate::store::evict::Held;
-use std::collections::HashMap;
+use crate::store::entry::{Checks, ModuleFile};
+use crate::store::evict::{self, Candidate};
+use bytes::Bytes;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// Absences that are kept of one repository. Which versions do not exist is for clients to invent, so their number has
@@ -21,6 +22,17 @@ pub(super) struct Index {
     pub(super) bytes: u64,
     /// When modules last left for want of space below the limit.
     pub(super) made_room: Option<Timestamp>,
+    /// Records that are not on disk as they are here.
+    pub(super) unsaved: BTreeSet<Reference>,
+}
+
+/// A module that is in memory alone.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) module: Module,
+    pub(super) bytes: Bytes,
+    /// As `Cache-Status` has it.
+    pub(super) why: &'static str,
 }
 
 pub(super) struct Entry {
@@ -29,24 +41,73 @@ pub(super) struct Entry {
     /// Used since its file's time was last set.
     touched: bool,
     pub(super) checks: Option<Arc<Checks>>,
+    /// When its bytes were last compared with its name, by this process.
+    verified: Option<Timestamp>,
+    /// Its bytes, when the disk would not take them.
+    pub(super) held: Option<Held>,
 }
 
 impl Index {
-    /// Of what was found at the start: modules with their sizes and last uses, and records.
-    pub(super) fn new(
+    /// Takes in what was found on disk: modules with their sizes and last uses, and records. What is known already is newer.
+    pub(super) fn take_in(
+        &mut self,
         modules: HashMap<Digest, (u64, Timestamp)>,
         records: HashMap<Reference, Arc<Record>>,
-    ) -> Self {
-        let bytes = modules.values().map(|(size, _)| size).sum();
-        let entry = |(size, last_used)| Entry { size, last_used, touched: false, checks: None };
-        let modules = modules.into_iter().map(|(digest, facts)| (digest, entry(facts))).collect();
-        Self { modules, records, bytes, made_room: None }
+    ) {
+        for (digest, (size, last_used)) in modules {
+            self.modules.entry(digest).or_insert_with(|| {
+                self.bytes += size;
+                Entry { size, last_used, touched: false, checks: None, verified: None, held: None }
+            });
+        }
+        for (reference, record) in records {
+            self.records.entry(reference).or_insert(record);
+        }
     }
 
     /// What an eviction chooses from.
-    pub(super) fn held(&self) -> Vec<Held> {
-        let held = self.modules.iter();
-        held.map(|(digest, e)| Held { digest: *digest, size: e.size, last_used: e.last_used }).collect()
+    pub(super) fn on_disk(&self) -> Vec<Candidate> {
+        self.modules.iter().filter(|(_, entry)| entry.held.is_none()).map(candidate).collect()
+    }
+
+    /// Modules in memory alone that must leave so that `limit` bytes of them stay, `but` one.
+    pub(super) fn held_beyond(&self, limit: u64, but: &Digest) -> Vec<Digest> {
+        let held = self.modules.iter().filter(|(digest, entry)| entry.held.is_some() && *digest != but);
+        evict::down_to(held.map(candidate).collect(), limit, None)
+    }
+
+    /// Takes in a module that is in memory alone.
+    pub(super) fn hold(&mut self, module: &Module, bytes: Bytes, why: &'static str, now: Timestamp) {
+        let checks = self.modules.get(&module.digest).and_then(|entry| entry.checks.clone());
+        let held = Some(Held { module: module.clone(), bytes, why });
+        let entry =
+            Entry { size: module.size, last_used: now, touched: false, checks, verified: Some(now), held };
+        let old = self.modules.insert(module.digest, entry);
+        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
+    }
+
+    /// What is to be written as soon as that can be: modules, and records whose module is on disk.
+    pub(super) fn unwritten(&self) -> (Vec<(Module, Bytes)>, Vec<Reference>) {
+        let held = self.modules.values().filter_map(|entry| entry.held.as_ref());
+        (
+            held.map(|held| (held.module.clone(), held.bytes.clone())).collect(),
+            self.unsaved.iter().cloned().collect(),
+        )
+    }
+
+    /// The module on disk that was not compared with its name for longest.
+    pub(super) fn longest_unverified(&self) -> Option<Module> {
+        let on_disk = self.modules.iter().filter(|(_, entry)| entry.held.is_none());
+        let (digest, entry) = on_disk.min_by_key(|(digest, entry)| (entry.verified, **digest))?;
+        Some(Module { digest: *digest, size: entry.size, md5: String::new(), abi: None })
+    }
+
+    /// Notes that a file was compared with its name.
+    pub(super) fn verified(&mut self, digest: &Digest, file: &ModuleFile, now: Timestamp) {
+        if let Some(entry) = self.modules.get_mut(digest) {
+            entry.checks = Some(file.checks());
+            entry.verified = Some(now);
+        }
     }
 
     /// True when the record of `reference` leads to a module that is here.
@@ -57,22 +118,30 @@ impl Index {
 
     /// Takes in a module that was just committed.
     pub(super) fn admit(&mut self, module: &Module, checks: Arc<Checks>, now: Timestamp) {
-        let entry = Entry { size: module.size, last_used: now, touched: true, checks: Some(checks) };
+        let entry = Entry {
+            size: module.size,
+            last_used: now,
+            touched: true,
+            checks: Some(checks),
+            verified: Some(now),
+            held: None,
+        };
         self.bytes += module.size;
-        if let Some(old) = self.modules.insert(module.digest, entry) {
-            self.bytes -= old.size;
-        }
+        let old = self.modules.insert(module.digest, entry);
+        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
     }
 
-    /// Takes out a module and the records that lead to it, and tells whose they were.
-    pub(super) fn forget(&mut self, digest: &Digest) -> Vec<Reference> {
-        if let Some(entry) = self.modules.remove(digest) {
-            self.bytes -= entry.size;
-        }
+    /// Takes out a module and the records that lead to it, and tells these.
+    pub(super) fn forget(&mut self, digest: &Digest) -> Vec<Arc<Record>> {
+        let old = self.modules.remove(digest);
+        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
         let leads =
-            |record: &Record| record.present().is_some_and(|present| present.module.digest == *digest);
-        let gone: Vec<_> = self.records.values().filter(|r| leads(r)).map(|r| r.reference.clone()).collect();
-        self.drop_records(&gone);
+            |record: &&Arc<Record>| record.present().is_some_and(|present| present.module.digest == *digest);
+        let gone: Vec<_> = self.records.values().filter(leads).cloned().collect();
+        for record in &gone {
+            self.records.remove(&record.reference);
+            self.unsaved.remove(&record.reference);
+        }
         gone
     }
 
@@ -104,6 +173,7 @@ impl Index {
     fn drop_records(&mut self, references: &[Reference]) {
         for reference in references {
             self.records.remove(reference);
+            self.unsaved.remove(reference);
         }
     }
 
@@ -117,10 +187,13 @@ impl Index {
 
     /// The last uses that no file knows yet.
     pub(super) fn take_touched(&mut self) -> Vec<(Digest, Timestamp)> {
-        let touched = self
-            .modules
-            .iter_mut()
+        let on_disk = self.modules.iter_mut().filter(|(_, entry)| entry.held.is_none());
+        let touched = on_disk
             .map(|(digest, entry)| std::mem::take(&mut entry.touched).then_some((*digest, entry.last_used)));
         touched.flatten().collect()
     }
+}
+
+fn candidate((digest, entry): (&Digest, &Entry)) -> Candidate {
+    Candidate { digest: *digest, size: entry.size, last_used: entry.last_used }
 }

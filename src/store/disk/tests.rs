@@ -3,6 +3,9 @@ use super::*;
 use crate::artifact::extract::Sink;
 use crate::clock::{ManualClock, Timestamp};
 use crate::record::{Absence, Present, State};
+use crate::store::entry::Damage;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -19,8 +22,13 @@ impl Fixture {
         Self { dir: tempfile::tempdir().unwrap(), clock: Arc::new(clock), metrics: Arc::default() }
     }
 
-    fn open(&self, limit: u64) -> Disk {
-        Disk::open(self.dir.path(), limit, self.clock.clone(), self.metrics.clone()).unwrap()
+    fn open(&self, limit: u64) -> Arc<Disk> {
+        Arc::new(self.try_open(limit).unwrap())
+    }
+
+    fn try_open(&self, limit: u64) -> Result<Disk, StoreError> {
+        let room = Room::new(1 << 20);
+        Disk::open(self.dir.path(), limit, room, self.clock.clone(), self.metrics.clone())
     }
 
     fn files(&self, folder: &str) -> Vec<PathBuf> {
@@ -47,8 +55,8 @@ fn bytes(name: &str, size: usize) -> Vec<u8> {
 }
 
 /// Admits a module of `size` bytes under `name`, with its record.
-fn put(disk: &Disk, name: &str, size: usize) -> Module {
-    let mut draft = disk.draft().unwrap();
+fn put(disk: &Arc<Disk>, name: &str, size: usize) -> Module {
+    let mut draft = disk.draft(size as u64).unwrap();
     draft.write(&bytes(name, size)).unwrap();
     let sealed = draft.seal().unwrap();
     let module = sealed.module.clone();
@@ -137,7 +145,7 @@ fn the_least_recently_used_modules_leave_with_their_records_also_after_a_restart
     let (a, b) = (put(&disk, "a", 100), put(&disk, "b", 100));
     fixture.clock.advance(Duration::from_secs(60));
     disk.touch(&a.digest);
-    disk.write_last_uses();
+    disk.write_last_uses(true);
     drop(disk);
     fixture.clock.advance(Duration::from_secs(60));
     let disk = fixture.open(300);
@@ -208,7 +216,7 @@ fn a_record_of_a_format_to_come_is_left_alone() {
 fn a_directory_belongs_to_one_process() {
     let fixture = Fixture::new();
     let _disk = fixture.open(1000);
-    let second = Disk::open(fixture.dir.path(), 1000, fixture.clock.clone(), fixture.metrics.clone());
+    let second = fixture.try_open(1000);
     let told = second.err().unwrap().to_string();
     assert!(told.contains(&std::process::id().to_string()), "{told}");
 }

@@ -15,7 +15,7 @@ use larder::registry::hosts::With;
 use larder::registry::trace::Trace;
 use larder::registry::{self, Client, Hosts, Retry, Surroundings};
 use larder::store::overlay::Overlay;
-use larder::store::{self, Body, Tiered};
+use larder::store::{self, Body, Room, Tiered};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,10 @@ pub struct Setup {
     pub hold: Duration,
     pub disk: u64,
     pub memory: u64,
+    /// Memory for fetches and for what the disk does not take.
+    pub room: u64,
+    /// Time in which everything is read again.
+    pub scrub: Duration,
     pub fallback: bool,
     pub lines: String,
     /// Further registries without TLS.
@@ -50,6 +54,8 @@ impl Default for Setup {
             hold: Duration::from_secs(30),
             disk: 1 << 30,
             memory: 1 << 20,
+            room: 64 << 20,
+            scrub: Duration::ZERO,
             fallback: true,
             lines: String::new(),
             plain_http: Vec::new(),
@@ -125,15 +131,23 @@ impl Heart {
             dir: None,
             disk: bytesize::ByteSize(setup.disk),
             memory: bytesize::ByteSize(setup.memory),
+            scrub: setup.scrub,
         };
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
-        let store = Tiered::open(dir.path(), &config, overlay, clock.clone(), metrics.clone()).unwrap();
+        let room = Room::new(setup.room);
+        let store =
+            Tiered::open(dir.path(), &config, room.clone(), overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
             registry: client,
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            config: cache::Config { hold: setup.hold, timeout: Duration::from_secs(60), at_once: 16 },
+            config: cache::Config {
+                hold: setup.hold,
+                timeout: Duration::from_secs(60),
+                at_once: 16,
+                memory: bytesize::ByteSize(setup.room),
+            },
             lifetimes: Lifetimes {
                 tag: TAG_LIFETIME,
                 absent: ABSENT_LIFETIME,
@@ -147,6 +161,7 @@ impl Heart {
                 tar_entries: 1000,
             },
             runtime: tokio::runtime::Handle::current(),
+            room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
             trace: Trace::default(),
         });

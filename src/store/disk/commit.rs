@@ -1,0 +1,194 @@
+//! Writing: draft, sync, name, sync of the folder; a module first, its record last.
+
+use super::Disk;
+use super::ground::{make_folder, make_folders};
+use crate::oci::Digest;
+use crate::proof::{self, Step};
+use crate::record::{Module, Record};
+use crate::store::draft::read_whole;
+use crate::store::entry::Checks;
+use crate::store::error::StoreError;
+use crate::store::evict;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tempfile::NamedTempFile;
+
+/// A commit that takes longer is told.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// A module that could not be committed: why, and its bytes as far as they can still be read.
+pub(super) struct Refused {
+    pub error: StoreError,
+    bytes: io::Result<Vec<u8>>,
+}
+
+impl Refused {
+    /// Its bytes, if they are still what was written: after a failed sync nothing else is believed of a file.
+    pub(super) fn read_back(self, module: &Module) -> Result<Vec<u8>, StoreError> {
+        match self.bytes {
+            Ok(bytes) if !proof::takes(Step::VerifySpilled) || Digest::of(&bytes) == module.digest => {
+                Ok(bytes)
+            }
+            _ => Err(self.error),
+        }
+    }
+}
+
+impl Disk {
+    /// Commits a draft and makes room for it. A draft whose sync failed is not synced again.
+    pub(super) fn commit_file(
+        &self,
+        file: NamedTempFile,
+        checks: &Arc<Checks>,
+        module: &Module,
+    ) -> Result<(), Refused> {
+        let began = Instant::now();
+        let committed = self.try_commit(file, checks, module);
+        let took = began.elapsed();
+        if took > SLOW {
+            tracing::warn!(event = "disk_slow", digest = %module.digest, millis = took.as_millis() as u64, "the disk is slow");
+        }
+        committed
+    }
+
+    fn try_commit(&self, file: NamedTempFile, checks: &Arc<Checks>, module: &Module) -> Result<(), Refused> {
+        let path = self.layout.module(&module.digest);
+        let refused = |doing, path: &Path, error, file: &File| Refused {
+            error: StoreError::io(doing, path, error),
+            bytes: read_whole(file, module.size),
+        };
+        if proof::takes(Step::SyncModule)
+            && let Err(error) = file.as_file().sync_all()
+        {
+            return Err(refused("syncing", file.path(), error, file.as_file()));
+        }
+        let _committing = self.committing();
+        let folder = path.parent().unwrap_or(self.layout.root());
+        if let Err(error) = self.make_module_folder(folder) {
+            return Err(Refused { error, bytes: read_whole(file.as_file(), module.size) });
+        }
+        // What lies there under this name was not in the index or was found damaged: ours is known to be right.
+        let file = match file.persist(&path) {
+            Ok(file) => file,
+            Err(e) => return Err(refused("renaming", &path, e.error, e.file.as_file())),
+        };
+        if let Err(error) = sync_folder(folder, Step::SyncModuleFolder) {
+            // The name may not last, so it must not be taken for one that does.
+            let _ = std::fs::remove_file(&path);
+            return Err(Refused { error, bytes: read_whole(&file, module.size) });
+        }
+        let leaving = {
+            let mut index = self.index();
+            index.admit(module, checks.clone(), self.clock.now());
+            evict::choose(index.on_disk(), self.limit, Some(&module.digest))
+        };
+        self.evict(&leaving);
+        self.health.worked();
+        Ok(())
+    }
+
+    /// Commits bytes that the disk would not take before.
+    pub(super) fn commit_bytes(
+        &self,
+        bytes: &[u8],
+        checks: &Arc<Checks>,
+        module: &Module,
+    ) -> Result<(), StoreError> {
+        let write = || {
+            let tmp = self.layout.tmp();
+            make_folders(&self.layout)?;
+            let mut file = NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io("creating", &tmp, e))?;
+            file.write_all(bytes).map_err(|e| StoreError::io("writing", file.path(), e))?;
+            Ok(file)
+        };
+        let file = match write() {
+            Err(error) if StoreError::is_full(&error) && self.make_room(module.size) => write()?,
+            other => other?,
+        };
+        self.commit_file(file, checks, module).map_err(|refused| refused.error)
+    }
+
+    /// Commits a module again whose file was damaged, from bytes that were verified.
+    pub fn write_again(&self, bytes: &[u8], module: &Module) -> Result<(), StoreError> {
+        self.commit_bytes(bytes, &Arc::new(Checks::of(bytes)), module)
+    }
+
+    fn make_module_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if folder.exists() {
+            return Ok(());
+        }
+        make_folder(folder)?;
+        sync_folder(&self.layout.modules(), Step::SyncNewFolder)
+    }
+
+    /// Keeps a record. It is known from now on, and written as soon as that can be. One whose module is gone by now is not
+    /// kept: a visible record always resolves.
+    ///
+    /// # Errors
+    /// That it is known in memory alone, so far.
+    pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
+        let path = self.layout.record(&record.reference);
+        let reference = record.reference.clone();
+        let written = match self.may_write() {
+            true => Some(self.write_record(&record, &path)),
+            false => None,
+        };
+        let _committing = self.committing();
+        let (gone, is_held) = {
+            let mut index = self.index();
+            let is_held = match record.present() {
+                Some(present) => match index.modules.get(&present.module.digest) {
+                    None => return Ok(()),
+                    Some(entry) => entry.held.is_some(),
+                },
+                // An absence that was overtaken by what is held now.
+                None if index.resolves(&record.reference) => return Ok(()),
+                None => false,
+            };
+            let gone = index.keep(record);
+            index.unsaved.insert(reference.clone());
+            (gone, is_held)
+        };
+        // Its module is in memory alone: both are written together.
+        if is_held {
+            return Ok(());
+        }
+        let written = match written {
+            None => Ok(()),
+            Some(written) => written.and_then(|file| {
+                self.remove_records(&gone)?;
+                file.persist(&path).map_err(|e| StoreError::io("renaming", &path, e.error))?;
+                sync_folder(&self.layout.records(), Step::SyncRecordFolder)?;
+                self.index().unsaved.remove(&reference);
+                self.health.worked();
+                Ok(())
+            }),
+        };
+        written.inspect_err(|error| self.health.failed(error, 0))
+    }
+
+    /// The record's bytes in a synced file without its name yet.
+    fn write_record(&self, record: &Record, path: &Path) -> Result<NamedTempFile, StoreError> {
+        let tmp = self.layout.tmp();
+        if !tmp.exists() || !self.layout.records().exists() {
+            make_folders(&self.layout)?;
+        }
+        let mut file = NamedTempFile::new_in(&tmp).map_err(|e| StoreError::io("creating", &tmp, e))?;
+        file.write_all(&record.encode()).map_err(|e| StoreError::io("writing", path, e))?;
+        if proof::takes(Step::SyncRecord) {
+            file.as_file().sync_all().map_err(|e| StoreError::io("syncing", path, e))?;
+        }
+        Ok(file)
+    }
+}
+
+/// Makes names in `folder` last.
+pub(super) fn sync_folder(folder: &Path, step: Step) -> Result<(), StoreError> {
+    if !proof::takes(step) {
+        return Ok(());
+    }
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| StoreError::io("syncing", folder, e))
+}

@@ -1,0 +1,220 @@
+//! Drafts: bytes that are being written, hashed as they come, of which nobody knows yet.
+//!
+//! A draft is a file, until the disk refuses it; then it goes on in memory, within a budget, and what was written is
+//! read back and compared with what it was. A transfer need not begin again because a disk is full.
+
+use super::disk::Disk;
+use super::entry::{Checker, Checks, hex};
+use super::error::StoreError;
+use super::room::Taken;
+use crate::artifact::extract::Sink;
+use crate::oci::{Digest, Hasher};
+use crate::proof::{self, Step};
+use crate::record::Module;
+use md5::{Digest as _, Md5};
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::NamedTempFile;
+
+/// Memory is taken for a draft in steps of this many bytes.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// Bytes that nobody knows of yet. Dropped, they are gone.
+pub struct Draft {
+    backing: Backing,
+    disk: Arc<Disk>,
+    /// Most bytes that are expected, as far as that is known.
+    expected: u64,
+    sha256: Hasher,
+    md5: Md5,
+    checks: Checker,
+    size: u64,
+}
+
+/// Where the bytes are.
+pub(super) enum Backing {
+    File(NamedTempFile),
+    Memory(Vec<u8>, Taken),
+}
+
+/// A draft that is complete: its facts are computed from the bytes that were written.
+pub struct Sealed {
+    pub(super) backing: Backing,
+    pub(super) checks: Arc<Checks>,
+    /// What the bytes are.
+    pub module: Module,
+}
+
+impl Draft {
+    /// A new file of mode 0600 in `folder`, made exclusively, or memory where that cannot be had.
+    pub(super) fn new(disk: Arc<Disk>, folder: &Path, expected: u64) -> Result<Self, StoreError> {
+        let file = match disk.may_write() {
+            true => NamedTempFile::new_in(folder).map_err(|e| StoreError::io("creating", folder, e)),
+            false => Err(StoreError::Lost),
+        };
+        let backing = match file {
+            Ok(file) => Backing::File(file),
+            Err(error) => {
+                disk.health().failed_if_io(&error, expected);
+                let taken = disk.room().try_take(STEP_BYTES.min(expected.max(1)));
+                Backing::Memory(Vec::new(), taken.ok_or(StoreError::NoRoom { bytes: expected })?)
+            }
+        };
+        let (sha256, md5, checks) = (Hasher::new(), Md5::new(), Checker::default());
+        Ok(Self { backing, disk, expected, sha256, md5, checks, size: 0 })
+    }
+
+    /// Bytes written so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The digest of what was written, and the bytes from their beginning.
+    pub fn into_reader(self) -> io::Result<(Digest, ReadBack)> {
+        let written = self.sha256.finish();
+        let inner: Box<dyn Read + Send> = match self.backing {
+            Backing::File(file) => {
+                let mut file = file.into_file();
+                file.rewind()?;
+                Box::new(file)
+            }
+            Backing::Memory(bytes, taken) => Box::new(Cursor::new(taken.hold(bytes))),
+        };
+        Ok((written, ReadBack { inner, sha256: Hasher::new(), written }))
+    }
+
+    /// Completes a module: reads its ABI and computes its facts.
+    pub fn seal(mut self) -> io::Result<Sealed> {
+        let abi = match &mut self.backing {
+            Backing::File(file) => crate::artifact::inspect::abi(file.as_file_mut())?,
+            Backing::Memory(bytes, _) => crate::artifact::inspect::abi(&mut Cursor::new(&*bytes))?,
+        };
+        let module = Module { digest: self.sha256.finish(), size: self.size, md5: hex(self.md5), abi };
+        Ok(Sealed { backing: self.backing, checks: Arc::new(self.checks.finish()), module })
+    }
+
+    /// Writes without hashing.
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Backing::File(file) = &mut self.backing {
+            let Err(error) = file.write_all(bytes) else { return Ok(()) };
+            let error = StoreError::io("writing", file.path(), error);
+            let missing = self.expected.max(self.size + bytes.len() as u64) - self.size;
+            if error.is_full() && self.disk.make_room(missing) && self.put_again(bytes).is_ok() {
+                return Ok(());
+            }
+            self.disk.health().failed(&error, missing);
+            self.go_on_in_memory()?;
+        }
+        self.append(bytes)
+    }
+
+    /// The same bytes at the same place, after a write that may have written some of them.
+    fn put_again(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Backing::File(file) = &mut self.backing else { return Ok(()) };
+        file.seek(SeekFrom::Start(self.size))?;
+        file.write_all(bytes)
+    }
+
+    fn go_on_in_memory(&mut self) -> io::Result<()> {
+        let Backing::File(file) = &self.backing else { return Ok(()) };
+        let bytes = self.size.max(STEP_BYTES);
+        let taken = self.disk.room().try_take(bytes).ok_or_else(|| no_room(self.expected))?;
+        let written = read_whole(file.as_file(), self.size)?;
+        if proof::takes(Step::VerifySpilled) && Digest::of(&written) != self.sha256.clone().finish() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what was written came back as something else",
+            ));
+        }
+        self.backing = Backing::Memory(written, taken);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Backing::Memory(held, taken) = &mut self.backing else { return Ok(()) };
+        let needed = (held.len() + bytes.len()) as u64;
+        if needed > taken.bytes() {
+            let step = needed.max(self.expected.min(needed + STEP_BYTES)) - taken.bytes();
+            if !self.disk.room().grow(taken, step) {
+                return Err(no_room(needed));
+            }
+            held.reserve_exact(taken.bytes() as usize - held.len());
+        }
+        held.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Carries [`StoreError::NoRoom`] through what knows I/O errors only.
+fn no_room(bytes: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::OutOfMemory, StoreError::NoRoom { bytes })
+}
+
+/// The first `size` bytes of a file.
+pub(super) fn read_whole(file: &File, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+impl Sink for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.put(bytes)?;
+        self.sha256.update(bytes);
+        self.md5.update(bytes);
+        self.checks.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        match &mut self.backing {
+            Backing::File(file) => {
+                file.as_file().set_len(0)?;
+                file.rewind()?;
+            }
+            Backing::Memory(bytes, _) => bytes.clear(),
+        }
+        self.sha256 = Hasher::new();
+        self.md5 = Md5::new();
+        self.checks = Checker::default();
+        self.size = 0;
+        Ok(())
+    }
+}
+
+/// The bytes of a draft, read once from their beginning: from a disk that is not trusted to give back what it was given.
+pub struct ReadBack {
+    inner: Box<dyn Read + Send>,
+    sha256: Hasher,
+    written: Digest,
+}
+
+impl Read for ReadBack {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.sha256.update(&buffer[..n]);
+        Ok(n)
+    }
+}
+
+impl ReadBack {
+    /// Reads what is left, and compares all that was read with what was written.
+    ///
+    /// # Errors
+    /// `InvalidData` when it is something else, or what the disk says.
+    pub fn verify(mut self) -> io::Result<()> {
+        io::copy(&mut self, &mut io::sink())?;
+        if proof::takes(Step::VerifyReadBack) && self.sha256.finish() != self.written {
+            let text = "a draft came back from the disk as something else than was written";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
+use crate::proof::{self, Step};
 use serde::{Deserialize, Serialize};
 
 const MAGIC: &str = "larder-record";
@@ -118,7 +119,8 @@ impl Record {
             return Err(RecordError::Version(version.into()));
         }
         let body = &bytes[end + 1..];
-        if words.next().and_then(|w| w.parse().ok()) != Some(Digest::of(body)) {
+        let is_right = words.next().and_then(|w| w.parse().ok()) == Some(Digest::of(body));
+        if proof::takes(Step::VerifyRecord) && !is_right {
             return Err(RecordError::Checksum);
         }
         serde_json::from_slice(body).map_err(|e| RecordError::Malformed(e.to_string()))

@@ -8,7 +8,7 @@ use crate::server::admin::{Admin, Explain};
 use crate::server::app::{App, Connection, Face};
 use crate::server::data::{Data, Memo};
 use crate::server::listen::{Drain, Port};
-use crate::store::StoreError;
+use crate::store::{Room, StoreError};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -78,7 +78,8 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let drain = Drain::new();
     let app = |face| {
         let (config, metrics) = (config.server, parts.metrics.clone());
-        Arc::new(App { face, config, metrics, drain: drain.clone() })
+        let sending = Room::new(config.send_memory.as_u64());
+        Arc::new(App { face, config, metrics, drain: drain.clone(), sending, options: App::options(&config) })
     };
     let data = app(Face::Data(Data {
         cache: parts.cache.clone(),
@@ -104,12 +105,17 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     };
     announce(config, &parts, &dir, &data_port, &admin_port);
 
-    let limit = config.server.connections;
     let make = |app: Arc<App>| {
-        move |peer| Arc::new(Connection { app: app.clone(), peer, used: AtomicBool::new(false) })
+        move |peer, link| Arc::new(Connection { app: app.clone(), peer, used: AtomicBool::new(false), link })
     };
-    front.spawn(data_port.accept(limit, drain.clone(), parts.metrics.clone(), make(data)));
-    behind.spawn(admin_port.until_the_end().accept(limit, drain.clone(), parts.metrics.clone(), make(admin)));
+    let server = config.server;
+    front.spawn(data_port.accept(server, drain.clone(), parts.metrics.clone(), make(data)));
+    behind.spawn(admin_port.until_the_end().accept(
+        server,
+        drain.clone(),
+        parts.metrics.clone(),
+        make(admin),
+    ));
     let (overlay, poll) = (parts.overlay.clone(), config.overlay.poll);
     if !overlay.dirs().is_empty() {
         behind.spawn(async move {

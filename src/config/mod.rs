@@ -353,6 +353,11 @@ fn unknown(key: &str, known: impl Iterator<Item = String>) -> String {
     }
 }
 
+/// A piece of a module.
+const LEAST_SEND_MEMORY: u64 = 1 << 20;
+/// A few fetches at once.
+const LEAST_FILL_MEMORY: u64 = 8 << 20;
+
 /// What is valid by itself and makes no sense together.
 fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     let config = &loaded.config;
@@ -381,6 +386,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
         ("fill.at_once", config.fill.at_once as u64),
         ("registry.attempts", u64::from(config.registry.attempts)),
         ("server.connections", config.server.connections as u64),
+        ("server.connections_per_address", config.server.connections_per_address as u64),
         ("server.send_rate", config.server.send_rate.as_u64()),
         ("limits.manifest", config.limits.manifest.as_u64()),
         ("limits.module", config.limits.module.as_u64()),
@@ -396,6 +402,20 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
             "cache.disk",
             "is less than limits.module: a plugin of that size could not be kept; raise it or lower the limit",
         );
+    }
+    for (key, size, least) in [
+        ("server.send_memory", config.server.send_memory.as_u64(), LEAST_SEND_MEMORY),
+        ("fill.memory", config.fill.memory.as_u64(), LEAST_FILL_MEMORY),
+    ] {
+        if size < least {
+            wrong(
+                key,
+                &format!(
+                    "is too little to work with; expected {} or more",
+                    bytesize::ByteSize(least).display().iec()
+                ),
+            );
+        }
     }
     let mut doubt = Vec::new();
     if config.fill.hold >= Duration::from_secs(15) {

@@ -6,23 +6,25 @@ use super::data::Data;
 use super::guard::{self, Head};
 use super::listen::Drain;
 use super::respond::{Answer, Asked, Content};
+use super::wire::{HEAD_TOO_LARGE, Link};
 use super::{Config, refuse};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
-use crate::store::Body;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
+use crate::store::{Body, Room};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{RANGE, SERVER};
 use http::{HeaderValue, StatusCode};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which of the two ports a connection is on.
 pub enum Face {
@@ -42,6 +44,10 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether we are about to leave.
     pub drain: Drain,
+    /// Memory for what was read from disk and is not sent yet.
+    pub sending: Room,
+    /// How pingora is to treat connections.
+    pub options: HttpServerOptions,
 }
 
 /// One connection.
@@ -52,6 +58,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// True once it had a request.
     pub used: AtomicBool,
+    /// What its wire is to know.
+    pub link: Arc<Link>,
 }
 
 /// What is to be sent of a file.
@@ -65,6 +73,17 @@ struct FilePart {
 
 #[async_trait]
 impl HttpServerApp for Connection {
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.app.options)
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = default_h2_options();
+        options.max_concurrent_streams(STREAMS).max_header_list_size(HEADER_LIST_BYTES);
+        options.max_send_buffer_size(PIECE_BYTES);
+        Some(options)
+    }
+
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
@@ -78,8 +97,11 @@ impl HttpServerApp for Connection {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
+                self.link.linger();
                 // Never the error's own text: it quotes what was sent, credentials too.
-                let (status, error) = if error.to_string().contains("header larger than") {
+                let text = error.to_string();
+                let (status, error) = if text.contains("header larger than") || text.contains(HEAD_TOO_LARGE)
+                {
                     (431, "header too large")
                 } else {
                     (400, "no HTTP")
@@ -91,9 +113,11 @@ impl HttpServerApp for Connection {
                 return None;
             }
         }
+        self.link.head_ended();
         let _in_flight = self.app.drain.begin();
         let began = Instant::now();
-        let raw = session.to_h1_raw();
+        // Frames have no lines to be ambiguous about.
+        let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
         let head = session.req_header();
         let head_only = head.method == http::Method::HEAD;
         let (answer, label, reusable) = self.app.answer(head, &raw).await;
@@ -105,7 +129,16 @@ impl HttpServerApp for Connection {
 
         let reusable = reusable && !self.app.drain.is_draining() && !*shutdown.borrow();
         session.set_keepalive(reusable.then(|| config.idle_timeout.as_secs().max(1)));
+        if !reusable && !session.is_http2() {
+            self.link.linger();
+        }
         session.set_min_send_rate(Some(config.send_rate.as_u64() as usize));
+        if session.is_http2() {
+            // There the least rate is not known; a piece has a time instead.
+            session.set_write_timeout(Some(Duration::from_secs(
+                PIECE_BYTES as u64 / config.send_rate.as_u64().max(1) + 1,
+            )));
+        }
         let (status, note) = (answer.status, answer.note.clone());
         let (bytes, complete) = self.write(&mut session, answer, head_only).await;
 
@@ -162,14 +195,11 @@ impl Connection {
                 return self.write_file(session, part).await;
             }
         };
-        let length = bytes.len() as u64;
         if bytes.is_empty() {
             return (0, session.finish_body().await.is_ok());
         }
-        match session.write_response_body(bytes, true).await {
-            Ok(()) => (length, true),
-            Err(_) => (session.body_bytes_sent() as u64, false),
-        }
+        let sent = write_bytes(session, bytes).await;
+        (session.body_bytes_sent() as u64, sent)
     }
 
     /// Sends a file piece by piece, each checked before it leaves. When one proves damaged the answer goes on from another
@@ -181,6 +211,8 @@ impl Connection {
         let mut replaced = false;
         let mut index = first / piece_bytes;
         while index <= last / piece_bytes {
+            // Until it is sent: who takes slowly takes of what all share, and of nothing else.
+            let _taken = self.app.sending.take(piece_bytes).await;
             let reader = file.clone();
             let read = tokio::task::spawn_blocking(move || reader.piece(index as usize)).await;
             let piece = match read.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
@@ -201,11 +233,8 @@ impl Connection {
                         }
                         Some(Body::Memory(bytes)) => {
                             let rest = bytes.slice((first + sent) as usize..last as usize + 1);
-                            let length = rest.len() as u64;
-                            return match session.write_response_body(rest, true).await {
-                                Ok(()) => (sent + length, true),
-                                Err(_) => (sent, false),
-                            };
+                            let whole = write_bytes(session, rest).await;
+                            return (session.body_bytes_sent() as u64, whole);
                         }
                         None => return (sent, false),
                     }
@@ -226,7 +255,29 @@ impl Connection {
     }
 }
 
+/// Writes the rest of a body; true when all of it was. In one piece, except where time is measured by the piece.
+async fn write_bytes(session: &mut ServerSession, mut bytes: Bytes) -> bool {
+    while session.is_http2() && bytes.len() > PIECE_BYTES {
+        if session.write_response_body(bytes.split_to(PIECE_BYTES), false).await.is_err() {
+            return false;
+        }
+    }
+    session.write_response_body(bytes, true).await.is_ok()
+}
+
+/// Most streams of a connection at once, and most bytes of a request's fields: as much as over HTTP/1.
+const STREAMS: u32 = 100;
+const HEADER_LIST_BYTES: u32 = 16 << 10;
+
 impl App {
+    /// The options that follow from the settings.
+    pub fn options(config: &Config) -> HttpServerOptions {
+        let mut options = HttpServerOptions::default();
+        options.h2c = config.h2c;
+        options.h2_idle_timeout = Some(config.idle_timeout);
+        options
+    }
+
     /// The answer, its label for metrics, and whether the connection may go on.
     async fn answer(&self, head: &pingora::http::RequestHeader, raw: &[u8]) -> (Answer, &'static str, bool) {
         let headers = &head.headers;

@@ -5,7 +5,8 @@
 //! listener closes, answers in flight are finished, and the process ends.
 
 use super::Config;
-use super::wire::Wire;
+use super::crowd::Crowd;
+use super::wire::{Link, Wire};
 use crate::metrics::Metrics;
 use pingora::apps::ServerApp;
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -133,16 +134,15 @@ impl Port {
     /// Accepts until the drain closes it. `app` makes what answers a connection from a peer.
     pub async fn accept<A>(
         self,
-        limit: usize,
+        config: Config,
         drain: Drain,
         metrics: Arc<Metrics>,
-        app: impl Fn(SocketAddr) -> Arc<A>,
+        app: impl Fn(SocketAddr, Arc<Link>) -> Arc<A>,
     ) where
         A: ServerApp + Send + Sync + 'static,
     {
-        let slots = Arc::new(Semaphore::new(limit));
         let open = metrics.connections.with_label_values(&[self.name]);
-        let refused = metrics.connections_refused.with_label_values(&[self.name, "total"]);
+        let crowd = Crowd::new(config.connections, config.connections_per_address, open);
         let mut phase = drain.phase.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -157,32 +157,19 @@ impl Port {
                     continue;
                 }
             };
-            let Ok(slot) = slots.clone().try_acquire_owned() else {
-                refused.inc();
-                continue;
+            let place = match crowd.enter(peer.ip()) {
+                Ok(place) => place,
+                Err(full) => {
+                    metrics.connections_refused.with_label_values(&[self.name, full.as_str()]).inc();
+                    continue;
+                }
             };
             let _ = stream.set_nodelay(true);
-            let app = app(peer);
+            let link = Arc::<Link>::default();
+            let wire = Wire::new(stream, link.clone(), config.header_timeout, place);
+            let app = app(peer, link);
             let shutdown = drain.stop.subscribe();
-            let open = open.clone();
-            tokio::spawn(async move {
-                open.inc();
-                let counted = Counted(open, slot);
-                app.process_new(Box::new(Wire::new(stream)), &shutdown).await;
-                drop(counted);
-            });
+            tokio::spawn(async move { app.process_new(Box::new(wire), &shutdown).await });
         }
-    }
-}
-
-/// An open connection: counted, and holding its slot, until it is dropped, by a panic too.
-struct Counted(
-    prometheus::IntGauge,
-    #[expect(dead_code, reason = "held, not read")] tokio::sync::OwnedSemaphorePermit,
-);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -9,6 +9,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod app;
+pub mod crowd;
 pub mod data;
 pub mod guard;
 pub mod listen;
@@ -16,7 +17,7 @@ pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
-mod wire;
+pub mod wire;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -51,6 +52,12 @@ pub struct Config {
     pub send_buffer: ByteSize,
     /// Most connections at once.
     pub connections: usize,
+    /// Most of them from one address; the addresses below an IPv6 /64 are one.
+    pub connections_per_address: usize,
+    /// Most bytes of modules that were read from disk and that no client has taken yet, for all connections together.
+    pub send_memory: ByteSize,
+    /// Whether HTTP/2 is spoken too, without TLS (by prior knowledge, RFC 9113, section 3.3).
+    pub h2c: bool,
     /// After SIGTERM: how long to go on serving while readiness says no.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,

@@ -1,33 +1,115 @@
-//! A TCP connection as pingora wants one, with a write buffer.
+//! A TCP connection as pingora wants one, with a write buffer, a limit for a request's head, and an end that loses no
+//! answer.
 //!
 //! pingora's own stream gets its buffers from pingora's own listener only. Without one, an answer's head and body leave
 //! in two sends, which costs a third of the requests a second (measured); with one, a small answer is one send, and
 //! what is larger than the buffer passes it by.
 
+use super::crowd::Place;
 use async_trait::async_trait;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, raw_connect::ProxyDigest,
 };
+use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Room for an answer's head and a small body.
 const WRITE_BUFFER_BYTES: usize = 8 << 10;
 
+/// Most bytes of one request's head that are read at all: what is over it is neither kept nor looked at. Twice what
+/// [`super::guard`] takes, so that it can still say what is too long.
+const HEAD_BYTES: usize = 32 << 10;
+/// The text of the error when there are more.
+pub const HEAD_TOO_LARGE: &str = "the head is too large";
+/// How HTTP/2 begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// After an answer that ends a connection, what the client still sends is read and thrown away for so long, and so many
+/// bytes of it: closed with bytes unread, the kernel would take the answer back.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 1 << 20;
+
+/// What a connection's two ends of the program tell each other.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// Bytes read since the last request was read.
+    read: AtomicUsize,
+    /// Frames have lengths of their own.
+    is_framed: AtomicBool,
+    /// We end it, and the client may not have said all.
+    lingers: AtomicBool,
+}
+
+impl Link {
+    /// A request's head is read; the next one begins from nothing.
+    pub fn head_ended(&self) {
+        self.read.store(0, Ordering::Relaxed);
+    }
+
+    /// The connection will be closed by us.
+    pub fn linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+}
+
 /// See the module's text.
-#[derive(Debug)]
-pub struct Wire(BufWriter<TcpStream>);
+pub struct Wire {
+    /// `None` once it is dropped.
+    stream: Option<BufWriter<TcpStream>>,
+    link: Arc<Link>,
+    /// Read to see which protocol it is, and not yet taken.
+    peeked: Vec<u8>,
+    patience: Duration,
+    place: Option<Place>,
+}
 
 impl Wire {
-    /// Takes over an accepted connection.
-    pub fn new(stream: TcpStream) -> Self {
-        Self(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream))
+    /// Takes over an accepted connection that holds `place`. Whoever does not say in `patience` what it speaks is gone.
+    pub fn new(stream: TcpStream, link: Arc<Link>, patience: Duration, place: Place) -> Self {
+        let stream = Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream));
+        Self { stream, link, peeked: Vec::new(), patience, place: Some(place) }
+    }
+
+    fn stream(&mut self) -> Pin<&mut BufWriter<TcpStream>> {
+        match &mut self.stream {
+            Some(stream) => Pin::new(stream),
+            None => unreachable!("only a dropped wire has none"),
+        }
+    }
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Wire").field(&self.stream).finish()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let (Some(stream), Some(place)) = (self.stream.take(), self.place.take()) else { return };
+        if !self.link.lingers.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let _place = place;
+                let mut stream = stream.into_inner();
+                let rest = async {
+                    AsyncWriteExt::shutdown(&mut stream).await?;
+                    tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+                };
+                // Whatever comes of it, there is nobody to tell.
+                let _ = tokio::time::timeout(LINGER, rest).await;
+            });
+        }
     }
 }
 
@@ -37,7 +119,20 @@ impl AsyncRead for Wire {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        if !self.peeked.is_empty() {
+            let n = self.peeked.len().min(buffer.remaining());
+            buffer.put_slice(&self.peeked[..n]);
+            self.peeked.drain(..n);
+            return Poll::Ready(Ok(()));
+        }
+        let is_framed = self.link.is_framed.load(Ordering::Relaxed);
+        if !is_framed && self.link.read.load(Ordering::Relaxed) > HEAD_BYTES {
+            return Poll::Ready(Err(io::Error::other(HEAD_TOO_LARGE)));
+        }
+        let before = buffer.filled().len();
+        let polled = self.stream().poll_read(context, buffer);
+        self.link.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
+        polled
     }
 }
 
@@ -47,15 +142,15 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        self.stream().poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        self.stream().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        self.stream().poll_shutdown(context)
     }
 }
 
@@ -63,13 +158,13 @@ impl AsyncWrite for Wire {
 impl Shutdown for Wire {
     async fn shutdown(&mut self) {
         // The other end may be gone already; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(&mut self.0).await;
+        let _ = AsyncWriteExt::shutdown(&mut self.stream()).await;
     }
 }
 
 impl UniqueID for Wire {
     fn id(&self) -> i32 {
-        self.0.get_ref().as_raw_fd()
+        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().as_raw_fd())
     }
 }
 
@@ -92,4 +187,30 @@ impl GetProxyDigest for Wire {
 }
 
 impl Ssl for Wire {}
-impl Peek for Wire {}
+
+#[async_trait]
+impl Peek for Wire {
+    /// Reads on as long as it may still be HTTP/2: HTTP/1 may begin with less than the preface is long.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let patience = self.patience;
+        let wanted = buffer.len().min(PREFACE.len());
+        let read = async {
+            let mut bytes = [0; PREFACE.len()];
+            let mut n = 0;
+            while n < wanted && PREFACE.starts_with(&bytes[..n]) {
+                match self.stream().read(&mut bytes[n..wanted]).await? {
+                    0 => break,
+                    more => n += more,
+                }
+            }
+            Ok(bytes[..n].to_vec())
+        };
+        let late = |_| io::Error::from(io::ErrorKind::TimedOut);
+        let bytes: Vec<u8> = tokio::time::timeout(patience, read).await.map_err(late).flatten()?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        self.link.is_framed.store(bytes == PREFACE, Ordering::Relaxed);
+        self.link.read.store(bytes.len(), Ordering::Relaxed);
+        self.peeked = bytes;
+        Ok(true)
+    }
+}

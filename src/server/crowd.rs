@@ -1,0 +1,125 @@
+//! Who is connected: how many in total, and how many from one address.
+
+use prometheus::IntGauge;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The bits of an IPv6 address that are one site's; it has all addresses below them.
+const SITE_BITS: u32 = 64;
+
+/// Places for connections.
+pub struct Crowd {
+    total: usize,
+    each: usize,
+    open: IntGauge,
+    now: Mutex<Now>,
+}
+
+#[derive(Default)]
+struct Now {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// Too many are connected.
+    Total,
+    /// Too many are from that address.
+    Address,
+}
+
+impl Full {
+    /// The label for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// The place of one connection, until it is dropped, by a panic too.
+pub struct Place {
+    crowd: Arc<Crowd>,
+    address: IpAddr,
+}
+
+impl Crowd {
+    /// For `total` connections, `each` from one address; `open` counts them.
+    pub fn new(total: usize, each: usize, open: IntGauge) -> Arc<Self> {
+        Arc::new(Self { total, each, open, now: Mutex::default() })
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from `address`.
+    ///
+    /// # Errors
+    /// Which limit is reached.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+        let address = site(address);
+        let mut now = self.now();
+        if now.total >= self.total {
+            return Err(Full::Total);
+        }
+        let here = now.by_address.entry(address).or_default();
+        if *here >= self.each {
+            return Err(Full::Address);
+        }
+        *here += 1;
+        now.total += 1;
+        self.open.inc();
+        Ok(Place { crowd: self.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut now = self.crowd.now();
+        now.total -= 1;
+        if let Some(here) = now.by_address.get_mut(&self.address) {
+            *here -= 1;
+            if *here == 0 {
+                now.by_address.remove(&self.address);
+            }
+        }
+        self.crowd.open.dec();
+    }
+}
+
+/// What counts as one address.
+fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> SITE_BITS << SITE_BITS).into(),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_in_total_and_by_address_and_given_back() {
+        let open = IntGauge::new("open", "open").unwrap();
+        let crowd = Crowd::new(3, 2, open.clone());
+        let enter = |address: &str| crowd.enter(address.parse().unwrap());
+        let first = enter("10.0.0.1").unwrap();
+        let _second = enter("::ffff:10.0.0.1").unwrap();
+        assert_eq!(enter("10.0.0.1").err(), Some(Full::Address), "the same host over IPv6's form of IPv4");
+        let _third = enter("2001:db8::1").unwrap();
+        assert_eq!(enter("10.0.0.9").err(), Some(Full::Total));
+        assert_eq!(open.get(), 3);
+        drop(first);
+        let _fourth = enter("2001:db8::ffff:1").unwrap();
+        drop(_second);
+        assert_eq!(enter("2001:db8::2").err(), Some(Full::Address), "all of a site's addresses are one");
+        assert_eq!(open.get(), 2);
+        assert_eq!(crowd.now().by_address.len(), 1, "who left is forgotten");
+    }
+}

@@ -22,8 +22,8 @@ use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use bytes::Bytes;
+use ground::Ground;
 use index::Index;
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,7 +47,7 @@ pub struct Disk {
     /// admitted again. Bytes are written and synced before it is taken.
     commit: Mutex<()>,
     /// Held as long as the directory is ours; `None` while it cannot be had.
-    lock: Mutex<Option<File>>,
+    ground: Mutex<Option<Ground>>,
     settled: Mutex<settle::Due>,
 }
 
@@ -72,7 +72,7 @@ impl Disk {
             room,
             index: Mutex::default(),
             commit: Mutex::default(),
-            lock: Mutex::default(),
+            ground: Mutex::default(),
             settled: Mutex::new(settle::Due::after(clock.now())),
             clock,
             metrics,
@@ -87,21 +87,30 @@ impl Disk {
 
     /// Takes the directory and what is in it.
     fn take(&self) -> Result<(), StoreError> {
-        let lock = ground::take(&self.layout)?;
+        let mut ground = ground::take(&self.layout)?;
         let found = recover::recover(&self.layout)?;
         let Found { modules, records, removed_drafts, quarantined } = found;
-        tracing::info!(
-            dir = %self.layout.root().display(), modules = modules.len(), records = records.len(),
-            removed_drafts, quarantined, "cache opened"
-        );
+        // Without a lock it is looked at again and again.
+        if ground.lock.is_some() || self.health.is_well() {
+            tracing::info!(
+                dir = %self.layout.root().display(), modules = modules.len(), records = records.len(),
+                removed_drafts, quarantined, "cache opened"
+            );
+        }
         self.metrics.quarantined.inc_by(quarantined);
         self.index().take_in(modules, records);
-        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        if let Some(trouble) = ground.trouble.take() {
+            self.health.failed(&trouble, 0);
+        }
+        // Without a lock it is taken again, and with it by then, before anything is written.
+        if ground.lock.is_some() {
+            *self.ground.lock().unwrap_or_else(PoisonError::into_inner) = Some(ground);
+        }
         Ok(())
     }
 
     fn is_ours(&self) -> bool {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.ground.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

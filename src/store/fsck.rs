@@ -16,7 +16,6 @@ use super::recover::{listed, quarantine, read_record};
 use crate::oci::Digest;
 use crate::record::Module;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// What was looked at and found.
@@ -112,7 +111,7 @@ impl Looking {
 
     /// What is in `folder` under other names.
     fn strangers(&mut self, folder: &Path, known: &[&str]) -> Result<(), StoreError> {
-        for path in listed_if_there(folder)? {
+        for path in listed(folder)? {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| known.contains(&name)) {
                 self.put_aside("I3", path, "does not belong there".into());
             }
@@ -121,12 +120,12 @@ impl Looking {
     }
 
     fn modules(&mut self) -> Result<(), StoreError> {
-        for folder in listed_if_there(&self.layout.modules())? {
+        for folder in listed(&self.layout.modules())? {
             if !folder.is_dir() || folder.is_symlink() {
                 self.put_aside("I3", folder, "is no folder of modules".into());
                 continue;
             }
-            for path in listed_if_there(&folder)? {
+            for path in listed(&folder)? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let digest = super::is_digest_name(name).filter(|digest| self.layout.module(digest) == path);
                 let Some(digest) = digest else {
@@ -151,7 +150,7 @@ impl Looking {
     }
 
     fn records(&mut self) -> Result<(), StoreError> {
-        for path in listed_if_there(&self.layout.records())? {
+        for path in listed(&self.layout.records())? {
             let mut wrong = self.wrong_with(&path);
             if wrong.is_some() && self.report.in_use {
                 wrong = self.wrong_with(&path);
@@ -188,20 +187,12 @@ impl Looking {
         if self.report.in_use {
             return Ok(());
         }
-        for path in listed_if_there(&self.layout.tmp())? {
+        for path in listed(&self.layout.tmp())? {
             let draft = path.clone();
             self.found("I4", path, "is a draft that nobody writes to".into(), move |_| {
                 fs::remove_file(&draft).or_else(|_| fs::remove_dir_all(&draft)).is_ok()
             });
         }
         Ok(())
-    }
-}
-
-/// What is in a folder; nothing when it is not there.
-fn listed_if_there(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    match listed(folder) {
-        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => other,
     }
 }

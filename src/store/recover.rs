@@ -95,11 +95,18 @@ pub fn read_record(path: &Path) -> Result<Record, RecordError> {
     Record::decode(&bytes)
 }
 
-/// What is in a folder.
+/// What is in a folder; nothing where there is none.
 pub fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
     let wrong = |e: io::Error| StoreError::io("listing", folder, e);
     let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(wrong)? {
+    let entries = match fs::read_dir(folder) {
+        // Nobody has made it yet, or somebody put a file in its place: nothing of ours is in it.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(paths);
+        }
+        entries => entries.map_err(wrong)?,
+    };
+    for entry in entries {
         paths.push(entry.map_err(wrong)?.path());
     }
     Ok(paths)

@@ -18,6 +18,7 @@ mod kill;
 mod manifests;
 mod matrix;
 mod mirrors;
+mod model;
 mod network;
 mod overlay;
 mod registries;

@@ -14,21 +14,43 @@ const FORMAT_BYTES: u64 = 64;
 /// The permission of everybody to write.
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Makes what is missing, and locks it. A directory that can be read and not written is taken too.
+/// A directory that may be used.
+pub(super) struct Ground {
+    /// Held as long as it is ours. `None` where no lock can be had because nothing can be written there.
+    pub lock: Option<File>,
+    /// Why nothing new can be kept there.
+    pub trouble: Option<StoreError>,
+}
+
+/// Makes what is missing, and locks it. A directory that can be read and not written is taken too: what it holds is good.
 ///
 /// # Errors
 /// Those that [`StoreError::forbids_a_start`] knows, and whatever keeps us from reading it.
-pub(super) fn take(layout: &Layout) -> Result<File, StoreError> {
-    make_folders(layout)?;
+pub(super) fn take(layout: &Layout) -> Result<Ground, StoreError> {
+    let mut trouble = make_folders(layout).err();
     let root = layout.root();
-    let metadata = fs::metadata(root).map_err(|e| StoreError::io("looking at", root, e))?;
+    let metadata = match (fs::metadata(root), trouble) {
+        (Ok(metadata), kept) => {
+            trouble = kept;
+            metadata
+        }
+        (Err(_), Some(error)) => return Err(error),
+        (Err(error), None) => return Err(StoreError::io("looking at", root, error)),
+    };
     let mode = metadata.mode() & 0o7777;
     if mode & OTHERS_WRITE != 0 {
         return Err(StoreError::Exposed { path: root.into(), mode });
     }
-    let lock = lock(layout)?;
+    let lock = match lock(layout) {
+        Ok(lock) => Some(lock),
+        Err(error) if error.forbids_a_start() => return Err(error),
+        Err(error) => {
+            trouble.get_or_insert(error);
+            None
+        }
+    };
     check_format(layout)?;
-    Ok(lock)
+    Ok(Ground { lock, trouble })
 }
 
 /// Makes what is missing: at the start, and again if somebody emptied the directory under us.

@@ -49,7 +49,8 @@ impl Disk {
         }
         if !self.is_ours() {
             match self.take() {
-                Ok(()) => self.health.worked(),
+                Ok(()) if self.is_ours() => self.health.worked(),
+                Ok(()) => return,
                 Err(error @ StoreError::Io { .. }) => return self.health.failed(&error, 0),
                 Err(error) => {
                     tracing::error!(%error, "the cache directory cannot be taken");

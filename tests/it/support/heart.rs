@@ -183,11 +183,20 @@ impl Heart {
         let name = name.parse().unwrap();
         let request = Request { name, version: (!version.is_empty()).then(|| version.parse().unwrap()) };
         let plan = self.catalog.plan(&request);
-        let served = self.cache.get(&request.name, &plan, Ask::Allowed).await;
-        if let Ok(served) = &served {
-            assert_eq!(Digest::of(&bytes(served)), served.found.module.digest, "wrong bytes were served");
-        }
-        served
+        let served = self.cache.get(&request.name, &plan, Ask::Allowed).await?;
+        // What the server does when a file proves damaged while it is sent.
+        let served = match &served.body {
+            Body::File(file) => match file.read() {
+                Ok(_) => served,
+                Err(damage) => {
+                    self.cache.store().damaged(&served.found.module.digest, file, damage).await;
+                    self.cache.get(&request.name, &plan, Ask::Allowed).await?
+                }
+            },
+            Body::Memory(_) => served,
+        };
+        assert_eq!(Digest::of(&bytes(&served)), served.found.module.digest, "wrong bytes were served");
+        Ok(served)
     }
 
     /// The bytes and the `Cache-Status` of a version.
@@ -207,6 +216,11 @@ impl Heart {
     /// Waits until nothing is being fetched.
     pub async fn settle(&self) {
         until("the end of every fetch", || self.cache.is_idle()).await;
+    }
+
+    /// The folder of the cache.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Files below a folder of the cache.

@@ -5,6 +5,7 @@ pub mod canary;
 pub mod client;
 pub mod dns;
 pub mod egress;
+pub mod faults;
 pub mod heart;
 pub mod larder;
 pub mod netns;

@@ -139,6 +139,11 @@ impl Scripted {
         self.state.content.lock().unwrap().insert(path.into(), (content_type.into(), bytes.to_vec()));
     }
 
+    /// Takes away what is at a path.
+    pub fn remove(&self, path: &str) {
+        self.state.content.lock().unwrap().remove(path);
+    }
+
     /// From now on the answers are what `script` makes of the true ones.
     pub fn script(&self, script: impl Fn(&Ask, Act) -> Act + Send + Sync + 'static) {
         *self.state.script.lock().unwrap() = Arc::new(script);

@@ -35,6 +35,8 @@ test)
     need /usr/sbin/ip iproute2
     need unshare util-linux
     need timeout coreutils
+    # Faults in system calls.
+    need strace strace
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ]; then
         need /usr/lib/go/bin/go golang-go

@@ -136,6 +136,13 @@ impl Disk {
         self.is_ours() && self.health.may_try()
     }
 
+    /// The disk took something. It is well when it has all that it missed.
+    fn worked(&self) {
+        if self.index().is_all_written() {
+            self.health.worked();
+        }
+    }
+
     /// What is known of `reference`.
     pub fn record(&self, reference: &Reference) -> Option<Arc<Record>> {
         self.index().records.get(reference).cloned()

@@ -9,6 +9,7 @@ mod artifacts;
 mod auth;
 mod cli;
 mod credentials;
+mod disk;
 mod drain;
 mod envoy;
 mod freshness;

@@ -86,7 +86,7 @@ impl Disk {
             evict::choose(index.on_disk(), self.limit, Some(&module.digest))
         };
         self.evict(&leaving);
-        self.health.worked();
+        self.worked();
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Disk {
                 file.persist(&path).map_err(|e| StoreError::io("renaming", &path, e.error))?;
                 sync_folder(&self.layout.records(), Step::SyncRecordFolder)?;
                 self.index().unsaved.remove(&reference);
-                self.health.worked();
+                self.worked();
                 Ok(())
             }),
         };

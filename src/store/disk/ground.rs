@@ -117,9 +117,12 @@ fn write_format(layout: &Layout) -> Result<(), StoreError> {
 fn lock(layout: &Layout) -> Result<File, StoreError> {
     let path = layout.lock();
     let wrong = |e| StoreError::io("locking", &path, e);
-    let opened = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    // A lock needs no right to write.
-    let mut file = opened.or_else(|e| File::open(&path).map_err(|_| e)).map_err(wrong)?;
+    // Held open for reading alone: a file that is open for writing keeps its file system from being made read-only.
+    let opened = File::open(&path).or_else(|_| {
+        fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+        File::open(&path)
+    });
+    let mut file = opened.map_err(wrong)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
@@ -131,6 +134,6 @@ fn lock(layout: &Layout) -> Result<File, StoreError> {
         Err(fs::TryLockError::Error(e)) => return Err(wrong(e)),
     }
     // Who has it is for people; a disk that takes nothing keeps the older name.
-    let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    let _ = fs::write(&path, std::process::id().to_string());
     Ok(file)
 }

@@ -95,6 +95,11 @@ impl Index {
         )
     }
 
+    /// True when the disk has everything.
+    pub(super) fn is_all_written(&self) -> bool {
+        self.unsaved.is_empty() && self.modules.values().all(|entry| entry.held.is_none())
+    }
+
     /// The module on disk that was not compared with its name for longest.
     pub(super) fn longest_unverified(&self) -> Option<Module> {
         let on_disk = self.modules.iter().filter(|(_, entry)| entry.held.is_none());

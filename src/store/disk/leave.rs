@@ -137,8 +137,11 @@ impl Disk {
                 return gone;
             }
             Damage::Unreadable(error) => {
-                let source = io::Error::new(error.kind(), error.to_string());
-                self.health.count(&StoreError::io("reading", &path, source));
+                // What the system says of the disk, and not what we say of the bytes.
+                if let Some(number) = error.raw_os_error() {
+                    let source = io::Error::from_raw_os_error(number);
+                    self.health.failed(&StoreError::io("reading", &path, source), 0);
+                }
             }
             _ => {}
         }

@@ -49,7 +49,7 @@ impl Disk {
         }
         if !self.is_ours() {
             match self.take() {
-                Ok(()) if self.is_ours() => self.health.worked(),
+                Ok(()) if self.is_ours() => {}
                 Ok(()) => return,
                 Err(error @ StoreError::Io { .. }) => return self.health.failed(&error, 0),
                 Err(error) => {
@@ -73,7 +73,7 @@ impl Disk {
         }
         if let Some((_, needed)) = self.health.why() {
             match self.probe(needed) {
-                Ok(true) => self.health.worked(),
+                Ok(true) => self.worked(),
                 Ok(false) => self.health.put_off(),
                 Err(error) => self.health.failed(&error, needed),
             }

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod egress;
 pub mod faults;
 pub mod heart;
+pub mod inject;
 pub mod larder;
 pub mod netns;
 pub mod odd_registry;

@@ -30,7 +30,7 @@ const EXPLAINING: usize = 2;
 /// Threads that fetch: they wait for networks and hand hashing and unpacking to threads of their own.
 const FETCH_THREADS: usize = 2;
 /// Threads for blocking work, of each runtime. Beyond them it queues.
-const BLOCKING_THREADS: usize = 32;
+const BLOCKING_THREADS: usize = 16;
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(loaded: Loaded, options: Options) -> ExitCode {

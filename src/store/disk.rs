@@ -204,7 +204,8 @@ impl Disk {
                     (refused.read_back(&module)?, taken)
                 }
             },
-            Backing::Memory(bytes, mut taken) => {
+            Backing::Memory(mut bytes, mut taken) => {
+                bytes.shrink_to_fit();
                 taken.shrink(bytes.len() as u64);
                 if self.may_write() {
                     match self.commit_bytes(&bytes, &checks, &module) {

@@ -60,7 +60,8 @@ impl Draft {
             Err(error) => {
                 disk.health().failed_if_io(&error, expected);
                 let taken = disk.room().try_take(STEP_BYTES.min(expected.max(1)));
-                Backing::Memory(Vec::new(), taken.ok_or(StoreError::NoRoom { bytes: expected })?)
+                let taken = taken.ok_or(StoreError::NoRoom { bytes: expected })?;
+                Backing::Memory(Vec::with_capacity(taken.bytes() as usize), taken)
             }
         };
         let (sha256, md5, checks) = (Hasher::new(), Md5::new(), Checker::default());
@@ -137,8 +138,10 @@ impl Draft {
         let Backing::Memory(held, taken) = &mut self.backing else { return Ok(()) };
         let needed = (held.len() + bytes.len()) as u64;
         if needed > taken.bytes() {
-            let step = needed.max(self.expected.min(needed + STEP_BYTES)) - taken.bytes();
-            if !self.disk.room().grow(taken, step) {
+            // Twice as much each time, so that little is moved; only what is needed when that is not there.
+            let more = [needed.max(2 * taken.bytes()), needed].map(|bytes| bytes - taken.bytes());
+            let room = self.disk.room();
+            if !more.iter().any(|bytes| room.grow(taken, *bytes)) {
                 return Err(no_room(needed));
             }
             held.reserve_exact(taken.bytes() as usize - held.len());

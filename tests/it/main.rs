@@ -18,6 +18,7 @@ mod hostile;
 mod kill;
 mod manifests;
 mod matrix;
+mod memory;
 mod mirrors;
 mod model;
 mod network;

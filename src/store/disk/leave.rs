@@ -17,12 +17,15 @@ use std::time::Duration;
 
 /// Time between two times that modules leave for want of space below the limit.
 const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
+/// What was not asked for in this time may leave then.
+const IDLE: Duration = Duration::from_secs(3600);
 
 impl Disk {
     /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
     ///
-    /// Nothing leaves when that would not be enough, and not again within a minute: on a disk that somebody else keeps
-    /// full, everything would be gone soon and nothing be won.
+    /// What is in use is not given up for what is new, which can be held in memory. Nothing leaves when that would not be
+    /// enough, and not again within a minute: on a disk that somebody else keeps full, everything would be gone soon and
+    /// nothing be won.
     pub fn make_room(&self, bytes: u64) -> bool {
         let _committing = self.committing();
         let free = self.free_bytes();
@@ -31,11 +34,14 @@ impl Disk {
             let mut index = self.index();
             let lately = index.made_room.is_some_and(|then| now.since(then) < BETWEEN_MAKING_ROOM);
             let missing = bytes.saturating_sub(free);
-            if lately || missing == 0 || missing > index.bytes {
+            let mut idle = index.on_disk();
+            idle.retain(|candidate| now.since(candidate.last_used) >= IDLE);
+            let idle_bytes: u64 = idle.iter().map(|candidate| candidate.size).sum();
+            if lately || missing == 0 || missing > idle_bytes {
                 return false;
             }
             index.made_room = Some(now);
-            evict::down_to(index.on_disk(), index.bytes - missing, None)
+            evict::down_to(idle, idle_bytes - missing, None)
         };
         self.evict(&leaving);
         if !leaving.is_empty() {

@@ -270,6 +270,8 @@ fn a_full_disk_makes_room_by_last_use_only_if_it_helps_and_not_again_and_again()
         let fs = rustix::fs::statvfs(fixture.dir.path()).unwrap();
         fs.f_bavail * fs.f_frsize
     };
+    assert!(!disk.make_room(free() + 300), "both were used a moment ago");
+    fixture.clock.advance(Duration::from_secs(3600));
     assert!(!disk.make_room(1), "there is room");
     assert!(!disk.make_room(free() + (1 << 40)), "all of it would not be enough");
     assert_eq!(disk.usage(), (2, 800));

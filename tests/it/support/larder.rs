@@ -25,12 +25,14 @@ pub struct Home {
     pub dir: TempDir,
     settings: String,
     starts: usize,
+    /// What the program is started by.
+    starter: Vec<String>,
 }
 
 impl Home {
     /// Settings in YAML, without ports and directories.
     pub fn new(settings: &str) -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), settings: settings.into(), starts: 0 }
+        Self { dir: tempfile::tempdir().unwrap(), settings: settings.into(), starts: 0, starter: Vec::new() }
     }
 
     pub fn path(&self) -> &Path {
@@ -39,6 +41,11 @@ impl Home {
 
     pub fn cache(&self) -> PathBuf {
         self.path().join("cache")
+    }
+
+    /// Starts larder by another program, whose arguments end in it.
+    pub fn under(self, starter: &[String]) -> Self {
+        Self { starter: starter.to_vec(), ..self }
     }
 
     /// Starts larder in this folder.
@@ -52,7 +59,7 @@ impl Home {
         let settings = self.path().join("larder.yaml");
         std::fs::write(&settings, &self.settings).unwrap();
         let log = self.path().join(format!("log.{}", self.starts));
-        let mut command = program();
+        let mut command = program_by(&self.starter);
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
             .args([
@@ -81,7 +88,13 @@ impl Home {
 
 /// The program without anything of this machine's environment that it would read.
 pub fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    program_by(&[])
+}
+
+fn program_by(starter: &[String]) -> Command {
+    let words: Vec<&str> = starter.iter().map(String::as_str).chain([PROGRAM]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
     for (name, _) in std::env::vars() {
         let proxy = name.to_ascii_uppercase().ends_with("_PROXY");
         if proxy || name.starts_with("LARDER_") || name == "DOCKER_CONFIG" {
@@ -143,7 +156,12 @@ impl Larder {
     pub fn kill(mut self) -> Home {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let empty = Home { dir: tempfile::tempdir().unwrap(), settings: String::new(), starts: 0 };
+        let empty = Home {
+            dir: tempfile::tempdir().unwrap(),
+            settings: String::new(),
+            starts: 0,
+            starter: Vec::new(),
+        };
         std::mem::replace(&mut self.home, empty)
     }
 }

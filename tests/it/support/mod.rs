@@ -2,6 +2,7 @@
 
 pub mod artifact;
 pub mod canary;
+pub mod cgroup;
 pub mod client;
 pub mod dns;
 pub mod egress;

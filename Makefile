@@ -2,8 +2,9 @@
 # make test   install what the tests need, then format, lints and all tests
 # make demo   the whole way on this machine, without the internet
 # make bench  the hit path beside nginx
+# make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
-.PHONY: run test demo bench
+.PHONY: run test demo bench peers
 
 run:
 	@tests/needs.sh build
@@ -24,3 +25,9 @@ bench:
 	@tests/needs.sh bench
 	cargo build --release --locked
 	benches/hits.sh target/release/larder
+
+peers:
+	@tests/needs.sh peers
+	cargo build --release --locked
+	tests/peers.sh target/release/larder >target/peers.md
+	@cat target/peers.md

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|demo|bench`.
+# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|demo|bench|peers`.
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
@@ -59,6 +59,15 @@ bench)
     need nginx nginx-light
     need wrk wrk
     need curl curl
+    ;;
+peers)
+    need docker-registry docker-registry
+    # A user's PATH lacks its folder.
+    need /usr/sbin/nginx nginx-light
+    need curl curl
+    need python3 python3
+    need unshare util-linux
+    need mount mount
     ;;
 esac
 

@@ -7,7 +7,7 @@ use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
 use super::known::Absent;
-use super::{Cache, Failure, Outcome, Reached};
+use super::{ATTEMPTS, Cache, Failure, Outcome, Reached};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
@@ -82,6 +82,13 @@ impl<'m> Counted<'m> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fills_in_flight.dec();
+        if std::thread::panicking() {
+            self.0.fill_panics.inc();
+            tracing::error!(
+                event = "fill_panic",
+                "a fetch ended by a defect of larder; whoever waits begins it again"
+            );
+        }
     }
 }
 
@@ -143,8 +150,13 @@ impl Cache {
         if let Some(error) = self.remembered(reference, now) {
             return error.absence().map(Outcome::Absent).ok_or(error);
         }
-        let ended = self.fetch(reference.clone(), Lane::Front).done().await;
-        ended.unwrap_or_else(|| Err(Arc::new(CacheError::internal("a fetch ended early"))))
+        // Again when it ended by a defect of ours, which may have been of that moment.
+        for _ in 0..ATTEMPTS {
+            if let Some(ended) = self.fetch(reference.clone(), Lane::Front).done().await {
+                return ended;
+            }
+        }
+        Err(Arc::new(CacheError::internal("the fetch ended early, again and again")))
     }
 
     /// Writes down what does not exist, once something behind it was found: when the registry is silent later, this is

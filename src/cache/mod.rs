@@ -380,7 +380,6 @@ impl Cache {
 
     async fn ask_until_held(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         // Again when what was fetched is gone before it could be taken: evicted by others, or found damaged on disk.
-        let mut panicked = false;
         for _ in 0..ATTEMPTS {
             let references = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
             let key = (name.clone(), references);
@@ -392,11 +391,8 @@ impl Cache {
                 self.parts.metrics.fills_collapsed.inc();
             }
             let Some(reached) = waiting.done().await else {
-                // A defect of ours, told by the panic. It is begun again: perhaps it was of that moment.
-                self.parts.metrics.fill_panics.inc();
-                tracing::error!(event = "fill_panic", %name, "a fetch ended early; it is begun again");
-                panicked = true;
-                continue;
+                // A defect of ours, or the runtime is leaving.
+                return Err(Arc::new(CacheError::internal("the search ended early")));
             };
             let reference = match reached? {
                 Reached::Reference(reference) => reference,
@@ -418,10 +414,7 @@ impl Cache {
                 return Ok((Found::resolved(&reference, present, why, status), Some(body)));
             }
         }
-        Err(Arc::new(match panicked {
-            true => CacheError::internal("the fetch ended early, again and again"),
-            false => CacheError::crowded_out(plan),
-        }))
+        Err(Arc::new(CacheError::crowded_out(plan)))
     }
 }
 

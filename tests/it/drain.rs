@@ -87,3 +87,23 @@ fn a_load_of_requests_sees_no_failure_while_readiness_is_off() {
     });
     assert_eq!(larder.wait().code(), Some(0));
 }
+
+#[test]
+fn a_fetch_that_outlasts_the_end_is_dropped_and_leaves_nothing() {
+    let (registry, bytes) = stocked();
+    let text = settings(&registry.host()).replace("drain: 0s", "drain: 0s\n  finish: 1s");
+    let mut larder = Home::new(&text).start();
+    registry.script(|ask, truth| if ask.is_blob() { truth.stall(500_000) } else { truth });
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| client::raw(larder.data, format!("GET {PATH} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()));
+        eventually("the fetch", || (registry.count(|ask| ask.is_blob()) == 1).then_some(()));
+        larder.signal("TERM");
+    });
+    assert_eq!(larder.wait().code(), Some(0));
+    registry.heal();
+    let larder = larder.kill().start();
+    let files = |folder: &str| crate::support::heart::files(&larder.home.cache().join("v1").join(folder));
+    assert_eq!((files("tmp").len(), files("modules").len(), files("quarantine").len()), (0, 0, 0));
+    assert_eq!(larder.get(PATH).body, bytes);
+}

@@ -1,11 +1,13 @@
 //! Many at once.
 
 use crate::support::artifact::{module, raw};
+use crate::support::heart::Heart;
 use crate::support::larder::{Home, Larder, settings};
 use crate::support::registry::Registry;
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Barrier};
 
 /// The answers to `clients` requests that are sent at the same moment.
@@ -87,4 +89,31 @@ fn many_plugins_at_once_are_each_fetched_once() {
         }
     });
     assert_eq!(registry.count(|ask| ask.is_blob()), 45);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_panics_strands_nobody_is_begun_again_and_counted() {
+    let heart = Arc::new(Heart::new());
+    let bytes = module("panic", 5000);
+    heart.registry.put("plugins/x", "1", &raw(&bytes));
+    heart.panics.store(2, Ordering::SeqCst);
+    let waiting: Vec<_> = (0..50)
+        .map(|_| {
+            let heart = heart.clone();
+            tokio::spawn(async move { heart.ok("x", "1").await.0 })
+        })
+        .collect();
+    for served in waiting {
+        assert_eq!(served.await.unwrap(), bytes);
+    }
+    assert_eq!(heart.metrics.fill_panics.get(), 2);
+    assert_eq!(heart.registry.count(|ask| ask.is_blob()), 1);
+    // One that panics whatever is done is an error to all, and to nobody else.
+    heart.panics.store(1000, Ordering::SeqCst);
+    assert_eq!(heart.code("y", "1").await, "internal");
+    assert_eq!(heart.ok("x", "1").await.0, bytes);
+    heart.panics.store(0, Ordering::SeqCst);
+    heart.registry.put("plugins/y", "1", &raw(&bytes));
+    heart.clock.advance(std::time::Duration::from_secs(3));
+    assert_eq!(heart.ok("y", "1").await.0, bytes);
 }

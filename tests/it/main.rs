@@ -26,6 +26,7 @@ mod overlay;
 mod registries;
 mod reload;
 mod routes;
+mod scrub;
 mod search;
 mod second_opinions;
 mod tidy;

@@ -1,6 +1,7 @@
 //! A cache in this process, with the real client and store, a clock that stands, and a scripted registry.
 
 use super::scripted::Scripted;
+use super::stumbling::Stumbling;
 use super::until;
 use larder::artifact::Limits;
 use larder::cache::{self, Ask, Cache, CacheError, Parts, Served};
@@ -19,6 +20,7 @@ use larder::store::{self, Body, Room, Tiered};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -73,6 +75,8 @@ pub struct Heart {
     pub clock: Arc<ManualClock>,
     pub metrics: Arc<Metrics>,
     pub cache: Arc<Cache>,
+    /// Questions to the registry that panic, from now on.
+    pub panics: Arc<AtomicUsize>,
     catalog: Arc<Catalog>,
     setup: Setup,
     dir: Arc<TempDir>,
@@ -135,10 +139,11 @@ impl Heart {
         };
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
         let room = Room::new(setup.room);
+        let panics = Arc::<AtomicUsize>::default();
         let store =
             Tiered::open(dir.path(), &config, room.clone(), overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
-            registry: client,
+            registry: Arc::new(Stumbling { inner: client, left: panics.clone() }),
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -165,7 +170,7 @@ impl Heart {
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
             trace: Trace::default(),
         });
-        Self { registry, clock, metrics, cache, catalog: Arc::new(catalog), setup, dir }
+        Self { registry, clock, metrics, cache, panics, catalog: Arc::new(catalog), setup, dir }
     }
 
     /// The same directory and registry with a new process's memory.

@@ -15,6 +15,7 @@ pub mod odd_registry;
 pub mod pki;
 pub mod registry;
 pub mod scripted;
+pub mod stumbling;
 pub mod token_server;
 
 use std::time::{Duration, Instant};

@@ -15,6 +15,7 @@ test:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo test --locked
+	cargo test --locked --lib --features interleave interleave
 
 demo:
 	@tests/needs.sh demo

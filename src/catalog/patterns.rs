@@ -143,7 +143,7 @@ fn segment(part: &str) -> Option<Segment> {
     let cut = |text: &str, at: &str| text.split_once(at).map(|(a, b)| (a.to_owned(), b.to_owned()));
     match (cut(part, "{name}"), cut(part, "{version}")) {
         (None, None) if part == "**" => Some(Segment::Any),
-        (None, None) if part.is_empty() || part.contains('*') => None,
+        (None, None) if part.is_empty() || part.contains('*') || part == "." || part == ".." => None,
         (None, None) => Some(Segment::Literal(part.into())),
         (Some((before, after)), None) => Some(Segment::Name(before, after)),
         (None, Some((before, after))) => Some(Segment::Version(before, after)),

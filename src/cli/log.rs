@@ -5,7 +5,9 @@
 
 use crate::config::{LogConfig, LogFormat};
 use crate::metrics::Metrics;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
@@ -21,12 +23,32 @@ pub struct Log {
 
 /// Lines that were dropped.
 #[derive(Clone)]
-pub struct Dropped(ErrorCounter);
+pub struct Dropped {
+    queue: ErrorCounter,
+    refused: Arc<AtomicU64>,
+}
+
+/// Standard error, whose refusals are counted: behind it may be a disk that is full.
+struct Counted(Arc<AtomicU64>);
+
+impl Write for Counted {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A line that is cut or refused is lost; the next one is a line again.
+        if io::stderr().write_all(line).is_err() {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
 
 impl Dropped {
     /// Brings the metric up to date.
     pub fn count(&self, metrics: &Metrics) {
-        let dropped = self.0.dropped_lines() as u64;
+        let dropped = self.queue.dropped_lines() as u64 + self.refused.load(Ordering::Relaxed);
         metrics.log_lines_dropped.inc_by(dropped.saturating_sub(metrics.log_lines_dropped.get()));
     }
 }
@@ -41,8 +63,9 @@ pub fn start(config: &LogConfig) -> Log {
     };
     let queue =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES).thread_name("log");
-    let (writer, guard) = queue.finish(std::io::stderr());
-    let dropped = Dropped(writer.error_counter());
+    let refused = Arc::<AtomicU64>::default();
+    let (writer, guard) = queue.finish(Counted(refused.clone()));
+    let dropped = Dropped { queue: writer.error_counter(), refused };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     // A second start, as in tests, keeps the first.
     let _ = if json {

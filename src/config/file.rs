@@ -107,7 +107,7 @@ pub fn settings(name: &str, text: &str, defaults: &Value, faults: &mut Vec<Fault
                 .split_once(": line ")
                 .and_then(|(_, rest)| rest.split_once(": "))
                 .map_or(first, |(_, rest)| rest);
-            let problem = bare.to_owned();
+            let problem = super::words::ours(bare);
             faults.push(Fault { place, problem });
             return Vec::new();
         }

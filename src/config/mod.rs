@@ -7,6 +7,7 @@
 pub mod env;
 pub mod file;
 pub mod watch;
+mod words;
 
 use crate::{artifact, cache, catalog, freshness, registry, server, store};
 use serde::Deserialize;
@@ -323,7 +324,9 @@ fn apply(tree: &Value, setting: &Setting) -> Result<Value, String> {
         (Some(list), Mode::Prepend) => list.insert(0, setting.value.clone()),
         _ => *slot = setting.value.clone(),
     }
-    Config::deserialize(&changed).map(|_| changed).map_err(|e| unquoted(&setting.key, &e.to_string()))
+    Config::deserialize(&changed)
+        .map(|_| changed)
+        .map_err(|e| words::ours(&unquoted(&setting.key, &e.to_string())))
 }
 
 /// The library's text quotes a value of a wrong type, and below `registry` that may be a URL with a password.

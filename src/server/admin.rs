@@ -68,6 +68,7 @@ impl Admin {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Answer { status: 200, headers, content: Content::Bytes(text.into()), note: Note::default() }
     }
 

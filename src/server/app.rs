@@ -100,7 +100,9 @@ impl HttpServerApp for Connection {
                 self.link.linger();
                 // Never the error's own text: it quotes what was sent, credentials too.
                 let text = error.to_string();
-                let (status, error) = if text.contains("header larger than") || text.contains(HEAD_TOO_LARGE)
+                let (status, error) = if [HEAD_TOO_LARGE, "header larger than", "too many headers"]
+                    .iter()
+                    .any(|told| text.contains(told))
                 {
                     (431, "header too large")
                 } else {
@@ -135,9 +137,7 @@ impl HttpServerApp for Connection {
         session.set_min_send_rate(Some(config.send_rate.as_u64() as usize));
         if session.is_http2() {
             // There the least rate is not known; a piece has a time instead.
-            session.set_write_timeout(Some(Duration::from_secs(
-                PIECE_BYTES as u64 / config.send_rate.as_u64().max(1) + 1,
-            )));
+            session.set_write_timeout(Some(self.app.patience()));
         }
         let (status, note) = (answer.status, answer.note.clone());
         let (bytes, complete) = self.write(&mut session, answer, head_only).await;
@@ -162,8 +162,10 @@ impl HttpServerApp for Connection {
             note: &note,
         });
         if !complete {
-            // The client must see that this was not all.
-            session.shutdown().await;
+            // The client must see that this was not all. One that takes nothing would not take a farewell either.
+            if session.is_http2() {
+                session.shutdown().await;
+            }
             return None;
         }
         let settings = HttpPersistentSettings::for_session(&session);
@@ -180,7 +182,9 @@ impl Connection {
         let mut parts = http::Response::new(()).into_parts().0;
         parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         parts.headers = headers;
-        if session.write_response_header(Box::new(ResponseHeader::from(parts))).await.is_err() {
+        let patience = self.app.patience();
+        let head = session.write_response_header(Box::new(ResponseHeader::from(parts)));
+        if !tokio::time::timeout(patience, head).await.is_ok_and(|written| written.is_ok()) {
             return (0, false);
         }
         let bytes = match content {
@@ -196,7 +200,8 @@ impl Connection {
             }
         };
         if bytes.is_empty() {
-            return (0, session.finish_body().await.is_ok());
+            let ended = tokio::time::timeout(patience, session.finish_body()).await;
+            return (0, ended.is_ok_and(|ended| ended.is_ok()));
         }
         let sent = write_bytes(session, bytes).await;
         (session.body_bytes_sent() as u64, sent)
@@ -275,6 +280,11 @@ const STREAMS: u32 = 100;
 const HEADER_LIST_BYTES: u32 = 16 << 10;
 
 impl App {
+    /// The time that a client has for what is not judged by its rate: a piece at the least rate.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(PIECE_BYTES as u64 / self.config.send_rate.as_u64().max(1) + 1)
+    }
+
     /// The options that follow from the settings.
     pub fn options(config: &Config) -> HttpServerOptions {
         let mut options = HttpServerOptions::default();

@@ -148,8 +148,9 @@ fn query_of(target: &[u8]) -> String {
 fn check_path(target: &[u8]) -> Result<String, Rejected> {
     let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_path", detail: detail.into(), hint: "" });
     let path = target.split(|byte| *byte == b'?' || *byte == b'#').next().unwrap_or_default();
-    if path.iter().any(|byte| !byte.is_ascii_graphic()) {
-        return bad("the path has a byte that is not printable ASCII");
+    // The query means nothing here, and what no target may hold is refused all the same.
+    if target.iter().any(|byte| !byte.is_ascii_graphic()) {
+        return bad("the path or the query has a byte that is not printable ASCII");
     }
     let path = String::from_utf8_lossy(path);
     // An absolute form (RFC 9112, section 3.2.2) means its path.

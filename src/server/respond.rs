@@ -127,6 +127,8 @@ pub fn redirect(to: &str) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(LOCATION, value(to));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    // A permanent redirect may be kept for ever by whoever is told nothing (RFC 9110, section 15.4.2).
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Answer { status: 301, headers, content: Content::None, note: Note::default() }
 }
 

@@ -165,9 +165,10 @@ impl Looking {
 
     fn wrong_with(&self, path: &Path) -> Option<String> {
         let record = match read_record(path) {
-            Ok(record) => record,
-            Err(_) if fs::symlink_metadata(path).is_err() => return None,
-            Err(error) => return Some(error.to_string()),
+            Ok(Ok(record)) => record,
+            _ if fs::symlink_metadata(path).is_err() => return None,
+            Ok(Err(error)) => return Some(error.to_string()),
+            Err(error) => return Some(format!("cannot be read: {error}")),
         };
         if self.layout.record(&record.reference) != path {
             return Some(format!("is the record of {} under another's name", record.reference));

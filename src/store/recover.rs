@@ -34,7 +34,8 @@ pub struct Found {
     pub quarantined: u64,
 }
 
-/// Reads the directory and puts aside what does not belong there. Files of a format to come are left alone.
+/// Reads the directory and puts aside what does not belong there. Files of a format to come are left alone, and so is what
+/// cannot be looked at: the next start may.
 pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
     let mut found = Found::default();
     for path in listed(&layout.tmp())? {
@@ -44,10 +45,20 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
             Err(error) => tracing::warn!(path = %path.display(), %error, "a draft could not be removed"),
         }
     }
+    // False when something could not be looked at: then what seems to be missing may be there.
+    let mut complete = true;
     for folder in listed(&layout.modules())? {
-        if !folder.is_dir() || folder.is_symlink() {
-            put_aside(layout, &folder, "no folder of modules", &mut found);
-            continue;
+        match fs::symlink_metadata(&folder) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => {
+                put_aside(layout, &folder, "no folder of modules", &mut found);
+                continue;
+            }
+            Err(error) => {
+                leave(&folder, &error);
+                complete = false;
+                continue;
+            }
         }
         for path in listed(&folder)? {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -57,20 +68,32 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
                     let used = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
                     found.modules.insert(digest, (metadata.len(), used));
                 }
-                _ => put_aside(layout, &path, "no module", &mut found),
+                (_, Ok(_)) => put_aside(layout, &path, "no module", &mut found),
+                (_, Err(error)) => {
+                    leave(&path, &error);
+                    complete = false;
+                }
             }
         }
     }
     for path in listed(&layout.records())? {
-        match read_record(&path) {
+        let record = match read_record(&path) {
+            Ok(record) => record,
+            Err(error) => {
+                leave(&path, &error);
+                continue;
+            }
+        };
+        match record {
             Ok(record) if layout.record(&record.reference) != path => {
                 put_aside(layout, &path, "a record under another's name", &mut found);
             }
             Ok(record) => {
                 let module = record.present().map(|present| &present.module);
-                if module
-                    .is_some_and(|m| found.modules.get(&m.digest).is_none_or(|(size, _)| *size != m.size))
-                {
+                let size = module.map(|module| found.modules.get(&module.digest).map(|(size, _)| *size));
+                if size == Some(None) && !complete {
+                    tracing::warn!(path = %path.display(), "a record whose module could not be looked for is left alone");
+                } else if size.is_some_and(|size| size != module.map(|module| module.size)) {
                     put_aside(layout, &path, "a record whose module is gone", &mut found);
                 } else {
                     found.records.insert(record.reference.clone(), Arc::new(record));
@@ -85,14 +108,18 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
     Ok(found)
 }
 
-/// The record in a file.
-pub fn read_record(path: &Path) -> Result<Record, RecordError> {
-    let metadata = fs::symlink_metadata(path).map_err(|e| RecordError::Malformed(e.to_string()))?;
+/// The record in a file. The outer error is the disk's, or ours, and says nothing of the record.
+pub fn read_record(path: &Path) -> io::Result<Result<Record, RecordError>> {
+    let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_file() || metadata.len() > RECORD_BYTES {
-        return Err(RecordError::Malformed("no file of a record's size".into()));
+        return Ok(Err(RecordError::Malformed("no file of a record's size".into())));
     }
-    let bytes = fs::read(path).map_err(|e| RecordError::Malformed(e.to_string()))?;
-    Record::decode(&bytes)
+    Ok(Record::decode(&fs::read(path)?))
+}
+
+/// Says that something is not used, for this time. It may be whole.
+fn leave(path: &Path, error: &io::Error) {
+    tracing::warn!(path = %path.display(), %error, "cannot be looked at and is left alone");
 }
 
 /// What is in a folder; nothing where there is none.

@@ -157,7 +157,7 @@ fn what_a_malformed_request_holds_is_not_logged() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_no_request() {
+fn a_log_that_nobody_reads_stops_no_request_and_its_lost_lines_are_counted() {
     use std::io::BufRead;
     let registry = Scripted::start();
     let dir = tempfile::tempdir().unwrap();
@@ -180,12 +180,12 @@ fn a_log_that_nobody_reads_stops_no_request() {
         .spawn()
         .unwrap();
     let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
-    let address = loop {
+    let [address, admin] = loop {
         let mut line = String::new();
         assert!(log.read_line(&mut line).unwrap() > 0, "larder ended at its start");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         if line["message"] == "listening" {
-            break line["data"].as_str().unwrap().parse().unwrap();
+            break ["data", "admin"].map(|port| line[port].as_str().unwrap().parse().unwrap());
         }
     };
     // From here on the pipe is held and never read: it takes 64 KiB, the queue before it 8192 lines, and these are far more.
@@ -195,6 +195,11 @@ fn a_log_that_nobody_reads_stops_no_request() {
         stream.write_all(text.as_bytes()).unwrap();
         assert_eq!(client::read_reply(&mut stream, false).unwrap().status, 404);
     }
+    crate::support::eventually("the lines that nobody took in the metrics", || {
+        let text = client::get(admin, "/metrics").text();
+        let count = text.lines().find_map(|line| line.strip_prefix("larder_log_lines_dropped_total "))?;
+        (count.parse::<f64>().unwrap() > 0.0).then_some(())
+    });
     child.kill().unwrap();
     child.wait().unwrap();
 }

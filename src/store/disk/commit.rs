@@ -67,7 +67,7 @@ impl Disk {
         }
         let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
-        if let Err(error) = self.make_module_folder(folder) {
+        if let Err(error) = make_folder(folder) {
             return Err(Refused { error, bytes: read_whole(file.as_file(), module.size) });
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
@@ -114,14 +114,6 @@ impl Disk {
     /// Commits a module again whose file was damaged, from bytes that were verified.
     pub fn write_again(&self, bytes: &[u8], module: &Module) -> Result<(), StoreError> {
         self.commit_bytes(bytes, &Arc::new(Checks::of(bytes)), module)
-    }
-
-    fn make_module_folder(&self, folder: &Path) -> Result<(), StoreError> {
-        if folder.exists() {
-            return Ok(());
-        }
-        make_folder(folder)?;
-        sync_folder(&self.layout.modules(), Step::SyncNewFolder)
     }
 
     /// Keeps a record. It is known from now on, and written as soon as that can be. One whose module is gone by now is not

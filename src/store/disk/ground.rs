@@ -1,5 +1,7 @@
 //! Taking a directory: that it is ours alone, of a format that we know, and that nobody else may write there.
 
+use super::commit::sync_folder;
+use crate::proof::Step;
 use crate::store::error::StoreError;
 use crate::store::layout::Layout;
 use std::fs::{self, File};
@@ -63,10 +65,20 @@ pub(super) fn make_folders(layout: &Layout) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes a folder and those above it, for our own user alone.
+/// Makes a folder and those above it, for our own user alone. A name lasts when the folder that holds it was synced.
 pub(super) fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|e| StoreError::io("creating", folder, e))
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(above)?;
+    let made = fs::DirBuilder::new().mode(0o700).create(folder);
+    made.or_else(|e| if folder.is_dir() { Ok(()) } else { Err(StoreError::io("creating", folder, e)) })?;
+    match sync_folder(above, Step::SyncNewFolder) {
+        // Somebody else's, in which we may make folders and which we may not read.
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    }
 }
 
 /// A directory without the file was begun by nobody or by the first larder, which wrote none: then it is written. One

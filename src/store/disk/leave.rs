@@ -111,7 +111,7 @@ impl Disk {
     pub(super) fn let_go(&self, digest: &Digest) {
         let gone = self.index().forget(digest);
         for reference in gone.iter().map(|record| record.reference.clone()) {
-            let Ok(record) = recover::read_record(&self.layout.record(&reference)) else { continue };
+            let Ok(Ok(record)) = recover::read_record(&self.layout.record(&reference)) else { continue };
             let mut index = self.index();
             let leads = record.present().is_some_and(|present| {
                 let entry = index.modules.get(&present.module.digest);

@@ -1,0 +1,163 @@
+//! What tools that judge HTTP say of larder: REDbot of its answers, h2spec of its HTTP/2.
+
+use crate::support::artifact::{module, raw};
+use crate::support::larder::{Home, settings};
+use crate::support::scripted::{Act, Scripted};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs REDbot as its own command does, and with the request's method and `Accept` too.
+const REDBOT: &str = r#"
+import sys, thor
+from configparser import ConfigParser
+from redbot.formatter import find_formatter
+from redbot.resource import HttpResource
+
+method, url, accept = sys.argv[1:]
+settings = ConfigParser()
+settings.read_dict({"redbot": {"enable_local_access": "True"}})
+settings = settings["redbot"]
+resource = HttpResource(settings)
+resource.set_request(url, method, [("Accept", accept)] if accept else [])
+formatter = find_formatter("har", "text")(settings, resource, sys.stdout.write, {})
+formatter.bind_resource(resource)
+
+@thor.events.on(formatter)
+def formatter_done():
+    thor.stop()
+
+resource.check()
+thor.run()
+"#;
+
+/// A finding of REDbot that is no fault of larder.
+struct Excuse {
+    finding: &'static str,
+    /// Of this answer alone; empty is any.
+    of: &'static str,
+    #[expect(dead_code, reason = "for who reads")]
+    because: &'static str,
+}
+
+const EXCUSES: [Excuse; 1] = [Excuse {
+    finding: "STATUS_BAD_REQUEST",
+    of: "400",
+    because: "it tells what a 400 is, and a 400 is meant",
+}];
+
+/// What REDbot finds wrong or doubtful: the name and the summary of each finding. `status` is what it must have seen.
+fn findings(
+    of: &str,
+    larder: SocketAddr,
+    method: &str,
+    path: &str,
+    accept: &str,
+    status: u16,
+) -> Vec<String> {
+    let libraries = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
+    assert!(libraries.join("redbot").is_dir(), "REDbot is missing; make test installs it");
+    let output = Command::new("python3")
+        .args(["-c", REDBOT, method, &format!("http://{larder}{path}"), accept])
+        .env("PYTHONPATH", &libraries)
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{of}: {e}: {}", String::from_utf8_lossy(&output.stderr)));
+    let entry = &report["log"]["entries"][0];
+    assert_eq!(entry["response"]["status"], status, "{of}: {report:#}");
+    let mut open: Vec<&serde_json::Value> = entry["_red_messages"].as_array().unwrap().iter().collect();
+    assert!(!open.is_empty(), "{of}: REDbot has an opinion of everything");
+    let mut found = Vec::new();
+    while let Some(note) = open.pop() {
+        open.extend(note["subnotes"].as_array().into_iter().flatten());
+        let name = note["note_id"].as_str().unwrap();
+        let is_excused = EXCUSES.iter().any(|e| e.finding == name && (e.of.is_empty() || e.of == of));
+        if matches!(note["level"].as_str().unwrap(), "BAD" | "WARN") && !is_excused {
+            found.push(format!("{of}: {name}: {}", note["summary"].as_str().unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn redbot_finds_no_fault_in_any_kind_of_answer() {
+    let registry = Scripted::start();
+    registry.put("plugins/ai-proxy", "2.0.1", &raw(&module("ai-proxy", 500_000)));
+    registry.put("plugins/html", "1", &raw(b"<html>"));
+    registry.script(|ask, truth| match ask.path.as_str() {
+        path if path.contains("/denied/") => Act::status(403),
+        path if path.contains("/broken/") => Act::status(500),
+        path if path.contains("/limited/") => Act::status(429).header("Retry-After", "30"),
+        _ => truth,
+    });
+    let home = Home::new(&settings(&registry.host()));
+    let catalog = home.path().join("p.properties");
+    // Several lines, for listings that are longer than the part that REDbot asks for.
+    let lines = ["ai-proxy", "ai-proxy@1.1.0", "ai-proxy@1.2.0", "ai-cache", "ai-agent", "waf"];
+    let lines = lines.map(|name| format!("{name}={}/plugins/ai-proxy:2.0.1\n", registry.host()));
+    std::fs::write(&catalog, lines.concat()).unwrap();
+    let larder = home.start_with(&["--catalog", catalog.to_str().unwrap()], &[]);
+    assert_eq!(larder.get("/plugins/ai-proxy/2.0.1/plugin.wasm").status, 200);
+    let mut found = Vec::new();
+    for (of, method, path, accept, status) in [
+        ("plugin", "GET", "/plugins/ai-proxy/2.0.1/plugin.wasm", "", 200),
+        ("fallback", "GET", "/plugins/ai-proxy/1.0.0/plugin.wasm", "", 200),
+        ("metadata.txt", "GET", "/plugins/ai-proxy/2.0.1/metadata.txt", "", 200),
+        ("metadata.json", "GET", "/plugins/ai-proxy/2.0.1/metadata.json", "", 200),
+        ("names", "GET", "/plugins/", "", 200),
+        ("names as JSON", "GET", "/plugins/", "application/json", 200),
+        ("versions", "GET", "/plugins/ai-proxy/", "", 200),
+        ("versions as JSON", "GET", "/plugins/ai-proxy/", "application/json", 200),
+        ("files", "GET", "/plugins/ai-proxy/2.0.1/", "", 200),
+        ("files as JSON", "GET", "/plugins/ai-proxy/2.0.1/", "application/json", 200),
+        ("inventory", "GET", "/plugins/snapshot-inventory.json", "", 200),
+        ("root", "GET", "/", "", 200),
+        ("health", "GET", "/healthz", "", 200),
+        ("redirect", "GET", "/plugins", "", 301),
+        ("400", "GET", "/plugins/Bad/1/plugin.wasm", "", 400),
+        ("403", "GET", "/plugins/denied/1/plugin.wasm", "", 403),
+        ("404", "GET", "/plugins/none/1/plugin.wasm", "", 404),
+        ("404 as text", "GET", "/plugins/none/1/plugin.wasm", "text/plain", 404),
+        ("405", "POST", "/plugins/ai-proxy/2.0.1/plugin.wasm", "", 405),
+        ("422", "GET", "/plugins/html/1/plugin.wasm", "", 422),
+        ("502", "GET", "/plugins/broken/1/plugin.wasm", "", 502),
+        ("503", "GET", "/plugins/limited/1/plugin.wasm", "", 503),
+    ] {
+        found.extend(findings(of, larder.data, method, path, accept, status));
+    }
+    for path in ["/", "/metrics", "/livez", "/readyz", "/explain?name=ai-proxy"] {
+        found.extend(findings(path, larder.admin, "GET", path, "", 200));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Cases of h2spec that are no fault of larder.
+const EXCUSED_CASES: [(&str, &str); 1] = [(
+    "Sends invalid connection preface",
+    "it wants silence; the port speaks HTTP/1.1 too, to which these bytes are a request: 400, and closed",
+)];
+
+#[test]
+fn h2spec_finds_no_case_that_fails() {
+    let registry = Scripted::start();
+    let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_SERVER_H2C", "true")]);
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/h2spec");
+    let output = Command::new(&program)
+        .args(["--host", &larder.data.ip().to_string(), "--port", &larder.data.port().to_string()])
+        .output()
+        .unwrap_or_else(|e| panic!("{}: {e}; make test installs it", program.display()));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // The last line: 145 tests, 144 passed, 0 skipped, 1 failed
+    let last =
+        text.lines().rfind(|line| line.contains(" tests, ")).unwrap_or_else(|| panic!("no verdict: {text}"));
+    let number = |word: &str| {
+        let before = last.split(word).next().and_then(|before| before.trim().rsplit(' ').next());
+        before.and_then(|number| number.parse::<u32>().ok()).unwrap_or_else(|| panic!("{word}: {last}"))
+    };
+    let (tests, passed) = (number("tests"), number("passed"));
+    assert!(tests >= 140, "{last}");
+    let failures = text.split_once("Failures:").map_or("", |(_, failures)| failures);
+    let excused = EXCUSED_CASES.iter().filter(|(case, _)| failures.contains(case)).count() as u32;
+    assert_eq!((passed + excused, number("failed")), (tests, excused), "{failures}");
+}

@@ -37,8 +37,12 @@ test)
     need unshare util-linux
     need python3 python3
     need timeout coreutils
-    # Faults in system calls.
+    # Calls that fail, and disks whose power is cut.
     need strace strace
+    need /usr/sbin/mkfs.btrfs btrfs-progs
+    need /usr/sbin/mkfs.ext4 e2fsprogs
+    need /usr/sbin/mkfs.xfs xfsprogs
+    need mount mount
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ]; then
         need /usr/lib/go/bin/go golang-go

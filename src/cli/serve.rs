@@ -19,8 +19,6 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
-/// Time between two looks at what can wait: a disk that failed, last uses, modules to be read again.
-const MAINTENANCE: Duration = Duration::from_secs(5);
 /// Time between two looks at the number of dropped log lines.
 const COUNTING: Duration = Duration::from_secs(5);
 /// Descriptors for everything but connections: files, registries, the runtime.
@@ -133,10 +131,10 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             dropped.count(&metrics);
         }
     });
-    let kept = parts.cache.clone();
+    let (kept, pause) = (parts.cache.clone(), config.cache.retry);
     behind.spawn(async move {
         loop {
-            tokio::time::sleep(MAINTENANCE).await;
+            tokio::time::sleep(pause).await;
             kept.maintain().await;
         }
     });

@@ -380,6 +380,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
         ("server.header_timeout", config.server.header_timeout),
         ("server.idle_timeout", config.server.idle_timeout),
         ("overlay.poll", config.overlay.poll),
+        ("cache.retry", config.cache.retry),
     ] {
         if time.is_zero() {
             wrong(key, "is zero; expected a time such as 10s");

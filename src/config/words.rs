@@ -3,7 +3,7 @@
 /// Their words and ours.
 const WORDS: [(&str, &str); 9] = [
     (", set DuplicateKeyPolicy in Options if acceptable", ""),
-    ("duplicate mapping key: ", "the key stands there twice: "),
+    ("duplicate mapping key: ", "duplicate key: "),
     ("expected integer overflow", "expected a size such as 64MiB"),
     ("expected parsable string", "expected a size such as 64MiB"),
     (" rejected by the configured policy", " is no number"),
@@ -27,10 +27,7 @@ mod tests {
     #[test]
     fn a_fault_is_told_in_words_of_this_program() {
         for (theirs, ours) in [
-            (
-                "duplicate mapping key: a, set DuplicateKeyPolicy in Options if acceptable",
-                "the key stands there twice: a",
-            ),
+            ("duplicate mapping key: a, set DuplicateKeyPolicy in Options if acceptable", "duplicate key: a"),
             (
                 "invalid type: integer `3`, expected struct Config",
                 "invalid type: integer `3`, expected keys of its own below it",

@@ -115,14 +115,14 @@ impl HttpServerApp for Connection {
                 return None;
             }
         }
-        self.link.head_ended();
+        let is_clean = self.link.head_ended();
         let _in_flight = self.app.drain.begin();
         let began = Instant::now();
         // Frames have no lines to be ambiguous about.
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
         let head = session.req_header();
         let head_only = head.method == http::Method::HEAD;
-        let (answer, label, reusable) = self.app.answer(head, &raw).await;
+        let (answer, label, reusable) = self.app.answer(head, &raw, is_clean).await;
         let target = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
         let method = session.req_header().method.as_str().to_owned();
         let agent = session
@@ -294,7 +294,12 @@ impl App {
     }
 
     /// The answer, its label for metrics, and whether the connection may go on.
-    async fn answer(&self, head: &pingora::http::RequestHeader, raw: &[u8]) -> (Answer, &'static str, bool) {
+    async fn answer(
+        &self,
+        head: &pingora::http::RequestHeader,
+        raw: &[u8],
+        is_clean: bool,
+    ) -> (Answer, &'static str, bool) {
         let headers = &head.headers;
         let checked = guard::check(&Head {
             method: &head.method,
@@ -302,6 +307,7 @@ impl App {
             version: head.version,
             headers,
             raw,
+            is_clean,
         });
         match checked {
             Err(rejected) => (refuse::rejected(headers, &rejected), "none", false),

@@ -25,6 +25,8 @@ pub struct Head<'r> {
     pub headers: &'r HeaderMap,
     /// The whole head, raw; empty for HTTP/2.
     pub raw: &'r [u8],
+    /// False when the request line had a byte that none may have.
+    pub is_clean: bool,
 }
 
 /// Why a request is not taken.
@@ -75,6 +77,9 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
         (Some(_), ..) => {
             return reject(400, "bad_framing", "both Content-Length and Transfer-Encoding are given");
         }
+    }
+    if !head.is_clean {
+        return reject(400, "bad_path", "the request line has a byte that is not printable ASCII");
     }
     check_host(head)?;
     if *head.method != Method::GET && *head.method != Method::HEAD {
@@ -214,6 +219,7 @@ mod tests {
             version: Version::HTTP_11,
             headers: &headers,
             raw: &raw,
+            is_clean: true,
         };
         check(&head).map_err(|r| (r.status, r.code))
     }
@@ -324,8 +330,14 @@ mod tests {
         assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable), Ok(true));
         let raw = b"GET / HTTP/1.1\nHost: l\r\n\r\n";
         let headers = [(HOST, "l".parse().unwrap())].into_iter().collect();
-        let head =
-            Head { method: &Method::GET, target: b"/", version: Version::HTTP_11, headers: &headers, raw };
+        let head = Head {
+            method: &Method::GET,
+            target: b"/",
+            version: Version::HTTP_11,
+            headers: &headers,
+            raw,
+            is_clean: true,
+        };
         assert_eq!(check(&head).unwrap_err().code, "bad_framing");
     }
 

@@ -128,7 +128,7 @@ pub fn redirect(to: &str) -> Answer {
     headers.insert(LOCATION, value(to));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     // A permanent redirect may be kept for ever by whoever is told nothing (RFC 9110, section 15.4.2).
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
     Answer { status: 301, headers, content: Content::None, note: Note::default() }
 }
 

@@ -37,6 +37,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 1 << 20;
 
+/// States of a request line; before them, the number of its spaces.
+const WHOLE_LINE: usize = 3;
+const BAD_LINE: usize = 4;
+
 /// What a connection's two ends of the program tell each other.
 #[derive(Debug, Default)]
 pub struct Link {
@@ -44,14 +48,34 @@ pub struct Link {
     read: AtomicUsize,
     /// Frames have lengths of their own.
     is_framed: AtomicBool,
+    /// What the request line is so far; see [`Link::scan`].
+    line: AtomicUsize,
     /// We end it, and the client may not have said all.
     lingers: AtomicBool,
 }
 
 impl Link {
-    /// A request's head is read; the next one begins from nothing.
-    pub fn head_ended(&self) {
+    /// A request's head is read; the next one begins from nothing. True when its first line had no byte that none may have:
+    /// the parser writes those as escapes, so that they cannot be seen later.
+    pub fn head_ended(&self) -> bool {
         self.read.store(0, Ordering::Relaxed);
+        self.line.swap(0, Ordering::Relaxed) != BAD_LINE
+    }
+
+    /// Looks at bytes of a request line (RFC 9112, section 3): two spaces and otherwise what can be printed, to its end.
+    fn scan(&self, bytes: &[u8]) {
+        let mut line = self.line.load(Ordering::Relaxed);
+        for byte in bytes {
+            line = match (line, byte) {
+                (BAD_LINE | WHOLE_LINE, _) => break,
+                (_, b'\n') => WHOLE_LINE,
+                (_, b'\r') => line,
+                (0 | 1, b' ') => line + 1,
+                (_, byte) if byte.is_ascii_graphic() => line,
+                _ => BAD_LINE,
+            };
+        }
+        self.line.store(line, Ordering::Relaxed);
     }
 
     /// The connection will be closed by us.
@@ -122,6 +146,9 @@ impl AsyncRead for Wire {
         if !self.peeked.is_empty() {
             let n = self.peeked.len().min(buffer.remaining());
             buffer.put_slice(&self.peeked[..n]);
+            if !self.link.is_framed.load(Ordering::Relaxed) {
+                self.link.scan(&self.peeked[..n]);
+            }
             self.peeked.drain(..n);
             return Poll::Ready(Ok(()));
         }
@@ -131,6 +158,9 @@ impl AsyncRead for Wire {
         }
         let before = buffer.filled().len();
         let polled = self.stream().poll_read(context, buffer);
+        if !is_framed {
+            self.link.scan(&buffer.filled()[before..]);
+        }
         self.link.read.fetch_add(buffer.filled().len() - before, Ordering::Relaxed);
         polled
     }

@@ -27,12 +27,22 @@ use ground::Ground;
 use index::Index;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 pub use ground::known_format;
 pub use settle::Lost;
 
 /// Of the memory for fetches, the part that what the disk would not take may stay in.
 const HELD_PART: u64 = 2;
+
+/// How much to keep, and how often to try a disk that fails.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Most bytes of modules.
+    pub limit: u64,
+    /// Time between two tries.
+    pub retry: Duration,
+}
 
 /// Modules and records of one directory.
 pub struct Disk {
@@ -53,21 +63,20 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Takes `dir`, making it if needed, and recovers what is there. At most `limit` bytes of modules are kept. A
-    /// directory that cannot be made, written or read is tried again later; what is new is held in `room` meanwhile.
+    /// Takes `dir`, making it if needed, and recovers what is there. A directory that cannot be made, written or read is tried again later; what is new is held in `room` meanwhile.
     ///
     /// # Errors
     /// When the directory must not be used: another process has it, it is of an unknown format, or open to everybody.
     pub fn open(
         dir: &Path,
-        limit: u64,
+        Keep { limit, retry }: Keep,
         room: Room,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
         let disk = Self {
-            health: Health::new(layout.root().into(), clock.clone(), metrics.clone()),
+            health: Health::new(layout.root().into(), retry, clock.clone(), metrics.clone()),
             layout,
             limit,
             room,

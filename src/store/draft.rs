@@ -76,23 +76,25 @@ impl Draft {
     /// The digest of what was written, and the bytes from their beginning.
     pub fn into_reader(self) -> io::Result<(Digest, ReadBack)> {
         let written = self.sha256.finish();
+        let disk = self.disk.clone();
         let inner: Box<dyn Read + Send> = match self.backing {
             Backing::File(file) => {
                 let mut file = file.into_file();
-                file.rewind()?;
+                file.rewind().map_err(|e| failed(&disk, e))?;
                 Box::new(file)
             }
             Backing::Memory(bytes, taken) => Box::new(Cursor::new(taken.hold(bytes))),
         };
-        Ok((written, ReadBack { inner, sha256: Hasher::new(), written }))
+        Ok((written, ReadBack { inner, disk, sha256: Hasher::new(), written }))
     }
 
     /// Completes a module: reads its ABI and computes its facts.
     pub fn seal(mut self) -> io::Result<Sealed> {
         let abi = match &mut self.backing {
-            Backing::File(file) => crate::artifact::inspect::abi(file.as_file_mut())?,
-            Backing::Memory(bytes, _) => crate::artifact::inspect::abi(&mut Cursor::new(&*bytes))?,
+            Backing::File(file) => crate::artifact::inspect::abi(file.as_file_mut()),
+            Backing::Memory(bytes, _) => crate::artifact::inspect::abi(&mut Cursor::new(&*bytes)),
         };
+        let abi = abi.map_err(|e| failed(&self.disk, e))?;
         let module = Module { digest: self.sha256.finish(), size: self.size, md5: hex(self.md5), abi };
         Ok(Sealed { backing: self.backing, checks: Arc::new(self.checks.finish()), module })
     }
@@ -151,6 +153,16 @@ impl Draft {
     }
 }
 
+/// Notes that the disk failed, so that the next draft is none of its files.
+fn failed(disk: &Disk, error: io::Error) -> io::Error {
+    let shown = match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    };
+    disk.health().failed(&StoreError::io("reading", Path::new("a draft"), shown), 0);
+    error
+}
+
 /// Carries [`StoreError::NoRoom`] through what knows I/O errors only.
 fn no_room(bytes: u64) -> io::Error {
     io::Error::new(io::ErrorKind::OutOfMemory, StoreError::NoRoom { bytes })
@@ -176,8 +188,8 @@ impl Sink for Draft {
     fn restart(&mut self) -> io::Result<()> {
         match &mut self.backing {
             Backing::File(file) => {
-                file.as_file().set_len(0)?;
-                file.rewind()?;
+                let emptied = file.as_file().set_len(0).and_then(|()| file.rewind());
+                emptied.map_err(|e| failed(&self.disk, e))?;
             }
             Backing::Memory(bytes, _) => bytes.clear(),
         }
@@ -192,13 +204,14 @@ impl Sink for Draft {
 /// The bytes of a draft, read once from their beginning: from a disk that is not trusted to give back what it was given.
 pub struct ReadBack {
     inner: Box<dyn Read + Send>,
+    disk: Arc<Disk>,
     sha256: Hasher,
     written: Digest,
 }
 
 impl Read for ReadBack {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
+        let n = self.inner.read(buffer).map_err(|e| failed(&self.disk, e))?;
         self.sha256.update(&buffer[..n]);
         Ok(n)
     }
@@ -213,7 +226,7 @@ impl ReadBack {
         io::copy(&mut self, &mut io::sink())?;
         if proof::takes(Step::VerifyReadBack) && self.sha256.finish() != self.written {
             let text = "a draft came back from the disk as something else than was written";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            return Err(failed(&self.disk, io::Error::new(io::ErrorKind::InvalidData, text)));
         }
         Ok(())
     }

@@ -8,15 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Time between two tries of a disk that fails.
-pub const BETWEEN_TRIES: Duration = Duration::from_secs(5);
-
 /// See the module's text.
 pub struct Health {
     dir: PathBuf,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     trouble: Mutex<Option<Trouble>>,
+    /// Time between two tries of a disk that fails.
+    between: Duration,
 }
 
 /// Why the disk is left alone.
@@ -30,8 +29,8 @@ struct Trouble {
 
 impl Health {
     /// Of the disk at `dir`; well, as far as is known.
-    pub fn new(dir: PathBuf, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { dir, clock, metrics, trouble: Mutex::default() }
+    pub fn new(dir: PathBuf, between: Duration, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { dir, clock, metrics, trouble: Mutex::default(), between }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
@@ -42,7 +41,7 @@ impl Health {
     pub fn failed(&self, error: &StoreError, needed: u64) {
         self.count(error);
         let now = self.clock.now();
-        let (detail, next_try) = (error.uncached(), now.plus(BETWEEN_TRIES));
+        let (detail, next_try) = (error.uncached(), now.plus(self.between));
         let mut trouble = self.trouble();
         let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
         if trouble.is_none() {
@@ -64,7 +63,7 @@ impl Health {
 
     /// It was looked at, and is to be left alone for another while.
     pub fn put_off(&self) {
-        let next = self.clock.now().plus(BETWEEN_TRIES);
+        let next = self.clock.now().plus(self.between);
         if let Some(trouble) = self.trouble().as_mut() {
             trouble.next_try = next;
         }

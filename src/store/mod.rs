@@ -66,6 +66,9 @@ pub struct Config {
     pub disk: ByteSize,
     /// Most bytes of modules in memory, those included that are still being sent.
     pub memory: ByteSize,
+    /// Time between two tries of a disk that fails.
+    #[serde(with = "humantime_serde")]
+    pub retry: Duration,
     /// Time in which every module on disk is read and compared with its name, though nobody asks for it; zero never does.
     #[serde(with = "humantime_serde")]
     pub scrub: Duration,

@@ -1,7 +1,7 @@
 //! Memory over disk: the store that the cache sees.
 
 use super::disk::Disk;
-use super::disk::Lost;
+use super::disk::{Keep, Lost};
 use super::draft::{Draft, Sealed};
 use super::entry::{Body, Damage, ModuleFile};
 use super::memory::Memory;
@@ -41,7 +41,8 @@ impl Tiered {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let disk = Disk::open(dir, config.disk.as_u64(), room, clock, metrics)?;
+        let keep = Keep { limit: config.disk.as_u64(), retry: config.retry };
+        let disk = Disk::open(dir, keep, room, clock, metrics)?;
         Ok(Self {
             disk: Arc::new(disk),
             memory: Arc::new(Memory::new(config.memory.as_u64())),

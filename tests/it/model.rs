@@ -8,7 +8,7 @@ use larder::artifact::extract::Sink;
 use larder::clock::{ManualClock, Timestamp};
 use larder::oci::{Digest, Reference};
 use larder::record::{Module, Present, Record, State};
-use larder::store::disk::Disk;
+use larder::store::disk::{Disk, Keep};
 use larder::store::{Body, Room, fsck};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -110,7 +110,13 @@ impl Directory {
 
     fn open(&mut self) {
         let room = Room::new(8 << 20);
-        let disk = Disk::open(self.dir.path(), self.limit, room, self.clock.clone(), Arc::default());
+        let disk = Disk::open(
+            self.dir.path(),
+            Keep { limit: self.limit, retry: Duration::from_secs(5) },
+            room,
+            self.clock.clone(),
+            Arc::default(),
+        );
         self.disk = Some(Arc::new(disk.unwrap()));
     }
 

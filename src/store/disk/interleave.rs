@@ -48,7 +48,14 @@ fn meet(limit: u64, before: &'static [&str], work: &'static [fn(&Arc<Disk>)]) {
         move || {
             let dir = tempfile::tempdir_in("/dev/shm").unwrap();
             let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_700_000_000_000)));
-            let disk = Disk::open(dir.path(), limit, Room::new(1 << 20), clock, Arc::default()).unwrap();
+            let disk = Disk::open(
+                dir.path(),
+                Keep { limit, retry: Duration::from_secs(5) },
+                Room::new(1 << 20),
+                clock,
+                Arc::default(),
+            )
+            .unwrap();
             let disk = Arc::new(disk);
             before.iter().for_each(|name| put(&disk, name));
             let threads: Vec<_> = work

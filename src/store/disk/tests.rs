@@ -28,7 +28,13 @@ impl Fixture {
 
     fn try_open(&self, limit: u64) -> Result<Disk, StoreError> {
         let room = Room::new(1 << 20);
-        Disk::open(self.dir.path(), limit, room, self.clock.clone(), self.metrics.clone())
+        Disk::open(
+            self.dir.path(),
+            Keep { limit, retry: Duration::from_secs(5) },
+            room,
+            self.clock.clone(),
+            self.metrics.clone(),
+        )
     }
 
     fn files(&self, folder: &str) -> Vec<PathBuf> {

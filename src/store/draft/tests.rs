@@ -1,10 +1,21 @@
 use super::*;
 use crate::clock::SystemClock;
+use crate::store::disk::Keep;
 use crate::store::room::Room;
+use std::time::Duration;
 
 fn disk(dir: &Path) -> Arc<Disk> {
     let clock = Arc::new(SystemClock::new());
-    Arc::new(Disk::open(dir, 1 << 20, Room::new(8 << 20), clock, Arc::default()).unwrap())
+    Arc::new(
+        Disk::open(
+            dir,
+            Keep { limit: 1 << 20, retry: Duration::from_secs(5) },
+            Room::new(8 << 20),
+            clock,
+            Arc::default(),
+        )
+        .unwrap(),
+    )
 }
 
 #[test]

@@ -135,6 +135,7 @@ impl Heart {
             dir: None,
             disk: bytesize::ByteSize(setup.disk),
             memory: bytesize::ByteSize(setup.memory),
+            retry: Duration::from_secs(5),
             scrub: setup.scrub,
         };
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));

@@ -35,6 +35,11 @@ impl Home {
         Self { dir: tempfile::tempdir().unwrap(), settings: settings.into(), starts: 0, starter: Vec::new() }
     }
 
+    /// The same in memory, for what need not outlast the machine: on a busy disk every sync takes its time.
+    pub fn in_memory(settings: &str) -> Self {
+        Self { dir: memory(), ..Self::new(settings) }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -48,6 +53,17 @@ impl Home {
         Self { starter: starter.to_vec(), ..self }
     }
 
+    /// The program with these settings and this cache, run by `tool` and its arguments if there is one.
+    pub fn command(&self, tool: &[&str]) -> Command {
+        let settings = self.path().join("larder.yaml");
+        std::fs::write(&settings, &self.settings).unwrap();
+        let words = [tool, &[PROGRAM]].concat();
+        let mut command = without_surroundings(words[0]);
+        command.args(&words[1..]).env("HOME", self.path());
+        command.arg("--config").arg(&settings).arg("--cache-dir").arg(self.cache());
+        command
+    }
+
     /// Starts larder in this folder.
     pub fn start(self) -> Larder {
         self.start_with(&[], &[])
@@ -56,20 +72,12 @@ impl Home {
     /// Starts larder with further flags and variables.
     pub fn start_with(mut self, flags: &[&str], variables: &[(&str, &str)]) -> Larder {
         self.starts += 1;
-        let settings = self.path().join("larder.yaml");
-        std::fs::write(&settings, &self.settings).unwrap();
         let log = self.path().join(format!("log.{}", self.starts));
-        let mut command = program_by(&self.starter);
+        let starter: Vec<&str> = self.starter.iter().map(String::as_str).collect();
+        let mut command = self.command(&starter);
         command
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
-            .args([
-                "--config".as_ref(),
-                settings.as_os_str(),
-                "--cache-dir".as_ref(),
-                self.cache().as_os_str(),
-            ])
             .args(flags)
-            .env("HOME", self.path())
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap());
@@ -86,15 +94,18 @@ impl Home {
     }
 }
 
-/// The program without anything of this machine's environment that it would read.
-pub fn program() -> Command {
-    program_by(&[])
+/// A folder in memory.
+pub fn memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
 }
 
-fn program_by(starter: &[String]) -> Command {
-    let words: Vec<&str> = starter.iter().map(String::as_str).chain([PROGRAM]).collect();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
+/// The program without anything of this machine's environment that it would read.
+pub fn program() -> Command {
+    without_surroundings(PROGRAM)
+}
+
+fn without_surroundings(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars() {
         let proxy = name.to_ascii_uppercase().ends_with("_PROXY");
         if proxy || name.starts_with("LARDER_") || name == "DOCKER_CONFIG" {

@@ -1,5 +1,6 @@
 //! A network of a test's own: loopback with the addresses it wants, its own resolver settings, its own packet filter.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
@@ -27,31 +28,48 @@ shift 2
 /// the inside and the test goes on. Outside, it fails if the inside failed. Names are resolved by 127.0.0.1:53, one
 /// try of a second, so a test for names starts a `Dns` there. `test` is the test's name with its modules.
 pub fn alone(test: &str, addresses: &[&str]) -> bool {
-    if std::env::var(MARK).is_ok_and(|name| name == test) {
+    if is_inside(test) {
         return true;
     }
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
     put("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     put("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
+    let addresses = addresses.join(" ");
+    again(test, 120, &["--net", "--uts"], SETUP, &[dir.path().as_ref(), addresses.as_ref()]);
+    false
+}
+
+/// Whether this is the process that `again` started for the test.
+pub(super) fn is_inside(test: &str) -> bool {
+    std::env::var(MARK).is_ok_and(|name| name == test)
+}
+
+/// Runs a test once more, in another process with namespaces of its own for mounts, processes and what `flags` say, for
+/// at most so many seconds. `setup` is a script for the shell, which gets `arguments` and the command that it has to end
+/// with.
+pub(super) fn again(test: &str, seconds: u32, flags: &[&str], setup: &str, arguments: &[&OsStr]) {
     // When its limit is over, `unshare` is killed, and with it all processes of the new process namespace.
     let mut command = Command::new("timeout");
-    command.args(["--foreground", "--signal=KILL", "120", "unshare"]);
-    // /proc/self belongs to the user who this process acts as.
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+    command.args(["--foreground", "--signal=KILL", &seconds.to_string(), "unshare"]);
+    if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]);
-    command.args(["sh", "-c", SETUP, "sh"]).arg(dir.path()).arg(addresses.join(" "));
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]).args(flags);
+    command.args(["--", "sh", "-c", setup, "sh"]).args(arguments);
     command.arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"]);
     let output = command.env(MARK, test).stdin(Stdio::null()).output().expect("unshare is installed");
     let text =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{test} failed in its network ({}):\n{text}", output.status);
+    assert!(output.status.success(), "{test} failed by itself ({}):\n{text}", output.status);
     // A name that is wrong selects no test, which would succeed too.
     assert!(text.contains("test result: ok. 1 passed"), "there is no test {test}:\n{text}");
-    false
+}
+
+/// Whether this process acts as root: /proc/self belongs to the user who it acts as.
+pub(super) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// Loads rules into the packet filter. Only inside.

@@ -1,10 +1,11 @@
 # make run    build and start larder with its defaults
 # make test   install what the tests need, then format, lints and all tests
+# make faults the long form of what make test has of faults, fuzzing, and each step of the protocol left out: hours
 # make demo   the whole way on this machine, without the internet
 # make bench  the hit path beside nginx
 # make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
-.PHONY: run test demo bench peers
+.PHONY: run test faults demo bench peers
 
 run:
 	@tests/needs.sh build
@@ -16,6 +17,14 @@ test:
 	cargo clippy --locked --all-targets -- --deny warnings
 	cargo test --locked
 	cargo test --locked --lib --features interleave interleave
+
+faults:
+	@tests/needs.sh test
+	@tests/needs.sh fuzz
+	LARDER_FAULTS=long cargo test --locked
+	LARDER_FAULTS=long cargo test --locked --lib --features interleave interleave
+	tests/without.sh
+	tests/fuzz/run.sh 60
 
 demo:
 	@tests/needs.sh demo

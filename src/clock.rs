@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// 9999-12-31T23:59:59.999Z.
+const LAST_MILLIS: u64 = 253_402_300_799_999;
+
 /// A point in time: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
@@ -30,9 +33,9 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// The same as a `SystemTime`.
+    /// The same as a `SystemTime`; what is later than the year 9999 as its end, because no form of a date goes beyond.
     pub fn system(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.0)
+        UNIX_EPOCH + Duration::from_millis(self.0.min(LAST_MILLIS))
     }
 
     /// From a `SystemTime`; times before the epoch become the epoch.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|demo|bench|peers`.
+# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|demo|bench|peers|fuzz`.
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
@@ -74,6 +74,10 @@ peers)
     need python3 python3
     need unshare util-linux
     need mount mount
+    ;;
+fuzz)
+    # libFuzzer is C++.
+    need c++ g++
     ;;
 esac
 

@@ -131,7 +131,8 @@ fn unpacked(
     out: &mut dyn Sink,
 ) -> Result<(), ExtractError> {
     let fault = metered.fault.clone();
-    let told = |e: io::Error| fault.borrow_mut().take().unwrap_or_else(|| ExtractError::Tar(e.to_string()));
+    let told =
+        |e: io::Error| fault.borrow_mut().take().unwrap_or_else(|| ExtractError::Tar(shown(&e.to_string())));
     let mut stream = Peeked::new(metered);
     let head = stream.peek().map_err(&told)?;
     if is_tar(&head) {
@@ -290,7 +291,7 @@ impl Extension {
             self.name = Some(bytes);
         } else if !kind.is_gnu_longlink() {
             for item in tar::PaxExtensions::new(&bytes) {
-                let item = item.map_err(|e| ExtractError::Tar(e.to_string()))?;
+                let item = item.map_err(|e| ExtractError::Tar(shown(&e.to_string())))?;
                 match item.key_bytes() {
                     b"path" | b"size" if kind.is_pax_global_extensions() => {
                         return Err(ExtractError::Tar("a global header renames or resizes entries".into()));

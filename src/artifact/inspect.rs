@@ -11,6 +11,8 @@ const CORE_VERSION: [u8; 4] = [1, 0, 0, 0];
 /// The largest export section that is looked into for the ABI; real ones have a few kilobytes.
 const EXPORT_SECTION_BYTES: u64 = 1 << 20;
 const EXPORT_SECTION: u8 = 7;
+/// The most sections that are walked over; a module has a dozen, and an empty one costs two bytes and a read.
+const MOST_SECTIONS: usize = 256;
 
 /// Why bytes are no module.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +61,10 @@ pub fn check_header(head: &[u8]) -> Result<(), HeaderError> {
 pub fn abi(module: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
     let end = module.seek(SeekFrom::End(0))?;
     let mut at = HEADER_BYTES as u64;
-    while at < end {
+    for _ in 0..MOST_SECTIONS {
+        if at >= end {
+            break;
+        }
         module.seek(SeekFrom::Start(at))?;
         // A section's header: one byte of kind and its size in at most five bytes of LEB128.
         let mut header = Vec::with_capacity(6);

@@ -39,7 +39,7 @@ impl Read for Metered<'_> {
             // An error number is our own disk's; a decoder has none.
             let fault = match e.raw_os_error() {
                 Some(number) => ExtractError::Io(io::Error::from_raw_os_error(number)),
-                None => packing(e.to_string()),
+                None => packing(crate::oci::error_code::shown(&e.to_string())),
             };
             *self.fault.borrow_mut() = Some(fault);
         })?;

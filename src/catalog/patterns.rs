@@ -125,6 +125,10 @@ impl FromStr for Pattern {
         if names != 1 || versions > 1 {
             return Err(wrong("needs {name} exactly once and {version} at most once"));
         }
+        // Each further one multiplies the time by the length of the path, which clients choose.
+        if plain.matches("**").count() > 1 {
+            return Err(wrong("has ** more than once"));
+        }
         let rest = plain.replace("{name}", "").replace("{version}", "");
         if rest.contains(['{', '}', '?', '#', '%', '\\', ' '])
             || rest.contains(|c: char| !c.is_ascii_graphic())

@@ -54,7 +54,10 @@ impl FromStr for Template {
         if host.contains('{') {
             return Err(format!("'{shown}' has {{name}} in the host; a URL must not choose the registry"));
         }
-        Ok(Self { repository: repository.into(), registry: sample.registry().into() })
+        let (_, path) = repository.split_once('/').unwrap_or_default();
+        // As references write it.
+        let registry = sample.registry();
+        Ok(Self { repository: format!("{registry}/{path}"), registry: registry.into() })
     }
 }
 

@@ -47,7 +47,7 @@ impl Reference {
     /// A reference to `tag` in `repository` (`host[:port]/path`).
     pub fn tagged(repository: &Repository, tag: &str) -> Result<Self, ReferenceError> {
         if !is_tag(tag) {
-            return Err(ReferenceError::BadTag(tag.into()));
+            return Err(ReferenceError::BadTag(super::error_code::shown(tag)));
         }
         Ok(Self {
             registry: repository.registry.clone(),
@@ -115,7 +115,7 @@ impl FromStr for Reference {
         let (name, digest) = match bare.split_once('@') {
             // `user:password@host/…`: never echoed, the part before the @ may be a secret.
             Some((before, after)) if !before.contains('/') => {
-                return Err(ReferenceError::BadRegistry(format!("…@{after}")));
+                return Err(ReferenceError::BadRegistry(super::error_code::shown(&format!("…@{after}"))));
             }
             Some((name, digest)) => (name, Some(digest.parse()?)),
             None => (bare, None),
@@ -127,7 +127,7 @@ impl FromStr for Reference {
         };
         let repository: Repository = name.parse()?;
         if let Some(bad) = tag.filter(|tag| !is_tag(tag)) {
-            return Err(ReferenceError::BadTag(bad.into()));
+            return Err(ReferenceError::BadTag(super::error_code::shown(bad)));
         }
         if tag.is_none() && digest.is_none() {
             return Err(ReferenceError::NoVersion(masked(text)));
@@ -222,9 +222,11 @@ impl fmt::Debug for Repository {
 
 /// `text` for a message: what stands before an `@` in the first part may be a password, and is not shown.
 pub fn masked(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let is_scheme = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+');
+    let (scheme, rest) = text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)).unwrap_or(("", text));
     // A reference's own @ stands before a digest. A password may have slashes in it.
-    let before = rest.rfind("@sha256:").map_or(rest, |at| &rest[..at]);
+    let before = rest.rsplit_once('@').filter(|(_, digest)| digest.parse::<Digest>().is_ok());
+    let before = before.map_or(rest, |(before, _)| before);
     let shown = match before.rfind('@') {
         Some(at) => format!("…{}", &rest[at..]),
         None => rest.to_owned(),

@@ -343,7 +343,7 @@ impl Auth {
 }
 
 /// A token and how long it is used.
-fn parse(what: &str, body: &[u8]) -> Result<(HeaderValue, Duration), RegistryError> {
+pub fn parse(what: &str, body: &[u8]) -> Result<(HeaderValue, Duration), RegistryError> {
     let answer: TokenAnswer =
         serde_json::from_slice(body).map_err(|_| bad_token(what, "is no JSON object with a token"))?;
     let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();

@@ -129,7 +129,7 @@ pub async fn open(
 }
 
 /// The first byte of a `Content-Range: bytes first-last/size`.
-fn begins_at(headers: &HeaderMap) -> Option<u64> {
+pub fn begins_at(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }

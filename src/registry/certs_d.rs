@@ -259,8 +259,10 @@ impl Layout {
             layout.origin = origin;
         }
         for (url, table) in parsed.host {
-            let settings: Settings =
-                table.try_into().map_err(|e| format!("{shown}: host \"{url}\": {}", e.message()))?;
+            let settings: Settings = table.try_into().map_err(|e| {
+                let url = crate::oci::reference::masked(&url);
+                format!("{shown}: host \"{url}\": {}", e.message())
+            })?;
             layout.files.extend(settings.files(folder));
             layout.mirrors.extend(entry(Some(&url), &settings, folder).map_err(|e| format!("{shown}: {e}"))?);
         }
@@ -302,7 +304,10 @@ fn entry(url: Option<&str>, settings: &Settings, folder: &Path) -> Result<Option
     let mut headers = HeaderMap::new();
     for (name, values) in &settings.header {
         for value in values.list() {
-            let name: HeaderName = name.parse().map_err(|_| format!("header \"{name}\" is no field name"))?;
+            let name: HeaderName = name.parse().map_err(|_| {
+                let name = crate::oci::error_code::shown(name);
+                format!("header \"{name}\" is no field name")
+            })?;
             let mut value: HeaderValue =
                 value.parse().map_err(|_| format!("header \"{name}\" has a value that cannot be sent"))?;
             value.set_sensitive(true);

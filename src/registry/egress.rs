@@ -83,8 +83,10 @@ impl Way {
             return Err(format!("'{shown}' names no host; {expected}"));
         };
         // Most likely the end of a password that has a slash in it.
-        if !matches!(url.path(), "" | "/") || url.query().is_some() {
-            return Err(format!("'{shown}' has a path; {expected}, with / in a password written as %2F"));
+        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+            return Err(format!(
+                "'{shown}' has a path; {expected}, with / and # in a password written as %2F and %23"
+            ));
         }
         let port = url.port_or_known_default().unwrap_or(1080);
         let shown = format!("{}://{host}:{port}", url.scheme());

@@ -5,7 +5,7 @@
 //!
 //! The road of a question: [`client`] takes the registry's route ([`hosts`]) and asks its endpoints, mirrors first, while
 //! [`breaker`] lets it; [`transport`] sends one request and follows its redirects; [`egress`] chooses the way out,
-//! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads; [`auth`] answers a challenge (`challenge`) with
+//! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads; [`auth`] answers a challenge ([`challenge`]) with
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
 //! tells all of it to `larder explain`.
@@ -20,7 +20,7 @@ pub mod auth;
 pub mod blob;
 pub mod breaker;
 pub mod certs_d;
-mod challenge;
+pub mod challenge;
 pub mod client;
 pub mod config;
 pub mod credentials;

@@ -142,7 +142,7 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 /// Where a redirect leads, if it is one that we follow.
-fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
+pub fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, RegistryError> {
     let refuse =
         |why: String| Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: redirected {why}")));
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
@@ -281,7 +281,7 @@ pub fn is_web_page(headers: &HeaderMap) -> bool {
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),

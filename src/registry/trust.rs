@@ -62,7 +62,8 @@ impl Trust {
                 let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { continue };
                 let until = parsed.validity().not_after;
                 if until.timestamp() < now && bundle.certificates.len() < 50 {
-                    out.push(format!("{}: the CA {} has expired on {until}", bundle.label, parsed.subject()));
+                    let subject = crate::oci::error_code::shown(&parsed.subject().to_string());
+                    out.push(format!("{}: the CA {subject} has expired on {until}", bundle.label));
                 }
             }
         }

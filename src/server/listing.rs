@@ -187,7 +187,7 @@ fn natural(version: &Version) -> Vec<(u64, String)> {
     let mut key: Vec<(u64, String)> = text
         .split(['.', '-', '_'])
         .map(|part| match part.trim_start_matches('v').parse::<u64>() {
-            Ok(number) => (number + 1, String::new()),
+            Ok(number) => (number.saturating_add(1), String::new()),
             Err(_) => (0, part.to_owned()),
         })
         .collect();

@@ -85,7 +85,9 @@ pub fn route(path: &str, patterns: &[Pattern], listed: &dyn Fn(&str) -> bool) ->
         Some(route) if has_slash => route,
         // Only of a name that is known: `/plugins/favicon.ico` is no folder that somebody forgot a slash behind.
         Some(_) if listed(folder.split('/').next().unwrap_or_default()) => {
-            Route::Redirect(format!("{}/", folder.rsplit('/').next().unwrap_or_default()))
+            let last = folder.rsplit('/').next().unwrap_or_default();
+            // A colon in a first segment would read as a scheme.
+            Route::Redirect(if last.contains(':') { format!("./{last}/") } else { format!("{last}/") })
         }
         _ => Route::None,
     })

@@ -206,7 +206,10 @@ impl Busy {
         call.label(&self.larder.home.cache())?;
         let when = format!("{error} of {} {}, {} times", call.name, call.arguments, failed.len());
         match reply {
-            Ok(reply) if failed.len() > 1 && reply.status != 200 => check_refusal(&reply, &when),
+            // What is held and cannot be opened for a reason of ours is not taken for damaged.
+            Ok(reply) if (failed.len() > 1 || scene == Scene::Hit) && reply.status != 200 => {
+                check_refusal(&reply, &when);
+            }
             Ok(reply) => check_answer(&reply, &self.plugins[plugin], &when),
             // strace counts for each thread: who reads again may fail again, and what was sent cannot be taken back.
             Err(error) => assert!(scene == Scene::Hit && failed.len() > 1, "{when}: {error}"),

@@ -28,6 +28,11 @@ shift 2
 /// the inside and the test goes on. Outside, it fails if the inside failed. Names are resolved by 127.0.0.1:53, one
 /// try of a second, so a test for names starts a `Dns` there. `test` is the test's name with its modules.
 pub fn alone(test: &str, addresses: &[&str]) -> bool {
+    alone_for(test, addresses, 120)
+}
+
+/// The same for a test that may take so many seconds.
+pub fn alone_for(test: &str, addresses: &[&str], seconds: u32) -> bool {
     if is_inside(test) {
         return true;
     }
@@ -36,7 +41,7 @@ pub fn alone(test: &str, addresses: &[&str]) -> bool {
     put("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
     put("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n");
     let addresses = addresses.join(" ");
-    again(test, 120, &["--net", "--uts"], SETUP, &[dir.path().as_ref(), addresses.as_ref()]);
+    again(test, seconds, &["--net", "--uts"], SETUP, &[dir.path().as_ref(), addresses.as_ref()]);
     false
 }
 

@@ -118,7 +118,11 @@ impl Admin {
             let doubts = open.iter().map(|name| {
                 format!("warning: certificates of {name} are not verified (insecure_skip_verify)\n")
             });
-            return respond::plain(std::iter::once("ready\n".to_owned()).chain(doubts).collect::<String>());
+            let degraded = (self.metrics.store_degraded.get() > 0).then(|| {
+                "warning: the cache directory takes nothing; what is new is held in memory\n".to_owned()
+            });
+            let lines = std::iter::once("ready\n".to_owned()).chain(degraded).chain(doubts);
+            return respond::plain(lines.collect::<String>());
         }
         let text = "draining\n";
         let mut headers = HeaderMap::new();

@@ -48,6 +48,8 @@ impl Stocked {
         is_served(&larder.get(HELD), &self.held);
         self.registry.heal();
         assert_eq!(larder.metric("larder_store_degraded"), 1.0);
+        let ready = crate::support::client::get(larder.admin, "/readyz");
+        assert_eq!((ready.status, ready.text().contains("takes nothing")), (200, true), "{}", ready.text());
         assert_eq!(larder.metric("larder_cache_entries{tier=\"held\"}"), 1.0);
         is_logged(larder, "store_degraded");
     }

@@ -37,6 +37,7 @@ test)
     need unshare util-linux
     need python3 python3
     need timeout coreutils
+    need faketime faketime
     # Calls that fail, and disks whose power is cut.
     need strace strace
     need /usr/sbin/mkfs.btrfs btrfs-progs

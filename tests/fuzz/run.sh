@@ -30,6 +30,7 @@ fuzz build
 export RUST_BACKTRACE=0
 programs=target/fuzz/$(rustc -vV | sed -n 's/^host: //p')/release
 
+# shellcheck disable=SC2046
 [ $# -gt 0 ] || set -- $(cargo fuzz list --fuzz-dir tests/fuzz)
 for target in "$@"; do
     found=target/fuzz/found/$target

@@ -45,3 +45,4 @@ mod tidy;
 mod trust;
 mod upstream;
 mod verdicts;
+mod wall_clock;

@@ -203,6 +203,7 @@ for _ in range(count):
     if kind == "readers":
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     try:
+        client.bind(("127.0.0.2", 0))  # not the address of whoever is of good will
         client.connect(("127.0.0.1", port))
         client.sendall(line + (b"X-Slow: " if kind == "heads" else b"\r\n"))
         client.setblocking(False)

@@ -236,6 +236,8 @@ async fn module(
     });
     match unpacked.await {
         Ok(unpacked) => unpacked,
+        // A defect of ours: counted and begun again like any other of a fetch.
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
         Err(_) => (Err(Failed::For(CacheError::internal("a worker ended early"))), Hidden::default()),
     }
 }

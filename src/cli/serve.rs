@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 
 /// Time between two looks at the number of dropped log lines.
 const COUNTING: Duration = Duration::from_secs(5);
+/// Longest time for what is written down at the end.
+const CLOSING: Duration = Duration::from_secs(3);
 /// Descriptors for everything but connections: files, registries, the runtime.
 const OTHER_DESCRIPTORS: u64 = 512;
 /// Explanations at once: each makes a client of its own and fetches a plugin.
@@ -104,7 +106,10 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     announce(config, &parts, &dir, &data_port, &admin_port);
 
     let make = |app: Arc<App>| {
-        move |peer, link| Arc::new(Connection { app: app.clone(), peer, used: AtomicBool::new(false), link })
+        move |peer, link, share| {
+            let used = AtomicBool::new(false);
+            Arc::new(Connection { app: app.clone(), peer, used, link, share })
+        }
     };
     let server = config.server;
     front.spawn(data_port.accept(server, drain.clone(), parts.metrics.clone(), make(data)));
@@ -150,7 +155,11 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     };
     behind.spawn(reload.run(watched));
     behind.block_on(leave(config, &drain));
-    behind.block_on(store.close());
+    // A disk that hangs is no reason to stay.
+    let closed = behind.block_on(async { tokio::time::timeout(CLOSING, store.close()).await });
+    if closed.is_err() {
+        tracing::warn!("the cache directory does not answer; last uses are not written down");
+    }
     tracing::info!("stopped");
     // What is left are idle connections and fetches nobody waits for; drafts are removed at the next start.
     front.shutdown_background();

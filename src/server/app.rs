@@ -60,6 +60,8 @@ pub struct Connection {
     pub used: AtomicBool,
     /// What its wire is to know.
     pub link: Arc<Link>,
+    /// Its address's part of `App::sending`.
+    pub share: Room,
 }
 
 /// What is to be sent of a file.
@@ -216,12 +218,14 @@ impl Connection {
         let mut replaced = false;
         let mut index = first / piece_bytes;
         while index <= last / piece_bytes {
-            // Until it is sent: who takes slowly takes of what all share, and of nothing else.
-            let _taken = self.app.sending.take(piece_bytes).await;
+            // Until it has left, over HTTP/2 too, whose library keeps it for a while. First of the own address's share, so
+            // that who takes slowly holds up nobody else.
+            let share = self.share.take(piece_bytes).await;
+            let taken = self.app.sending.take(piece_bytes).await;
             let reader = file.clone();
             let read = tokio::task::spawn_blocking(move || reader.piece(index as usize)).await;
             let piece = match read.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
-                Ok(piece) => piece,
+                Ok(piece) => taken.hold_both(share, piece),
                 Err(error) => {
                     tracing::error!(%digest, %error, "a module proved damaged while it was sent");
                     let another = match &self.app.face {

@@ -1,5 +1,6 @@
 //! Who is connected: how many in total, and how many from one address.
 
+use crate::store::Room;
 use prometheus::IntGauge;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +13,8 @@ const SITE_BITS: u32 = 64;
 pub struct Crowd {
     total: usize,
     each: usize,
+    /// What one address may hold of the bytes that are on their way.
+    share: u64,
     open: IntGauge,
     now: Mutex<Now>,
 }
@@ -19,7 +22,13 @@ pub struct Crowd {
 #[derive(Default)]
 struct Now {
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<IpAddr, Here>,
+}
+
+/// One address.
+struct Here {
+    connections: usize,
+    share: Room,
 }
 
 /// Why there is no place.
@@ -45,12 +54,14 @@ impl Full {
 pub struct Place {
     crowd: Arc<Crowd>,
     address: IpAddr,
+    /// Its address's share of the bytes that are on their way.
+    pub share: Room,
 }
 
 impl Crowd {
-    /// For `total` connections, `each` from one address; `open` counts them.
-    pub fn new(total: usize, each: usize, open: IntGauge) -> Arc<Self> {
-        Arc::new(Self { total, each, open, now: Mutex::default() })
+    /// For `total` connections, `each` from one address, which together hold `share` bytes on their way; `open` counts them.
+    pub fn new(total: usize, each: usize, share: u64, open: IntGauge) -> Arc<Self> {
+        Arc::new(Self { total, each, share, open, now: Mutex::default() })
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -67,14 +78,16 @@ impl Crowd {
         if now.total >= self.total {
             return Err(Full::Total);
         }
-        let here = now.by_address.entry(address).or_default();
-        if *here >= self.each {
+        let new = || Here { connections: 0, share: Room::new(self.share) };
+        let here = now.by_address.entry(address).or_insert_with(new);
+        if here.connections >= self.each {
             return Err(Full::Address);
         }
-        *here += 1;
+        here.connections += 1;
+        let share = here.share.clone();
         now.total += 1;
         self.open.inc();
-        Ok(Place { crowd: self.clone(), address })
+        Ok(Place { crowd: self.clone(), address, share })
     }
 }
 
@@ -83,8 +96,8 @@ impl Drop for Place {
         let mut now = self.crowd.now();
         now.total -= 1;
         if let Some(here) = now.by_address.get_mut(&self.address) {
-            *here -= 1;
-            if *here == 0 {
+            here.connections -= 1;
+            if here.connections == 0 {
                 now.by_address.remove(&self.address);
             }
         }
@@ -107,7 +120,7 @@ mod tests {
     #[test]
     fn places_are_counted_in_total_and_by_address_and_given_back() {
         let open = IntGauge::new("open", "open").unwrap();
-        let crowd = Crowd::new(3, 2, open.clone());
+        let crowd = Crowd::new(3, 2, 1000, open.clone());
         let enter = |address: &str| crowd.enter(address.parse().unwrap());
         let first = enter("10.0.0.1").unwrap();
         let _second = enter("::ffff:10.0.0.1").unwrap();

@@ -8,6 +8,7 @@ use super::Config;
 use super::crowd::Crowd;
 use super::wire::{Link, Wire};
 use crate::metrics::Metrics;
+use crate::store::Room;
 use pingora::apps::ServerApp;
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: u32 = 4096;
+/// One address has this part of the bytes that are on their way: who takes slowly waits for his own kind.
+const SHARES: u64 = 2;
 /// After a failed accept, mostly for want of descriptors: others must finish first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,12 +140,17 @@ impl Port {
         config: Config,
         drain: Drain,
         metrics: Arc<Metrics>,
-        app: impl Fn(SocketAddr, Arc<Link>) -> Arc<A>,
+        app: impl Fn(SocketAddr, Arc<Link>, Room) -> Arc<A>,
     ) where
         A: ServerApp + Send + Sync + 'static,
     {
         let open = metrics.connections.with_label_values(&[self.name]);
-        let crowd = Crowd::new(config.connections, config.connections_per_address, open);
+        let crowd = Crowd::new(
+            config.connections,
+            config.connections_per_address,
+            config.send_memory.as_u64() / SHARES,
+            open,
+        );
         let mut phase = drain.phase.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -165,9 +173,9 @@ impl Port {
                 }
             };
             let _ = stream.set_nodelay(true);
-            let link = Arc::<Link>::default();
+            let (link, share) = (Arc::<Link>::default(), place.share.clone());
             let wire = Wire::new(stream, link.clone(), config.header_timeout, place);
-            let app = app(peer, link);
+            let app = app(peer, link, share);
             let shutdown = drain.stop.subscribe();
             tokio::spawn(async move { app.process_new(Box::new(wire), &shutdown).await });
         }

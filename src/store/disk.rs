@@ -25,6 +25,8 @@ use crate::record::{Module, Record};
 use bytes::Bytes;
 use ground::Ground;
 use index::Index;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -59,6 +61,8 @@ pub struct Disk {
     commit: Mutex<()>,
     /// Held as long as the directory is ours; `None` while it cannot be had.
     ground: Mutex<Option<Ground>>,
+    /// The device that it was on when it was taken first.
+    device: Mutex<Option<Option<u64>>>,
     settled: Mutex<settle::Due>,
 }
 
@@ -83,6 +87,7 @@ impl Disk {
             index: Mutex::default(),
             commit: Mutex::default(),
             ground: Mutex::default(),
+            device: Mutex::default(),
             settled: Mutex::new(settle::Due::after(clock.now())),
             clock,
             metrics,
@@ -98,8 +103,16 @@ impl Disk {
     /// Takes the directory and what is in it.
     fn take(&self) -> Result<(), StoreError> {
         let mut ground = ground::take(&self.layout)?;
-        let found = recover::recover(&self.layout)?;
-        let Found { modules, records, removed_drafts, quarantined } = found;
+        let device = fs::metadata(self.layout.root()).map(|root| root.dev()).ok();
+        let first = *self.device.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(device);
+        if first != device {
+            // What we knew is on another one, which may come back.
+            let other =
+                std::io::Error::new(std::io::ErrorKind::NotFound, "another file system is seen there");
+            return Err(StoreError::io("taking", self.layout.root(), other));
+        }
+        let found = recover::recover(&self.layout, ground.lock.is_some())?;
+        let Found { modules, records, removed_drafts, quarantined, .. } = found;
         // Without a lock it is looked at again and again.
         if ground.lock.is_some() || self.health.is_well() {
             tracing::info!(
@@ -136,7 +149,13 @@ impl Disk {
         &self.health
     }
 
+    /// Notes that `needed` bytes could not be written.
+    pub fn failed(&self, error: &StoreError, needed: u64) {
+        self.health.failed(error, needed);
+    }
+
     /// Memory for what it does not take.
+    #[cfg(test)]
     pub(super) fn room(&self) -> &Room {
         &self.room
     }
@@ -146,10 +165,31 @@ impl Disk {
         self.is_ours() && self.health.may_try()
     }
 
-    /// The disk took something. It is well when it has all that it missed.
+    /// The disk took something. It is well when it has all that it missed, and room for what did not fit.
     fn worked(&self) {
-        if self.index().is_all_written() {
+        let needed = self.health.why().map(|(_, needed)| needed);
+        if needed.is_some_and(|needed| self.index().is_all_written() && self.free_bytes() >= needed) {
+            self.index().may_read_again();
             self.health.worked();
+        }
+    }
+
+    /// True when what we locked is still what lies there: a file system may go away, and another one be seen in its place.
+    fn is_there(&self) -> bool {
+        let ground = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lock) = ground.as_ref().and_then(|ground| ground.lock.as_ref()) else { return false };
+        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+        matches!((lock.metadata(), fs::metadata(self.layout.lock())), (Ok(a), Ok(b)) if same(&a, &b))
+    }
+
+    /// Notes that a module cannot be read for a reason that says nothing of it. It is fetched into memory if it is asked
+    /// for, and its file and records stay.
+    fn cannot_read(&self, digest: &Digest, error: &StoreError) {
+        self.health.failed(error, 0);
+        self.index().cannot_read(digest);
+        if !self.is_there() {
+            // To be taken again, when it is back.
+            *self.ground.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
@@ -165,13 +205,13 @@ impl Disk {
 
     /// True when a module is here, as far as the index knows.
     pub fn holds(&self, module: &Module) -> bool {
-        self.index().modules.get(&module.digest).is_some_and(|entry| entry.size == module.size)
+        self.index().holds(module)
     }
 
     /// Entries and bytes on disk.
     pub fn usage(&self) -> (u64, u64) {
         let index = self.index();
-        let on_disk = index.modules.values().filter(|entry| entry.held.is_none()).count();
+        let on_disk = index.modules.values().filter(|entry| entry.on_disk).count();
         (on_disk as u64, index.bytes)
     }
 
@@ -209,7 +249,8 @@ impl Disk {
                 Ok(()) => return Ok(()),
                 Err(refused) => {
                     self.health.failed(&refused.error, module.size);
-                    let taken = self.room.try_take(module.size);
+                    // Before its bytes are.
+                    let taken = self.take_room(module.size).filter(|_| module.size <= self.most_held());
                     let taken = taken.ok_or(StoreError::NoRoom { bytes: module.size })?;
                     (refused.read_back(&module)?, taken)
                 }
@@ -231,20 +272,52 @@ impl Disk {
 
     /// Holds a module in memory. Others that are held there leave for it, those not used for longest first.
     fn hold(&self, bytes: Vec<u8>, taken: Taken, module: &Module) -> Result<(), StoreError> {
-        let limit = self.room.limit() / HELD_PART;
+        let limit = self.most_held();
         if module.size > limit {
             return Err(StoreError::NoRoom { bytes: module.size });
         }
         let _committing = self.committing();
-        let leaving = self.index().held_beyond(limit - module.size, &module.digest);
-        for digest in leaving {
-            tracing::info!(%digest, "left memory for another that the disk does not take");
-            self.let_go(&digest);
-        }
+        self.hold_no_more_than(limit - module.size, &module.digest);
         let why = self.health.why().map_or("uncached-disk_error", |(why, _)| why);
         tracing::warn!(digest = %module.digest, bytes = module.size, why, "held in memory only");
         self.index().hold(module, taken.hold(bytes), why, self.clock.now());
         Ok(())
+    }
+
+    /// True when a module has a file that can be read, as far as is known: another reference's, and the same bytes.
+    pub(super) fn is_on_disk(&self, digest: &Digest) -> bool {
+        self.index().modules.get(digest).is_some_and(|entry| entry.on_disk && !entry.unreadable)
+    }
+
+    /// Most bytes of modules in memory alone.
+    fn most_held(&self) -> u64 {
+        self.room.limit() / HELD_PART
+    }
+
+    /// Lets modules in memory alone go until they are `bytes` at most, but not `but`; within a commit.
+    fn hold_no_more_than(&self, bytes: u64, but: &Digest) {
+        let leaving = self.index().held_beyond(bytes, but);
+        for digest in leaving {
+            tracing::info!(%digest, "left memory for another that the disk does not take");
+            self.let_go(&digest);
+        }
+    }
+
+    /// Takes memory for what the disk does not take. Those that are held there longest unused leave for it.
+    pub(super) fn take_room(&self, bytes: u64) -> Option<Taken> {
+        self.room.try_take(bytes).or_else(|| {
+            let (_, held) = self.held_usage();
+            let missing = bytes.saturating_sub(self.room.free());
+            let _committing = self.committing();
+            self.hold_no_more_than(held.saturating_sub(missing), &Digest::of(b""));
+            self.room.try_take(bytes)
+        })
+    }
+
+    /// Holds a copy of a module whose file proved damaged and cannot be written again.
+    pub fn hold_copy(&self, bytes: &[u8], module: &Module) -> Result<(), StoreError> {
+        let taken = self.take_room(module.size).ok_or(StoreError::NoRoom { bytes: module.size })?;
+        self.hold(bytes.to_vec(), taken, module)
     }
 
     /// Opens a module. `None` when it is not there or was found damaged; then it and its records are out of the way.
@@ -256,12 +329,18 @@ impl Disk {
         let checks = {
             let mut index = self.index();
             let Some(entry) = index.touch(digest, self.clock.now()) else { return Ok(None) };
+            if entry.unreadable {
+                return Ok(None);
+            }
             entry.checks.clone()
         };
+        let is_first = checks.is_none();
         let path = self.layout.module(digest);
         match ModuleFile::open(&path, digest, module.size, checks) {
             Ok(file) => {
-                self.index().verified(digest, &file, self.clock.now());
+                if is_first {
+                    self.index().looked_at(digest, Some(&file), self.clock.now());
+                }
                 Ok(Some(file))
             }
             Err(OpenError::Damaged(damage, inode)) => {
@@ -272,6 +351,10 @@ impl Disk {
                 let error = StoreError::io("opening", &path, error);
                 self.health.count(&error);
                 Err(error)
+            }
+            Err(OpenError::Unreadable(error)) => {
+                self.cannot_read(digest, &StoreError::io("reading", &path, error));
+                Ok(None)
             }
         }
     }

@@ -59,7 +59,7 @@ impl Draft {
             Ok(file) => Backing::File(file),
             Err(error) => {
                 disk.health().failed_if_io(&error, expected);
-                let taken = disk.room().try_take(STEP_BYTES.min(expected.max(1)));
+                let taken = disk.take_room(STEP_BYTES.min(expected.max(1)));
                 let taken = taken.ok_or(StoreError::NoRoom { bytes: expected })?;
                 Backing::Memory(Vec::with_capacity(taken.bytes() as usize), taken)
             }
@@ -124,7 +124,7 @@ impl Draft {
     fn go_on_in_memory(&mut self) -> io::Result<()> {
         let Backing::File(file) = &self.backing else { return Ok(()) };
         let bytes = self.size.max(STEP_BYTES);
-        let taken = self.disk.room().try_take(bytes).ok_or_else(|| no_room(self.expected))?;
+        let taken = self.disk.take_room(bytes).ok_or_else(|| no_room(self.expected))?;
         let written = read_whole(file.as_file(), self.size)?;
         if proof::takes(Step::VerifySpilled) && Digest::of(&written) != self.sha256.clone().finish() {
             return Err(io::Error::new(
@@ -142,10 +142,8 @@ impl Draft {
         if needed > taken.bytes() {
             // Twice as much each time, so that little is moved; only what is needed when that is not there.
             let more = [needed.max(2 * taken.bytes()), needed].map(|bytes| bytes - taken.bytes());
-            let room = self.disk.room();
-            if !more.iter().any(|bytes| room.grow(taken, *bytes)) {
-                return Err(no_room(needed));
-            }
+            let more = more.iter().find_map(|bytes| self.disk.take_room(*bytes));
+            taken.join(more.ok_or_else(|| no_room(needed))?);
             held.reserve_exact(taken.bytes() as usize - held.len());
         }
         held.extend_from_slice(bytes);

@@ -121,16 +121,18 @@ pub enum OpenError {
     Damaged(Damage, Option<(u64, u64)>),
     /// Something is wrong with us, such as too many open files; nothing is said of the file.
     Refused(io::Error),
+    /// The disk does not give it; it may be whole.
+    Unreadable(io::Error),
 }
 
 impl From<io::Error> for OpenError {
     fn from(error: io::Error) -> Self {
-        /// `EIO`: what a failing disk answers.
-        const INPUT_OUTPUT: i32 = 5;
+        /// `EINTR`, `EAGAIN`, `ENOMEM`, `ENFILE`, `EMFILE`: what passes when there is less to do.
+        const OURS: [i32; 5] = [4, 11, 12, 23, 24];
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::NotFound => Self::Damaged(Damage::Missing, None),
-            Some(INPUT_OUTPUT) => Self::Damaged(Damage::Unreadable(error), None),
-            _ => Self::Refused(error),
+            Some(number) if OURS.contains(&number) => Self::Refused(error),
+            _ => Self::Unreadable(error),
         }
     }
 }
@@ -206,7 +208,7 @@ impl ModuleFile {
     ///
     /// # Errors
     /// `InvalidData` when the bytes changed since they were verified.
-    pub fn piece(&self, index: usize) -> io::Result<Bytes> {
+    pub fn piece(&self, index: usize) -> io::Result<Vec<u8>> {
         let start = index as u64 * PIECE_BYTES as u64;
         let length = (self.size - start).min(PIECE_BYTES as u64) as usize;
         let mut piece = vec![0; length];
@@ -216,7 +218,7 @@ impl ModuleFile {
             let text = format!("{} changed on disk, at byte {start} or behind", self.path.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        Ok(piece.into())
+        Ok(piece)
     }
 
     /// Reads all of it, checked. Blocks.

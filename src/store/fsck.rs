@@ -14,7 +14,7 @@ use super::error::StoreError;
 use super::layout::Layout;
 use super::recover::{listed, quarantine, read_record};
 use crate::oci::Digest;
-use crate::record::Module;
+use crate::record::{Module, RecordError};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -82,6 +82,14 @@ pub fn check(dir: &Path, repair: bool, expected: &[Digest]) -> Result<Report, St
     Ok(looking.report)
 }
 
+/// What is wrong with a record.
+enum Wrong {
+    /// It is none.
+    Damaged(String),
+    /// Nobody knows.
+    Unread(String),
+}
+
 struct Looking {
     layout: Layout,
     repair: bool,
@@ -145,7 +153,9 @@ impl Looking {
             // Evicted meanwhile.
             Err(_) if fs::symlink_metadata(&path).is_err() => {}
             Err(OpenError::Damaged(damage, _)) => self.put_aside("I1", path, damage.to_string()),
-            Err(OpenError::Refused(error)) => self.found("I1", path, error.to_string(), |_| false),
+            Err(OpenError::Refused(error) | OpenError::Unreadable(error)) => {
+                self.found("I1", path, error.to_string(), |_| false)
+            }
         }
     }
 
@@ -157,30 +167,40 @@ impl Looking {
             }
             match wrong {
                 None => self.report.records += 1,
-                Some(what) => self.put_aside("I2", path, what),
+                Some(Wrong::Damaged(what)) => self.put_aside("I2", path, what),
+                Some(Wrong::Unread(what)) => self.found("I2", path, what, |_| false),
             }
         }
         Ok(())
     }
 
-    fn wrong_with(&self, path: &Path) -> Option<String> {
+    fn wrong_with(&self, path: &Path) -> Option<Wrong> {
         let record = match read_record(path) {
             Ok(Ok(record)) => record,
             _ if fs::symlink_metadata(path).is_err() => return None,
-            Ok(Err(error)) => return Some(error.to_string()),
-            Err(error) => return Some(format!("cannot be read: {error}")),
+            // Another larder's, which may come back.
+            Ok(Err(RecordError::Version(_))) => return None,
+            Ok(Err(error)) => return Some(Wrong::Damaged(error.to_string())),
+            Err(error) => return Some(Wrong::Unread(format!("cannot be read: {error}"))),
         };
         if self.layout.record(&record.reference) != path {
-            return Some(format!("is the record of {} under another's name", record.reference));
+            return Some(Wrong::Damaged(format!(
+                "is the record of {} under another's name",
+                record.reference
+            )));
         }
         let Module { digest, size, .. } = &record.present()?.module;
         let found = fs::symlink_metadata(self.layout.module(digest)).ok().filter(|found| found.is_file());
         match found.map(|found| found.len()) {
             Some(found) if found == *size => None,
             Some(found) => {
-                Some(format!("{} leads to {digest} with {found} bytes instead of {size}", record.reference))
+                let what =
+                    format!("{} leads to {digest} with {found} bytes instead of {size}", record.reference);
+                Some(Wrong::Damaged(what))
             }
-            None => Some(format!("{} leads to {digest}, which is not there", record.reference)),
+            None => {
+                Some(Wrong::Damaged(format!("{} leads to {digest}, which is not there", record.reference)))
+            }
         }
     }
 

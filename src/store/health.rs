@@ -44,6 +44,7 @@ impl Health {
         let (detail, next_try) = (error.uncached(), now.plus(self.between));
         let mut trouble = self.trouble();
         let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
+        let needed = trouble.as_ref().map_or(needed, |trouble| trouble.needed.max(needed));
         if trouble.is_none() {
             let dir = self.dir.display();
             tracing::error!(event = "store_degraded", %dir, %error, hint = error.hint(), "the cache directory takes no more; what is new is held in memory");
@@ -56,8 +57,12 @@ impl Health {
 
     /// The same, for what may have another cause than the disk.
     pub fn failed_if_io(&self, error: &StoreError, needed: u64) {
-        if matches!(error, StoreError::Io { .. }) {
-            self.failed(error, needed);
+        /// `ENFILE` and `EMFILE`: too many open files say nothing of the disk.
+        const TOO_MANY_FILES: [i32; 2] = [23, 24];
+        let StoreError::Io { source, .. } = error else { return };
+        match source.raw_os_error() {
+            Some(number) if TOO_MANY_FILES.contains(&number) => self.count(error),
+            _ => self.failed(error, needed),
         }
     }
 

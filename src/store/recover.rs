@@ -32,13 +32,18 @@ pub struct Found {
     pub removed_drafts: u64,
     /// Files that were moved to quarantine.
     pub quarantined: u64,
+    /// False where nothing may be changed.
+    is_ours: bool,
 }
 
 /// Reads the directory and puts aside what does not belong there. Files of a format to come are left alone, and so is what
-/// cannot be looked at: the next start may.
-pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
-    let mut found = Found::default();
-    for path in listed(&layout.tmp())? {
+/// cannot be looked at: the next start may. Nothing is changed in a directory that is not ours.
+pub fn recover(layout: &Layout, is_ours: bool) -> Result<Found, StoreError> {
+    let mut found = Found { is_ours, ..Found::default() };
+    for path in listed(&layout.tmp()).unwrap_or_default() {
+        if !is_ours {
+            break;
+        }
         match fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)) {
             Ok(()) => found.removed_drafts += 1,
             // It is in nobody's way.
@@ -60,7 +65,12 @@ pub fn recover(layout: &Layout) -> Result<Found, StoreError> {
                 continue;
             }
         }
-        for path in listed(&folder)? {
+        let paths = listed(&folder).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a folder of modules cannot be looked into and is left alone");
+            complete = false;
+            Vec::new()
+        });
+        for path in paths {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             let in_place = super::is_digest_name(name).filter(|digest| layout.module(digest) == path);
             match (in_place, fs::symlink_metadata(&path)) {
@@ -140,6 +150,9 @@ pub fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
 }
 
 fn put_aside(layout: &Layout, path: &Path, why: &str, found: &mut Found) {
+    if !found.is_ours {
+        return;
+    }
     found.quarantined += 1;
     quarantine(layout, path, why);
 }

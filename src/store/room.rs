@@ -46,23 +46,17 @@ impl Room {
             Err(_) => unreachable!("a budget is never closed"),
         }
     }
-
-    /// Takes `bytes` more, if they are free now. True when they were.
-    pub fn grow(&self, taken: &mut Taken, bytes: u64) -> bool {
-        match self.try_take(bytes) {
-            Some(more) => {
-                taken.0.merge(more.0);
-                true
-            }
-            None => false,
-        }
-    }
 }
 
 impl Taken {
     /// How many bytes it stands for.
     pub fn bytes(&self) -> u64 {
         self.0.num_permits() as u64
+    }
+
+    /// Adds a part of the same budget.
+    pub fn join(&mut self, more: Self) {
+        self.0.merge(more.0);
     }
 
     /// Gives back what is above `bytes`.
@@ -73,13 +67,18 @@ impl Taken {
 
     /// `bytes` that hold this part as long as anybody reads them.
     pub fn hold(self, bytes: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Held { bytes, _taken: self })
+        Bytes::from_owner(Held { bytes, _taken: (self, None) })
+    }
+
+    /// The same, of two budgets.
+    pub fn hold_both(self, other: Self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Held { bytes, _taken: (self, Some(other)) })
     }
 }
 
 struct Held {
     bytes: Vec<u8>,
-    _taken: Taken,
+    _taken: (Taken, Option<Taken>),
 }
 
 impl AsRef<[u8]> for Held {
@@ -96,7 +95,7 @@ mod tests {
     async fn what_is_taken_is_free_again_when_the_last_reader_is_done_and_those_who_wait_get_it() {
         let room = Room::new(100);
         let mut taken = room.try_take(60).unwrap();
-        assert!(room.grow(&mut taken, 20) && !room.grow(&mut taken, 21));
+        taken.join(room.try_take(20).unwrap());
         assert!(room.try_take(21).is_none());
         taken.shrink(70);
         assert_eq!((taken.bytes(), room.free()), (70, 30));

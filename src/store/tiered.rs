@@ -201,7 +201,10 @@ fn put_back(disk: &Disk, memory: &Memory, lost: Lost) -> Vec<Reference> {
     let Some(module) = module else { return references };
     if let Err(error) = disk.write_again(&bytes, &module) {
         tracing::warn!(digest = %lost.digest, %error, "a damaged module could not be written again from memory");
-        return references;
+        disk.failed(&error, module.size);
+        if disk.hold_copy(&bytes, &module).is_err() {
+            return references;
+        }
     }
     for record in lost.records {
         // What cannot be written is known all the same.

@@ -250,10 +250,62 @@ fn a_disk_that_cannot_read_a_module_costs_one_fetch_and_no_answer() {
     is_served(&larder.get(HELD), &stocked.held);
     drop(failing);
     assert_eq!(larder.metric("larder_disk_errors_total{operation=\"reading\"}"), 1.0);
-    assert_eq!(larder.metric("larder_quarantined_total"), 1.0);
+    assert_eq!(larder.metric("larder_quarantined_total"), 0.0, "that a disk fails says nothing of the file");
     assert_eq!(stocked.registry.count(|ask| ask.is_blob()), 2);
     is_served(&larder.get(NEW), &stocked.new);
     stocked.gets_what_it_missed(larder);
+}
+
+#[test]
+fn a_disk_that_gives_nothing_for_a_while_takes_nothing_away() {
+    let stocked = Stocked::new();
+    for (calls, error) in
+        [("openat", "EIO"), ("openat", "EACCES"), ("openat", "ENOTCONN"), ("pread64", "EIO")]
+    {
+        let home = Home::new(&(settings(&stocked.registry.host()) + "cache: {memory: 0, retry: 200ms}\n"));
+        let larder = home.start();
+        is_served(&larder.get(HELD), &stocked.held);
+        stocked.registry.down();
+        let failing = Injected::into(larder.id(), calls, &format!("error={error}"));
+        for _ in 0..3 {
+            // A connection may be cut off in the middle of an answer that had begun.
+            let ask = format!("GET {HELD} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+            if let Ok(reply) = crate::support::client::raw(larder.data, ask.as_bytes()) {
+                assert!(matches!(reply.status, 502 | 503), "{calls} {error}: {}", reply.status);
+            }
+        }
+        drop(failing);
+        eventually("the module being there again", || (larder.get(HELD).status == 200).then_some(()));
+        is_served(&larder.get(HELD), &stocked.held);
+        assert_eq!(larder.metric("larder_quarantined_total"), 0.0);
+        is_sound(&larder);
+        stocked.registry.heal();
+    }
+}
+
+#[test]
+fn a_file_system_that_goes_away_and_comes_back_loses_nothing() {
+    if !netns::alone("disk::a_file_system_that_goes_away_and_comes_back_loses_nothing", &[]) {
+        return;
+    }
+    let stocked = Stocked::new();
+    let larder = on_tmpfs(&stocked, "size=64m").start();
+    is_served(&larder.get(HELD), &stocked.held);
+    let (cache, aside) = (larder.home.cache(), larder.home.path().join("aside"));
+    std::fs::create_dir(&aside).unwrap();
+    let run = |words: &[&str]| assert!(Command::new(words[0]).args(&words[1..]).status().unwrap().success());
+    let (here, there) = (cache.to_str().unwrap(), aside.to_str().unwrap());
+    run(&["mount", "--bind", here, there]);
+    run(&["umount", "--lazy", here]);
+    // What is held is fetched anew, and what is new is held in memory.
+    is_served(&larder.get(HELD), &stocked.held);
+    is_served(&larder.get(NEW), &stocked.new);
+    is_logged(&larder, "store_degraded");
+    stocked.registry.down();
+    is_served(&larder.get(HELD), &stocked.held);
+    run(&["mount", "--bind", there, here]);
+    stocked.gets_what_it_missed(larder);
+    assert!(files(&aside.join("v1/quarantine")).is_empty());
 }
 
 #[test]

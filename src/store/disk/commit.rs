@@ -19,16 +19,16 @@ use tempfile::NamedTempFile;
 /// A commit that takes longer is told.
 const SLOW: Duration = Duration::from_secs(2);
 
-/// A module that could not be committed: why, and its bytes as far as they can still be read.
+/// A module that could not be committed: why, and its file, which may still give its bytes.
 pub(super) struct Refused {
     pub error: StoreError,
-    bytes: io::Result<Vec<u8>>,
+    file: io::Result<File>,
 }
 
 impl Refused {
     /// Its bytes, if they are still what was written: after a failed sync nothing else is believed of a file.
     pub(super) fn read_back(self, module: &Module) -> Result<Vec<u8>, StoreError> {
-        match self.bytes {
+        match self.file.and_then(|file| read_whole(&file, module.size)) {
             Ok(bytes) if !proof::takes(Step::VerifySpilled) || Digest::of(&bytes) == module.digest => {
                 Ok(bytes)
             }
@@ -58,7 +58,7 @@ impl Disk {
         let path = self.layout.module(&module.digest);
         let refused = |doing, path: &Path, error, file: &File| Refused {
             error: StoreError::io(doing, path, error),
-            bytes: read_whole(file, module.size),
+            file: file.try_clone(),
         };
         if proof::takes(Step::SyncModule)
             && let Err(error) = file.as_file().sync_all()
@@ -68,7 +68,7 @@ impl Disk {
         let _committing = self.committing();
         let folder = path.parent().unwrap_or(self.layout.root());
         if let Err(error) = make_folder(folder) {
-            return Err(Refused { error, bytes: read_whole(file.as_file(), module.size) });
+            return Err(Refused { error, file: file.as_file().try_clone() });
         }
         // What lies there under this name was not in the index or was found damaged: ours is known to be right.
         let file = match file.persist(&path) {
@@ -76,9 +76,11 @@ impl Disk {
             Err(e) => return Err(refused("renaming", &path, e.error, e.file.as_file())),
         };
         if let Err(error) = sync_folder(folder, Step::SyncModuleFolder) {
-            // The name may not last, so it must not be taken for one that does.
-            let _ = std::fs::remove_file(&path);
-            return Err(Refused { error, bytes: read_whole(&file, module.size) });
+            // The name may not last, so it must not be taken for one that does; one that was there before does.
+            if !self.is_on_disk(&module.digest) {
+                let _ = std::fs::remove_file(&path);
+            }
+            return Err(Refused { error, file: Ok(file) });
         }
         let leaving = {
             let mut index = self.index();
@@ -122,6 +124,15 @@ impl Disk {
     /// # Errors
     /// That it is known in memory alone, so far.
     pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
+        self.put_record_after(record, None)
+    }
+
+    /// The same, unless something newer than `known` is known by then.
+    pub(super) fn put_record_after(
+        &self,
+        record: Record,
+        known: Option<&Arc<Record>>,
+    ) -> Result<(), StoreError> {
         let path = self.layout.record(&record.reference);
         let reference = record.reference.clone();
         let written = match self.may_write() {
@@ -131,10 +142,14 @@ impl Disk {
         let _committing = self.committing();
         let (gone, is_held) = {
             let mut index = self.index();
+            let newer = index.records.get(&reference);
+            if known.is_some_and(|known| newer.is_none_or(|newer| !Arc::ptr_eq(newer, known))) {
+                return Ok(());
+            }
             let is_held = match record.present() {
                 Some(present) => match index.modules.get(&present.module.digest) {
                     None => return Ok(()),
-                    Some(entry) => entry.held.is_some(),
+                    Some(entry) => !entry.on_disk,
                 },
                 // An absence that was overtaken by what is held now.
                 None if index.resolves(&record.reference) => return Ok(()),

@@ -29,6 +29,10 @@ pub(super) struct Ground {
 /// # Errors
 /// Those that [`StoreError::forbids_a_start`] knows, and whatever keeps us from reading it.
 pub(super) fn take(layout: &Layout) -> Result<Ground, StoreError> {
+    // Before anything is made or written.
+    if layout.root().is_dir() {
+        known_format(layout)?;
+    }
     let mut trouble = make_folders(layout).err();
     let root = layout.root();
     let metadata = match (fs::metadata(root), trouble) {

@@ -43,7 +43,11 @@ pub(super) struct Entry {
     pub(super) checks: Option<Arc<Checks>>,
     /// When its bytes were last compared with its name, by this process.
     verified: Option<Timestamp>,
-    /// Its bytes, when the disk would not take them.
+    /// True when it has a file.
+    pub(super) on_disk: bool,
+    /// Its file cannot be read right now, which says nothing of what is in it.
+    pub(super) unreadable: bool,
+    /// Its bytes, when the disk would not take or give them.
     pub(super) held: Option<Held>,
 }
 
@@ -57,7 +61,7 @@ impl Index {
         for (digest, (size, last_used)) in modules {
             self.modules.entry(digest).or_insert_with(|| {
                 self.bytes += size;
-                Entry { size, last_used, touched: false, checks: None, verified: None, held: None }
+                Entry { last_used, on_disk: true, ..Entry::new(size, last_used) }
             });
         }
         for (reference, record) in records {
@@ -67,7 +71,7 @@ impl Index {
 
     /// What an eviction chooses from.
     pub(super) fn on_disk(&self) -> Vec<Candidate> {
-        self.modules.iter().filter(|(_, entry)| entry.held.is_none()).map(candidate).collect()
+        self.modules.iter().filter(|(_, entry)| entry.on_disk).map(candidate).collect()
     }
 
     /// Modules in memory alone that must leave so that `limit` bytes of them stay, `but` one.
@@ -78,19 +82,47 @@ impl Index {
 
     /// Takes in a module that is in memory alone.
     pub(super) fn hold(&mut self, module: &Module, bytes: Bytes, why: &'static str, now: Timestamp) {
-        let checks = self.modules.get(&module.digest).and_then(|entry| entry.checks.clone());
-        let held = Some(Held { module: module.clone(), bytes, why });
-        let entry =
-            Entry { size: module.size, last_used: now, touched: false, checks, verified: Some(now), held };
-        let old = self.modules.insert(module.digest, entry);
-        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
+        let entry = self.modules.entry(module.digest).or_insert_with(|| Entry::new(module.size, now));
+        entry.last_used = now;
+        entry.held = Some(Held { module: module.clone(), bytes, why });
+    }
+
+    /// Lets the bytes in memory go of a module that has a file too. False when it has none.
+    pub(super) fn unhold(&mut self, digest: &Digest) -> bool {
+        match self.modules.get_mut(digest) {
+            Some(entry) if entry.on_disk => {
+                entry.held = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes that a module's file cannot be read right now.
+    pub(super) fn cannot_read(&mut self, digest: &Digest) {
+        if let Some(entry) = self.modules.get_mut(digest) {
+            entry.unreadable = true;
+        }
+    }
+
+    /// Believes that all files can be read again.
+    pub(super) fn may_read_again(&mut self) {
+        self.modules.values_mut().for_each(|entry| entry.unreadable = false);
+    }
+
+    /// True when a module's bytes can be had.
+    pub(super) fn holds(&self, module: &Module) -> bool {
+        let entry = self.modules.get(&module.digest).filter(|entry| entry.size == module.size);
+        entry.is_some_and(|entry| entry.held.is_some() || !entry.unreadable)
     }
 
     /// What is to be written as soon as that can be: modules, and records whose module is on disk.
     pub(super) fn unwritten(&self) -> (Vec<(Module, Bytes)>, Vec<Reference>) {
-        let held = self.modules.values().filter_map(|entry| entry.held.as_ref());
+        // The smallest first: one that does not fit keeps nobody else waiting.
+        let mut held: Vec<_> = self.modules.values().filter_map(|entry| entry.held.as_ref()).collect();
+        held.sort_by_key(|held| held.module.size);
         (
-            held.map(|held| (held.module.clone(), held.bytes.clone())).collect(),
+            held.into_iter().map(|held| (held.module.clone(), held.bytes.clone())).collect(),
             self.unsaved.iter().cloned().collect(),
         )
     }
@@ -102,15 +134,15 @@ impl Index {
 
     /// The module on disk that was not compared with its name for longest.
     pub(super) fn longest_unverified(&self) -> Option<Module> {
-        let on_disk = self.modules.iter().filter(|(_, entry)| entry.held.is_none());
+        let on_disk = self.modules.iter().filter(|(_, entry)| entry.on_disk && !entry.unreadable);
         let (digest, entry) = on_disk.min_by_key(|(digest, entry)| (entry.verified, **digest))?;
         Some(Module { digest: *digest, size: entry.size, md5: String::new(), abi: None })
     }
 
-    /// Notes that a file was compared with its name.
-    pub(super) fn verified(&mut self, digest: &Digest, file: &ModuleFile, now: Timestamp) {
+    /// Notes that a file was compared with its name, or could not be: either way it was its turn.
+    pub(super) fn looked_at(&mut self, digest: &Digest, file: Option<&ModuleFile>, now: Timestamp) {
         if let Some(entry) = self.modules.get_mut(digest) {
-            entry.checks = Some(file.checks());
+            entry.checks = file.map(ModuleFile::checks).or(entry.checks.take());
             entry.verified = Some(now);
         }
     }
@@ -124,22 +156,21 @@ impl Index {
     /// Takes in a module that was just committed.
     pub(super) fn admit(&mut self, module: &Module, checks: Arc<Checks>, now: Timestamp) {
         let entry = Entry {
-            size: module.size,
-            last_used: now,
             touched: true,
             checks: Some(checks),
             verified: Some(now),
-            held: None,
+            on_disk: true,
+            ..Entry::new(module.size, now)
         };
         self.bytes += module.size;
         let old = self.modules.insert(module.digest, entry);
-        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
+        self.bytes -= old.filter(|old| old.on_disk).map_or(0, |old| old.size);
     }
 
     /// Takes out a module and the records that lead to it, and tells these.
     pub(super) fn forget(&mut self, digest: &Digest) -> Vec<Arc<Record>> {
         let old = self.modules.remove(digest);
-        self.bytes -= old.filter(|old| old.held.is_none()).map_or(0, |old| old.size);
+        self.bytes -= old.filter(|old| old.on_disk).map_or(0, |old| old.size);
         let leads =
             |record: &&Arc<Record>| record.present().is_some_and(|present| present.module.digest == *digest);
         let gone: Vec<_> = self.records.values().filter(leads).cloned().collect();
@@ -192,10 +223,26 @@ impl Index {
 
     /// The last uses that no file knows yet.
     pub(super) fn take_touched(&mut self) -> Vec<(Digest, Timestamp)> {
-        let on_disk = self.modules.iter_mut().filter(|(_, entry)| entry.held.is_none());
+        let on_disk = self.modules.iter_mut().filter(|(_, entry)| entry.on_disk);
         let touched = on_disk
             .map(|(digest, entry)| std::mem::take(&mut entry.touched).then_some((*digest, entry.last_used)));
         touched.flatten().collect()
+    }
+}
+
+impl Entry {
+    /// Nothing but its size and its last use.
+    fn new(size: u64, last_used: Timestamp) -> Self {
+        Self {
+            size,
+            last_used,
+            touched: false,
+            checks: None,
+            verified: None,
+            on_disk: false,
+            unreadable: false,
+            held: None,
+        }
     }
 }
 

@@ -70,11 +70,24 @@ impl Disk {
     /// Removes a module, within a commit: its records first.
     fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         self.forget(digest)?;
+        self.remove_overtaken(digest)?;
         let path = self.layout.module(digest);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("removing", &path, e)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes files of records that lead to a module though the index knows newer ones, which are not written yet.
+    fn remove_overtaken(&self, digest: &Digest) -> Result<(), StoreError> {
+        let unsaved: Vec<_> = self.index().unsaved.iter().cloned().collect();
+        let leads = |reference: &Reference| {
+            let record = recover::read_record(&self.layout.record(reference)).ok()?.ok()?;
+            Some(record.present()?.module.digest == *digest)
+        };
+        let overtaken: Vec<_> =
+            unsaved.into_iter().filter(|reference| leads(reference) == Some(true)).collect();
+        self.remove_records(&overtaken)
     }
 
     /// Takes a module out of the index, and its records out of index and disk.
@@ -109,13 +122,16 @@ impl Disk {
     /// Lets go of a module that is in memory alone. What its references led to before and is still on disk, they lead to
     /// again.
     pub(super) fn let_go(&self, digest: &Digest) {
+        if self.index().unhold(digest) {
+            return;
+        }
         let gone = self.index().forget(digest);
         for reference in gone.iter().map(|record| record.reference.clone()) {
             let Ok(Ok(record)) = recover::read_record(&self.layout.record(&reference)) else { continue };
             let mut index = self.index();
             let leads = record.present().is_some_and(|present| {
                 let entry = index.modules.get(&present.module.digest);
-                entry.is_some_and(|entry| entry.held.is_none() && entry.size == present.module.size)
+                entry.is_some_and(|entry| entry.on_disk && entry.size == present.module.size)
             });
             if record.reference == reference && (leads || record.present().is_none()) {
                 index.records.insert(reference, Arc::new(record));
@@ -132,24 +148,24 @@ impl Disk {
         if (inode.is_some() && inode != now) || self.held(digest).is_some() {
             return Vec::new();
         }
+        // What the system says of the disk, and not what we say of the bytes.
+        let failed = match damage {
+            Damage::Missing if !self.is_there() => Some(io::ErrorKind::NotFound.into()),
+            Damage::Unreadable(error) => error.raw_os_error().map(io::Error::from_raw_os_error),
+            _ => None,
+        };
+        if let Some(error) = failed {
+            self.cannot_read(digest, &StoreError::io("reading", &path, error));
+            return Vec::new();
+        }
         let gone = self.index().forget(digest);
         if let Err(error) = self.remove_files(&gone) {
             self.health.count(&error);
             tracing::warn!(%digest, %error, "the record of a lost module could not be removed");
         }
-        match damage {
-            Damage::Missing => {
-                tracing::warn!(event = "missing_module", path = %path.display(), "a module is gone from the disk; it will be fetched again");
-                return gone;
-            }
-            Damage::Unreadable(error) => {
-                // What the system says of the disk, and not what we say of the bytes.
-                if let Some(number) = error.raw_os_error() {
-                    let source = io::Error::from_raw_os_error(number);
-                    self.health.failed(&StoreError::io("reading", &path, source), 0);
-                }
-            }
-            _ => {}
+        if matches!(damage, Damage::Missing) {
+            tracing::warn!(event = "missing_module", path = %path.display(), "a module is gone from the disk; it will be fetched again");
+            return gone;
         }
         self.metrics.quarantined.inc();
         quarantine(&self.layout, &path, &damage.to_string());

@@ -60,14 +60,19 @@ impl Disk {
         }
         let (held, unsaved) = self.index().unwritten();
         for (module, bytes) in held {
-            if let Err(error) = self.write_again(&bytes, &module) {
-                return self.health.failed(&error, module.size);
+            match self.write_again(&bytes, &module) {
+                Ok(()) => {}
+                Err(error) if error.is_full() => {
+                    self.health.failed(&error, module.size);
+                    break;
+                }
+                Err(error) => return self.health.failed(&error, module.size),
             }
             tracing::info!(digest = %module.digest, "what was held in memory is on disk");
         }
         for reference in unsaved {
             let Some(record) = self.record(&reference) else { continue };
-            if self.put_record(Record::clone(&record)).is_err() {
+            if self.put_record_after(Record::clone(&record), Some(&record)).is_err() {
                 return;
             }
         }
@@ -115,6 +120,7 @@ impl Disk {
     /// for longest first. Damaged ones go to quarantine and are told.
     pub fn scrub(&self, period: Duration) -> Vec<Lost> {
         let mut lost = Vec::new();
+        recover::prune_quarantine(&self.layout, self.limit, self.clock.now());
         if period.is_zero() {
             return lost;
         }
@@ -127,13 +133,15 @@ impl Disk {
                 if due.scrub > now {
                     break;
                 }
-                due.scrub = now.plus(period / number);
+                // From when it was due, so that a long list is looked through in time; what was missed for longer is not.
+                let step = period / number;
+                let late = now.since(due.scrub).min(step * SCRUBBED_AT_ONCE as u32);
+                due.scrub = now.plus(step).minus(late);
                 index.longest_unverified()
             };
             let Some(module) = next else { break };
             lost.extend(self.scrub_one(&module));
         }
-        recover::prune_quarantine(&self.layout, self.limit, self.clock.now());
         lost
     }
 
@@ -142,10 +150,11 @@ impl Disk {
         entry::forget_cached(&path);
         self.metrics.scrubbed.inc();
         match ModuleFile::open(&path, &module.digest, module.size, None) {
-            Ok(file) => self.index().verified(&module.digest, &file, self.clock.now()),
-            // Of us, not of the file.
-            Err(OpenError::Refused(error)) => {
+            Ok(file) => self.index().looked_at(&module.digest, Some(&file), self.clock.now()),
+            // Of us, or of the disk, and not of the file.
+            Err(OpenError::Refused(error) | OpenError::Unreadable(error)) => {
                 tracing::warn!(path = %path.display(), %error, "a module could not be looked at");
+                self.index().looked_at(&module.digest, None, self.clock.now());
             }
             Err(OpenError::Damaged(damage, inode)) => {
                 let records = self.lose(&module.digest, &damage, inode);

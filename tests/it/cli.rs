@@ -194,3 +194,29 @@ fn a_start_says_where_it_listens_what_it_serves_and_what_it_would_ask() {
     assert_eq!(find("registries"), "higress-registry.cn-hangzhou.cr.aliyuncs.com");
     assert!(find("cache").as_str().unwrap().ends_with("cache"));
 }
+
+#[test]
+fn get_writes_into_a_pipe_or_device_and_does_not_replace_it() {
+    use std::os::unix::fs::FileTypeExt;
+    let registry = Scripted::start();
+    let bytes = module("piped", 5000);
+    registry.put("plugins/piped", "1", &raw(&bytes));
+    let dir = tempfile::tempdir().unwrap();
+    let (file, pipe) = (dir.path().join("larder.yaml"), dir.path().join("pipe"));
+    std::fs::write(&file, settings(&registry.host())).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reading = pipe.clone();
+    let reader = std::thread::spawn(move || std::fs::read(reading).unwrap());
+    let status = program()
+        .args(["get", "piped", "1", "--config"])
+        .arg(&file)
+        .arg("--cache-dir")
+        .arg(dir.path().join("cache"))
+        .arg("-o")
+        .arg(&pipe)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(reader.join().unwrap(), bytes);
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+}

@@ -62,7 +62,7 @@ pub struct Disk {
     /// Held as long as the directory is ours; `None` while it cannot be had.
     ground: Mutex<Option<Ground>>,
     /// The device that it was on when it was taken first.
-    device: Mutex<Option<Option<u64>>>,
+    device: Mutex<Option<u64>>,
     settled: Mutex<settle::Due>,
 }
 
@@ -102,15 +102,15 @@ impl Disk {
 
     /// Takes the directory and what is in it.
     fn take(&self) -> Result<(), StoreError> {
-        let mut ground = ground::take(&self.layout)?;
-        let device = fs::metadata(self.layout.root()).map(|root| root.dev()).ok();
-        let first = *self.device.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(device);
-        if first != device {
-            // What we knew is on another one, which may come back.
+        // Before anything is made there: what we know is on another one, which may come back.
+        let known = *self.device.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some() && known != device_of(self.layout.root()) {
             let other =
                 std::io::Error::new(std::io::ErrorKind::NotFound, "another file system is seen there");
             return Err(StoreError::io("taking", self.layout.root(), other));
         }
+        let mut ground = ground::take(&self.layout)?;
+        *self.device.lock().unwrap_or_else(PoisonError::into_inner) = device_of(self.layout.root());
         let found = recover::recover(&self.layout, ground.lock.is_some())?;
         let Found { modules, records, removed_drafts, quarantined, .. } = found;
         // Without a lock it is looked at again and again.
@@ -371,6 +371,11 @@ impl Disk {
     pub fn touch(&self, digest: &Digest) {
         self.index().touch(digest, self.clock.now());
     }
+}
+
+/// The device of `path`, or of what it would be made in.
+fn device_of(path: &Path) -> Option<u64> {
+    path.ancestors().find_map(|path| fs::metadata(path).ok()).map(|found| found.dev())
 }
 
 #[cfg(all(test, feature = "interleave"))]

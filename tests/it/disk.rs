@@ -303,6 +303,11 @@ fn a_file_system_that_goes_away_and_comes_back_loses_nothing() {
     is_logged(&larder, "store_degraded");
     stocked.registry.down();
     is_served(&larder.get(HELD), &stocked.held);
+    // Twice the time between two tries.
+    let tries = || larder.metric("larder_disk_errors_total{operation=\"taking\"}");
+    eventually("two tries", || (tries() >= 2.0).then_some(()));
+    assert_eq!(files(&cache).len(), 0, "nothing is written where it was");
+    assert!(!cache.join("v1").exists());
     run(&["mount", "--bind", there, here]);
     stocked.gets_what_it_missed(larder);
     assert!(files(&aside.join("v1/quarantine")).is_empty());

@@ -87,7 +87,11 @@ impl Disk {
         };
         let overtaken: Vec<_> =
             unsaved.into_iter().filter(|reference| leads(reference) == Some(true)).collect();
-        self.remove_records(&overtaken)
+        if overtaken.is_empty() {
+            return Ok(());
+        }
+        self.remove_records(&overtaken)?;
+        sync_folder(&self.layout.records(), Step::SyncRemoval)
     }
 
     /// Takes a module out of the index, and its records out of index and disk.

@@ -53,8 +53,8 @@ fn load(first: usize, target: &Target, right: &[Digest], stop: &AtomicBool, coun
     let mut n = first;
     while !stop.load(Ordering::SeqCst) {
         n += 1;
-        // Half of all requests are for what is held.
-        let plugin = if n.is_multiple_of(2) { n / 2 % HELD } else { HELD + n / 2 % OTHERS };
+        // Half of the loads ask for what is held, and never wait for anything else: what is in use is not evicted.
+        let plugin = if first.is_multiple_of(2) { n % HELD } else { HELD + n % OTHERS };
         let was_there = target.is_there.load(Ordering::SeqCst);
         let address = *target.address.lock().unwrap_or_else(PoisonError::into_inner);
         let request =

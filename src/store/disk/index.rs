@@ -155,12 +155,14 @@ impl Index {
 
     /// Takes in a module that was just committed.
     pub(super) fn admit(&mut self, module: &Module, checks: Arc<Checks>, now: Timestamp) {
+        // What was held in memory was not used by being written.
+        let last_used = self.modules.get(&module.digest).map_or(now, |old| old.last_used);
         let entry = Entry {
             touched: true,
             checks: Some(checks),
             verified: Some(now),
             on_disk: true,
-            ..Entry::new(module.size, now)
+            ..Entry::new(module.size, last_used)
         };
         self.bytes += module.size;
         let old = self.modules.insert(module.digest, entry);

@@ -38,8 +38,9 @@ pub(super) enum Lane {
     Behind,
 }
 
-/// Turns, of each registry and lane: a registry that stalls holds up nobody but those who ask it, and what is merely
-/// confirmed holds up nobody at all.
+/// Turns, of each registry and lane: a registry that stalls takes turns of those who ask it alone, and what is merely
+/// confirmed takes none of a request's. The memory for fetches is everybody's: a few registries that stall together can
+/// use it up.
 #[derive(Default)]
 pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Turns>>>);
 

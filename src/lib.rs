@@ -6,15 +6,17 @@
 //! mix: [`record`]s by reference (small, mutable, they age) and modules by digest (large, immutable).
 //!
 //! The folders are floors, and imports go down only: words ([`oci`], [`plugin`], [`clock`]), rules ([`catalog`],
-//! [`record`], [`freshness`], [`http`], [`artifact`], [`metrics`]), hands ([`registry`], [`store`]), heart ([`cache`]),
-//! face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
+//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`]), hands ([`registry`], [`store`]), heart ([`cache`],
+//! [`admin`]), face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
 
+pub mod admin;
 pub mod artifact;
 pub mod cache;
 pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod failures;
 pub mod freshness;
 pub mod http;
 pub mod lock;

@@ -19,8 +19,11 @@ pub mod template;
 use crate::oci::Reference;
 use crate::oci::reference::Repository;
 use crate::plugin::{PluginName, Request, Version};
+use arc_swap::ArcSwap;
+use patterns::Pattern;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use template::Template;
 
 /// The catalog that is built in: what Higress Console has built in, and where it lies upstream.
@@ -112,6 +115,17 @@ struct Entry {
     repositories: Vec<Repository>,
     aliases: BTreeMap<Version, Version>,
 }
+
+/// Everything that says what a URL means. Replaced as a whole when the settings change.
+pub struct Names {
+    /// Names and versions.
+    pub catalog: Arc<Catalog>,
+    /// URLs.
+    pub patterns: Vec<Pattern>,
+}
+
+/// The names in use.
+pub type Live = Arc<ArcSwap<Names>>;
 
 /// See the module's text.
 #[derive(Debug)]

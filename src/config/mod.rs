@@ -9,7 +9,7 @@ pub mod file;
 pub mod watch;
 mod words;
 
-use crate::{artifact, cache, catalog, freshness, registry, server, store};
+use crate::{admin, artifact, cache, catalog, freshness, registry, server, store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -34,6 +34,16 @@ pub struct Config {
     pub listen: server::ListenConfig,
     /// Connections.
     pub server: server::Config,
+    /// TLS for clients.
+    pub tls: server::tls::Config,
+    /// Whom plugins are for.
+    pub access: server::access::Config,
+    /// Whom the administration is for.
+    pub admin: admin::Config,
+    /// What is fetched at the start.
+    pub warm_up: admin::WarmUp,
+    /// Spans.
+    pub traces: TracesConfig,
     /// Logs.
     pub log: LogConfig,
     /// Names.
@@ -62,6 +72,16 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// What is written.
     pub level: LogLevel,
+}
+
+/// Settings of spans.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TracesConfig {
+    /// A collector's address, without `/v1/traces`.
+    pub endpoint: Option<String>,
+    /// The part of requests that is told, 0 to 1.
+    pub sample: f64,
 }
 
 /// The form of a log line.

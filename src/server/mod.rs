@@ -6,6 +6,7 @@
 //! error, [`refuse`]; between reading and writing nothing here knows of pingora either, so each step is a function from
 //! values to values.
 
+pub mod access;
 pub mod access_log;
 pub mod admin;
 pub mod app;
@@ -17,6 +18,7 @@ pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
+pub mod tls;
 pub mod wire;
 
 use bytesize::ByteSize;

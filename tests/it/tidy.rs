@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, and the floor that each is on. A room may import those that stand before it here: all of
 /// the floors below, and on its own floor those that it builds on.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 19] = [
     ("oci", 0),
     ("plugin", 0),
     ("clock", 0),
@@ -15,10 +15,12 @@ const FLOORS: [(&str, u8); 17] = [
     ("freshness", 1),
     ("http", 1),
     ("artifact", 1),
+    ("failures", 1),
     ("metrics", 1),
     ("registry", 2),
     ("store", 2),
     ("cache", 3),
+    ("admin", 3),
     ("server", 4),
     ("config", 5),
     ("cli", 6),

@@ -13,6 +13,9 @@ const LAST_MILLIS: u64 = 253_402_300_799_999;
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// Later than any other.
+    pub const END: Self = Self(u64::MAX);
+
     /// From milliseconds since the epoch.
     pub fn from_millis(millis: u64) -> Self {
         Self(millis)

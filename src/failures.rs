@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Failures that are remembered.
+/// Failures that are remembered, of each kind.
 const MOST: usize = 200;
 /// Longest path or reference that is kept, in characters.
 const LONGEST: usize = 300;
@@ -78,8 +78,9 @@ impl Failures {
         let subject = crate::oci::error_code::bounded(seen.subject, LONGEST);
         let key = (seen.what, subject.clone(), seen.code.to_owned());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST && !all.contains_key(&key) {
-            let oldest = all.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+        let of_kind = || all.iter().filter(|((what, ..), _)| *what == seen.what);
+        if !all.contains_key(&key) && of_kind().count() >= MOST {
+            let oldest = of_kind().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
             oldest.map(|oldest| all.remove(&oldest));
         }
         let (count, first_at) =

@@ -3,6 +3,7 @@
 //! No label takes a value that a client can invent: routes, statuses and results are closed sets, and a registry is one
 //! that the catalog names.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, exponential_buckets,
@@ -63,6 +64,12 @@ pub struct Metrics {
     pub scrubbed: IntCounter,
     /// `larder_fill_panics_total`: fetches that ended by a defect of ours; they are begun again.
     pub fill_panics: IntCounter,
+    /// `larder_prefetching{state}`: plugins that were asked for in advance and are waiting or fetching.
+    pub prefetching: IntGaugeVec,
+    /// `larder_prefetched_total{result}`: plugins that were asked for in advance; `result` is held or failed.
+    pub prefetched: IntCounterVec,
+    /// `larder_warm_up_done`: 1 once each plugin of the start was fetched or has failed.
+    pub warm_up_done: IntGauge,
     /// `larder_log_lines_dropped_total`: log lines that nobody took off our hands in time.
     pub log_lines_dropped: IntCounter,
     /// `larder_connections{listener}`: open connections.
@@ -160,6 +167,18 @@ impl Metrics {
             scrubbed: made.counter("larder_scrubbed_total", "Modules read again though nobody asked."),
             fill_panics: made
                 .counter("larder_fill_panics_total", "Fetches that ended by a defect of larder."),
+            prefetching: made.gauges(
+                "larder_prefetching",
+                "Plugins asked for in advance that are not there yet, by state.",
+                &["state"],
+            ),
+            prefetched: made.counters(
+                "larder_prefetched_total",
+                "Plugins asked for in advance, by result.",
+                &["result"],
+            ),
+            warm_up_done: made
+                .gauge("larder_warm_up_done", "1 once each plugin of the start was fetched or has failed."),
             log_lines_dropped: made
                 .counter("larder_log_lines_dropped_total", "Log lines dropped because their reader stalls."),
             connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
@@ -194,6 +213,20 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The sum of a counter over the label values that `fits` wants; it asks for a value by the label's name.
+pub fn sum(counters: &IntCounterVec, fits: impl Fn(&dyn Fn(&str) -> String) -> bool) -> u64 {
+    let families = counters.collect();
+    let counted = families.iter().flat_map(|family| family.get_metric());
+    let fitting = counted.filter(|metric| {
+        let labels = metric.get_label();
+        let value = |name: &str| {
+            labels.iter().find(|label| label.name() == name).map(|label| label.value().to_owned())
+        };
+        fits(&|name| value(name).unwrap_or_default())
+    });
+    fitting.map(|metric| metric.get_counter().get_value() as u64).sum()
 }
 
 /// Makes a metric and registers it; both fail only for names that a test would have shown to be wrong.

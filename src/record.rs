@@ -56,6 +56,9 @@ pub struct Present {
     pub module: Module,
     /// Since when the reference has pointed to this module, as far as we saw.
     pub since: Timestamp,
+    /// When the reference was first fetched; unknown of those that an older larder wrote down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
 }
 
 /// Facts of a module, found when it was admitted.
@@ -147,6 +150,7 @@ mod tests {
                     abi: Some("0.2.1".into()),
                 },
                 since: Timestamp::from_millis(1_600_000_000_000),
+                first: None,
             }),
         }
     }
@@ -166,6 +170,15 @@ mod tests {
         );
         assert_eq!(String::from_utf8(record().encode()).unwrap(), golden);
         assert_eq!(Record::decode(golden.as_bytes()), Ok(record()));
+    }
+
+    #[test]
+    fn when_a_reference_was_first_fetched_is_kept() {
+        let mut record = record();
+        let State::Present(present) = &mut record.state else { panic!() };
+        present.first = Some(Timestamp::from_millis(1_500_000_000_000));
+        assert!(String::from_utf8(record.encode()).unwrap().contains("\"first\": 1500000000000"));
+        assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
 
     #[test]

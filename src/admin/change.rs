@@ -1,8 +1,17 @@
 //! What an operator changes: entries that are asked about again or taken away, and all modules read again.
 
-use super::{Administration, Refused};
+use super::entries::{Entry, MOST, State, glob, unknown};
+use super::{Administration, Kind, Refused};
+use crate::cache::asked::Asked;
 use crate::failures::Failure;
+use crate::oci::Reference;
+use crate::record::Record;
+use crate::store::Purge;
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 /// Which entries. Exactly one of the members is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,20 +101,171 @@ pub struct Scrub {
     pub damaged: u64,
 }
 
+/// Longest time that an answer waits for registries.
+const WAIT: Duration = Duration::from_secs(30);
+/// Entries that are asked about at once.
+const AT_ONCE: usize = 8;
+
 impl Administration {
     /// Takes entries away, and the modules that nothing else leads to. Local files are not ours to take.
     ///
     /// # Errors
-    /// No such entry, or a selector that says nothing or too much.
-    pub async fn purge(&self, _which: &Selector) -> Result<Purged, Refused> {
-        Ok(Purged::default())
+    /// No such entry, a selector that says nothing or too much, or a disk that would not.
+    pub async fn purge(&self, which: &Selector) -> Result<Purged, Refused> {
+        let chosen = self.choose(which)?;
+        let references: Vec<Reference> = chosen.iter().filter_map(|key| key.parse().ok()).collect();
+        let store = self.cache.store();
+        let leads = |record: &Record| references.contains(&record.reference);
+        let (leaving, staying): (Vec<_>, Vec<_>) = store.records().into_iter().partition(|r| leads(r));
+        let module = |record: &Arc<Record>| record.present().map(|p| (p.module.digest, p.module.size));
+        let staying: HashSet<_> = staying.iter().filter_map(module).collect();
+        let unused: HashSet<_> = leaving.iter().filter_map(module).filter(|m| !staying.contains(m)).collect();
+        if which.dry_run {
+            let bytes = unused.iter().map(|(_, size)| size).sum();
+            return Ok(Purged { purged: chosen, modules: unused.len() as u64, bytes, dry_run: true });
+        }
+        references.iter().for_each(|reference| self.cache.forget_failure(reference));
+        let modules = unused.into_iter().map(|(digest, _)| digest).collect();
+        let left = store.purge(Purge { references, modules, unused: which.all }).await.map_err(|error| {
+            let hint = "look at the disk; what is listed is still held";
+            Refused::new(Kind::Failed, "not_purged", error.to_string(), hint)
+        })?;
+        Ok(Purged { purged: chosen, modules: left.modules, bytes: left.bytes, dry_run: false })
     }
 
     /// Asks the registries about entries now, whatever their age.
     ///
     /// # Errors
     /// As [`Self::purge`].
-    pub async fn revalidate(&self, _which: &Selector) -> Result<Revalidated, Refused> {
-        Ok(Revalidated::default())
+    pub async fn revalidate(&self, which: &Selector) -> Result<Revalidated, Refused> {
+        if which.dry_run {
+            let detail = "there is no dry run of asking a registry";
+            return Err(Refused::new(Kind::Bad, "bad_selector", detail, "leave dry_run out"));
+        }
+        let chosen = self.choose(which)?;
+        let end = tokio::time::Instant::now() + WAIT;
+        let asked = chosen.into_iter().map(|key| async move {
+            let Ok(reference) = key.parse::<Reference>() else {
+                return Confirmed { key, result: Verdict::Failed, error: None };
+            };
+            let cache = self.cache.clone();
+            self.cache.forget_failure(&reference);
+            // A task of its own: it goes on when the wait is over.
+            let task = self.cache.runtime().spawn(async move { cache.ask_again(&reference).await });
+            let result = match tokio::time::timeout_at(end, task).await {
+                Ok(Ok(Asked::Unchanged)) => Verdict::Unchanged,
+                Ok(Ok(Asked::Updated)) => Verdict::Updated,
+                Ok(Ok(Asked::Absent)) => Verdict::Absent,
+                Ok(Ok(Asked::Failed(_)) | Err(_)) => Verdict::Failed,
+                Err(_) => Verdict::Pending,
+            };
+            let error = self.failures.of(&key).filter(|_| result == Verdict::Failed);
+            Confirmed { key, result, error }
+        });
+        let results = futures_util::stream::iter(asked).buffered(AT_ONCE).collect().await;
+        Ok(Revalidated { results })
+    }
+
+    /// Reads all modules on disk again and compares them with their names.
+    ///
+    /// # Errors
+    /// It is being done.
+    pub fn start_scrub(self: &Arc<Self>) -> Result<Scrub, Refused> {
+        let began = self.clock.now();
+        let scrub = Scrub {
+            started_at: began.to_string(),
+            finished_at: None,
+            total: self.cache.store().usage().disk_entries,
+            done: 0,
+            damaged: 0,
+        };
+        {
+            let mut running = self.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+            if running.as_ref().is_some_and(|running| running.finished_at.is_none()) {
+                let detail = "all modules are being read again already";
+                return Err(Refused::new(Kind::Busy, "scrubbing", detail, "ask how far it is"));
+            }
+            *running = Some(scrub.clone());
+        }
+        let this = self.clone();
+        self.cache.runtime().spawn(async move {
+            let note = |change: &dyn Fn(&mut Scrub)| {
+                let mut scrub = this.scrub.lock().unwrap_or_else(PoisonError::into_inner);
+                scrub.iter_mut().for_each(change);
+            };
+            while let Some(damaged) = this.cache.verify_next(began).await {
+                note(&|scrub| {
+                    scrub.done += 1;
+                    scrub.damaged += u64::from(damaged);
+                });
+            }
+            let ended = this.clock.now().to_string();
+            note(&|scrub| scrub.finished_at = Some(ended.clone()));
+        });
+        Ok(scrub)
+    }
+
+    /// How far the last reading of all modules is that was asked for.
+    pub fn scrub(&self) -> Option<Scrub> {
+        self.scrub.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The keys that a selector means.
+    fn choose(&self, which: &Selector) -> Result<Vec<String>, Refused> {
+        let bad = |detail: &str| {
+            let hint = "one of references, plugin (and version), digest, all";
+            Err(Refused::new(Kind::Bad, "bad_selector", detail, hint))
+        };
+        let given = [!which.references.is_empty(), which.plugin.is_some(), which.digest.is_some(), which.all];
+        match given.iter().filter(|given| **given).count() {
+            0 => return bad("nothing is selected"),
+            1 => {}
+            _ => return bad("more than one thing is selected"),
+        }
+        if which.version.is_some() && which.plugin.is_none() {
+            return bad("a version is selected without a plugin");
+        }
+        if which.references.len() > MOST {
+            let detail = format!("more than {MOST} entries are named");
+            return Err(Refused::new(
+                Kind::TooMany,
+                "too_many",
+                detail,
+                "select them by a pattern, or in parts",
+            ));
+        }
+        if which.plugin.as_deref().is_some_and(|plugin| !plugin.contains(|c| c != '*')) {
+            return bad("a pattern that has every plugin is not taken; say all");
+        }
+        let plugin = which.plugin.as_deref().map(glob).transpose()?;
+        let version = which.version.as_deref().map(glob).transpose()?;
+        let fits = |entry: &Entry| {
+            which.all
+                || which.references.contains(&entry.key)
+                || which.digest.as_ref().is_some_and(|digest| entry.digest.as_ref() == Some(digest))
+                || plugin.as_ref().is_some_and(|plugin| {
+                    plugin.matches(&entry.plugin)
+                        && version.as_ref().is_none_or(|v| v.matches(&entry.version))
+                })
+        };
+        let all = self.all_entries();
+        let missing = |key: &&String| !all.iter().any(|entry| entry.key == **key);
+        if let Some(missing) = which.references.iter().find(missing) {
+            return Err(unknown(missing));
+        }
+        let (local, ours): (Vec<&Entry>, Vec<&Entry>) =
+            all.iter().filter(|entry| fits(entry)).partition(|entry| entry.state == State::Local);
+        if let Some(file) = local.iter().find(|entry| which.references.contains(&entry.key)) {
+            let detail = format!("'{}' is a local file", file.key);
+            let hint = "larder does not change local files: remove or replace it where it lies";
+            return Err(Refused::new(Kind::Bad, "local_file", detail, hint));
+        }
+        if ours.is_empty() && !which.all {
+            let what = which.digest.as_deref().or(which.plugin.as_deref()).unwrap_or_default();
+            return Err(unknown(what));
+        }
+        let mut keys: Vec<_> = ours.into_iter().map(|entry| entry.key.clone()).collect();
+        keys.sort();
+        Ok(keys)
     }
 }

@@ -1,8 +1,14 @@
 //! What is known and held, an entry for each reference and each local file.
 
 use super::{Administration, Kind, Refused};
-use crate::failures::Failure;
+use crate::catalog::{Catalog, version_of};
+use crate::failures::{Failure, What};
+use crate::oci::Reference;
+use crate::plugin::{PluginName, Version};
+use crate::record::Module;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
 /// Entries of a page unless it is said otherwise, and at most.
 const PAGE: usize = 100;
@@ -131,13 +137,29 @@ pub struct Page {
 
 impl Administration {
     /// What is known and held.
-    pub fn entries(&self, query: &Query) -> Page {
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub fn entries(&self, query: &Query) -> Result<Page, Refused> {
         let limit = query.limit.unwrap_or(PAGE).clamp(1, MOST);
-        let all: Vec<Entry> = Vec::new();
+        let plugin = query.plugin.as_deref().map(glob).transpose()?;
+        let text = query.text.as_ref().map(|text| text.to_ascii_lowercase());
+        let fits = |entry: &Entry| {
+            let texts = [Some(&entry.key), Some(&entry.plugin), Some(&entry.version), entry.digest.as_ref()];
+            let has = |text: &String| texts.iter().flatten().any(|t| t.to_ascii_lowercase().contains(text));
+            plugin.as_ref().is_none_or(|plugin| plugin.matches(&entry.plugin))
+                && query.state.is_none_or(|state| state == entry.state)
+                && text.as_ref().is_none_or(has)
+        };
+        let mut all: Vec<Entry> = self.all_entries().into_iter().filter(fits).collect();
+        all.sort_by(|a, b| query.sort.compare(a, b).then_with(|| Sort::Plugin.compare(a, b)));
+        if query.descending {
+            all.reverse();
+        }
         let total = all.len();
         let entries: Vec<_> = all.into_iter().skip(query.skip).take(limit).collect();
-        let end = query.skip + entries.len();
-        Page { total, entries, next: (end < total).then(|| end.to_string()) }
+        let end = query.skip.saturating_add(entries.len());
+        Ok(Page { total, entries, next: (end < total).then(|| end.to_string()) })
     }
 
     /// One entry, by its reference or path.
@@ -145,10 +167,165 @@ impl Administration {
     /// # Errors
     /// Nothing is known of it.
     pub fn entry(&self, key: &str) -> Result<Entry, Refused> {
-        let all = self.entries(&Query { limit: Some(MOST), ..Query::default() }).entries;
-        all.into_iter().find(|entry| entry.key == key).ok_or_else(|| {
-            let detail = format!("nothing is known of '{}'", crate::oci::error_code::bounded(key, 300));
-            Refused::new(Kind::NotFound, "unknown_entry", detail, "/api/v1/entries lists what there is")
-        })
+        self.all_entries().into_iter().find(|entry| entry.key == key).ok_or_else(|| unknown(key))
     }
+
+    /// Which plugin and version a reference is of.
+    pub(super) fn entry_of(&self, reference: &Reference) -> Entry {
+        Named::new(&self.names.load().catalog).entry(reference, State::Absent)
+    }
+
+    /// Everything: records, local files, what is being fetched, and what failed without ever having been held.
+    pub(super) fn all_entries(&self) -> Vec<Entry> {
+        let store = self.cache.store();
+        let names = self.names.load();
+        let mut named = Named::new(&names.catalog);
+        let mut fetching: HashMap<Reference, (u64, u64)> =
+            self.cache.in_flight().into_iter().map(|(reference, r, e)| (reference, (r, e))).collect();
+        let mut failed: HashMap<String, Failure> = HashMap::new();
+        // The last one first, and it stays.
+        for failure in self.failures.list().into_iter().filter(|failure| failure.what == What::Fetch) {
+            failed.entry(failure.subject.clone()).or_insert(failure);
+        }
+        let mut all = Vec::new();
+        for record in store.records() {
+            let mut entry = named.entry(&record.reference, State::Absent);
+            entry.checked_at = Some(record.checked_at.to_string());
+            let (fresh, expires) = self.cache.lifetime(&record);
+            entry.expires_at = expires.map(|at| at.to_string());
+            if let Some(present) = record.present() {
+                let standing = store.standing(&present.module);
+                entry.state = match standing {
+                    Some(_) if fresh => State::Fresh,
+                    Some(_) => State::Stale,
+                    None => State::Failed,
+                };
+                entry.manifest = Some(present.manifest.to_string());
+                entry.layer = Some(present.layer.to_string());
+                entry.first_used_at = present.first.map(|at| at.to_string());
+                entry.since = Some(present.since.to_string());
+                entry.tier = Some(standing.map_or("missing", |standing| standing.tier).into());
+                entry.last_used_at = standing.map(|standing| standing.last_used.to_string());
+                entry.describe(&present.module);
+            }
+            if let Some((received, expected)) = fetching.remove(&record.reference) {
+                (entry.received, entry.expected) = (Some(received), Some(expected));
+            }
+            entry.error = failed.remove(&entry.key);
+            all.push(entry);
+        }
+        for (reference, (received, expected)) in fetching {
+            let mut entry = named.entry(&reference, State::Fetching);
+            (entry.received, entry.expected) = (Some(received), Some(expected));
+            entry.error = failed.remove(&entry.key);
+            all.push(entry);
+        }
+        for (subject, failure) in failed {
+            let Ok(reference) = subject.parse::<Reference>() else { continue };
+            all.push(Entry { error: Some(failure), ..named.entry(&reference, State::Failed) });
+        }
+        for ((name, version), local) in store.overlay().iter() {
+            let mut entry = Entry::new(local.path.display().to_string(), name, version, State::Local);
+            entry.tier = Some("local".into());
+            entry.since = Some(local.modified.to_string());
+            if let Ok(module) = &local.module {
+                entry.describe(module);
+            }
+            all.push(entry);
+        }
+        all
+    }
+}
+
+/// Which plugin a reference is of, worked out once for each repository.
+struct Named<'c> {
+    catalog: &'c Catalog,
+    lines: HashMap<&'c Reference, (&'c PluginName, &'c Version)>,
+    repositories: HashMap<String, String>,
+}
+
+impl<'c> Named<'c> {
+    fn new(catalog: &'c Catalog) -> Self {
+        let line = |name| catalog.lines(name).map(move |(version, reference)| (reference, (name, version)));
+        Self { catalog, lines: catalog.names().flat_map(line).collect(), repositories: HashMap::new() }
+    }
+
+    fn entry(&mut self, reference: &Reference, state: State) -> Entry {
+        let key = reference.to_string();
+        let mut entry = match self.lines.get(reference) {
+            Some((name, version)) => Entry::new(key, name, version, state),
+            None => {
+                let path = reference.repository_path();
+                let at = format!("{}/{path}", reference.registry());
+                let catalog = self.catalog;
+                let name = self.repositories.entry(at).or_insert_with(|| {
+                    let named = catalog.names_of(&reference.repository()).into_iter().next();
+                    let last = || path.rsplit('/').next().unwrap_or_default().to_owned();
+                    named.map_or_else(last, |name| name.to_string())
+                });
+                Entry::new(key, name, version_of(reference), state)
+            }
+        };
+        entry.registry = Some(reference.registry().into());
+        entry
+    }
+}
+
+impl Entry {
+    fn new(key: String, plugin: impl ToString, version: impl ToString, state: State) -> Self {
+        Self {
+            key,
+            plugin: plugin.to_string(),
+            version: version.to_string(),
+            state,
+            registry: None,
+            manifest: None,
+            layer: None,
+            digest: None,
+            size: None,
+            abi: None,
+            tier: None,
+            first_used_at: None,
+            last_used_at: None,
+            since: None,
+            checked_at: None,
+            expires_at: None,
+            received: None,
+            expected: None,
+            error: None,
+        }
+    }
+
+    fn describe(&mut self, module: &Module) {
+        self.digest = Some(module.digest.to_string());
+        self.size = Some(module.size);
+        self.abi = module.abi.clone();
+    }
+}
+
+impl Sort {
+    fn compare(self, a: &Entry, b: &Entry) -> Ordering {
+        match self {
+            Self::Plugin => (&a.plugin, &a.version, &a.key).cmp(&(&b.plugin, &b.version, &b.key)),
+            Self::State => a.state.cmp(&b.state),
+            Self::Size => a.size.cmp(&b.size),
+            // RFC 3339 in UTC, all of one length: as texts they are in order.
+            Self::LastUsed => a.last_used_at.cmp(&b.last_used_at),
+            Self::CheckedAt => a.checked_at.cmp(&b.checked_at),
+        }
+    }
+}
+
+/// A name with `*` for any text.
+pub(super) fn glob(text: &str) -> Result<glob::Pattern, Refused> {
+    glob::Pattern::new(text).map_err(|error| {
+        let detail = format!("'{}' is no pattern: {error}", crate::oci::error_code::shown(text));
+        Refused::new(Kind::Bad, "bad_pattern", detail, "a name, with * for any text")
+    })
+}
+
+/// Nothing is known of `key`.
+pub(super) fn unknown(key: &str) -> Refused {
+    let detail = format!("nothing is known of '{}'", crate::oci::error_code::bounded(key, 300));
+    Refused::new(Kind::NotFound, "unknown_entry", detail, "the list of entries has what there is")
 }

@@ -14,9 +14,10 @@ pub mod status;
 
 use crate::cache::Cache;
 use crate::catalog;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::failures::Failures;
 use crate::metrics::Metrics;
+use crate::registry::Client;
 use arc_swap::ArcSwap;
 use history::History;
 use prefetch::Jobs;
@@ -70,6 +71,8 @@ pub enum ReadyWhen {
 pub struct Administration {
     /// The heart.
     pub cache: Arc<Cache>,
+    /// What asks registries.
+    pub client: Arc<Client>,
     /// Which names there are.
     pub names: catalog::Live,
     /// The time.
@@ -86,6 +89,10 @@ pub struct Administration {
     pub settings: ArcSwap<status::Settings>,
     /// Whether every module is being read again, and what came of it.
     pub scrub: Mutex<Option<change::Scrub>>,
+    /// What is fetched at the start.
+    pub warm_up: WarmUp,
+    /// When the process began.
+    pub started: Timestamp,
 }
 
 /// Why something is not done.

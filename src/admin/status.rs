@@ -1,9 +1,12 @@
 //! Is it well: one look at everything that an operator asks first.
 
+use super::Administration;
 use super::change::Scrub;
 use super::prefetch::Job;
-use crate::failures::Failure;
+use crate::failures::{Failure, What};
+use crate::registry::breaker;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,4 +123,103 @@ pub struct Reloaded {
     pub needs_restart: Vec<String>,
     /// What works and is probably not meant.
     pub warnings: Vec<String>,
+}
+
+impl Administration {
+    /// One look; `is_draining` says that the process is about to leave.
+    pub fn status(&self, is_draining: bool) -> Status {
+        let usage = self.cache.store().usage();
+        let degraded = self.metrics.store_degraded.get() > 0;
+        let registries = self.registries();
+        let settings = Settings::clone(&self.settings.load());
+        let fetching = self.cache.in_flight().into_iter();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.started.to_string(),
+            now: self.clock.now().to_string(),
+            ready: !is_draining && self.is_warm(),
+            warnings: Vec::new(),
+            store: Store {
+                disk_entries: usage.disk_entries,
+                disk_bytes: usage.disk_bytes,
+                disk_limit_bytes: usage.disk_limit,
+                disk_free_bytes: usage.disk_free,
+                memory_entries: usage.memory_entries,
+                memory_bytes: usage.memory_bytes,
+                memory_limit_bytes: usage.memory_limit,
+                held_entries: usage.held_entries,
+                held_bytes: usage.held_bytes,
+                local_entries: self.cache.store().overlay().len() as u64,
+                degraded,
+            },
+            registries,
+            fetching: fetching
+                .map(|(reference, received, expected)| Fetching {
+                    reference: reference.to_string(),
+                    received,
+                    expected,
+                })
+                .collect(),
+            warm_up: self.warm_up_job(),
+            scrub: self.scrub(),
+            settings,
+            certificates: Vec::new(),
+        };
+        status.warnings = self.warnings(&status, is_draining);
+        status
+    }
+
+    fn registries(&self) -> Vec<Registry> {
+        let mut names: BTreeSet<String> = self.names.load().catalog.registries();
+        let breakers: BTreeMap<_, _> = self.client.breakers().into_iter().collect();
+        names.extend(breakers.keys().cloned());
+        let failures = self.failures.list();
+        let registry = |name: String| {
+            let state = match breakers.get(&name) {
+                None => "unasked",
+                Some(breaker::State::Closed) => "closed",
+                Some(breaker::State::Open) => "open",
+                Some(breaker::State::HalfOpen) => "half_open",
+            };
+            let is_there = |failure: &&Failure| {
+                let reference = failure.reference.as_deref().unwrap_or_default();
+                failure.what == What::Fetch && reference.split('/').next() == Some(&name)
+            };
+            let error = failures.iter().find(is_there).cloned();
+            Registry { name, state: state.into(), error }
+        };
+        names.into_iter().map(registry).collect()
+    }
+
+    /// What is not as it should be.
+    fn warnings(&self, status: &Status, is_draining: bool) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if is_draining {
+            warnings.push("this larder is about to leave".to_owned());
+        }
+        if status.store.degraded {
+            let text = "the cache directory takes nothing; what is new is held in memory";
+            warnings.push(text.to_owned());
+        }
+        for registry in status.registries.iter().filter(|r| matches!(r.state.as_str(), "open" | "half_open"))
+        {
+            let why = registry.error.as_ref().map(|error| format!(": {}", error.detail)).unwrap_or_default();
+            warnings.push(format!("{} is left alone for a while{why}", registry.name));
+        }
+        for name in self.client.unverified() {
+            warnings.push(format!("certificates of {name} are not verified (insecure_skip_verify)"));
+        }
+        if let Some(refused) = &status.settings.refused {
+            warnings.push(format!("changed settings are not in use: {refused}"));
+        }
+        if !status.settings.needs_restart.is_empty() {
+            let keys = status.settings.needs_restart.join(", ");
+            warnings.push(format!("changed settings that need a restart: {keys}"));
+        }
+        if let Some(job) = status.warm_up.as_ref().filter(|job| job.failed > 0) {
+            warnings
+                .push(format!("{} of {} plugins of the start could not be fetched", job.failed, job.total));
+        }
+        warnings
+    }
 }

@@ -102,7 +102,7 @@ pub async fn explain(
 }
 
 /// Nobody is asked, by the same words as the server's (`server/refuse.rs`).
-fn unknown(request: &Request, catalog: &Catalog) -> Outcome {
+pub fn unknown(request: &Request, catalog: &Catalog) -> Outcome {
     let name = &request.name;
     let near: Vec<_> = catalog.nearest(name.as_str()).iter().map(ToString::to_string).collect();
     let (code, detail, hint) = match &request.version {
@@ -125,7 +125,8 @@ fn unknown(request: &Request, catalog: &Catalog) -> Outcome {
     Outcome { code, detail, hint, kind: Some(ErrorKind::NotFound) }
 }
 
-fn is_unknown(request: &Request, plan: &Plan, cache: &Cache) -> bool {
+/// Whether no rule and no local file lets anybody be asked.
+pub fn is_unknown(request: &Request, plan: &Plan, cache: &Cache) -> bool {
     let local = cache.store().overlay();
     let is_local = plan.versions.iter().any(|(v, _)| local.contains_key(&(request.name.clone(), v.clone())));
     plan.candidates.is_empty() && !is_local

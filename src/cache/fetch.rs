@@ -232,6 +232,7 @@ impl Cache {
         match result {
             Ok(result) => {
                 self.failures.invalidate(reference);
+                parts.recent.forget(&reference.to_string());
                 if !parts.trace.is_listening() {
                     tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
                 }
@@ -264,6 +265,10 @@ impl Cache {
             None => {
                 tracing::warn!(%reference, code, millis, error = error.detail, hint = error.hint, "not fetched")
             }
+        }
+        // What does not exist is no failure of the way there; a request that found nothing is told as one.
+        if absence.is_none() {
+            parts.note(reference, &error);
         }
         let until = parts.clock.now().plus(error.remembered_for(&parts.lifetimes));
         let error = Arc::new(error);
@@ -305,6 +310,7 @@ impl Cache {
             if old.module.digest == new.module.digest {
                 new.since = old.since;
             }
+            new.first = old.first.or(Some(old.since));
         }
         self.write(reference, State::Present(new)).await;
         Ok("ok")

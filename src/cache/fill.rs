@@ -142,6 +142,7 @@ async fn try_fill(
                     layer_media_type: crate::oci::error_code::shown(&layer.media_type),
                     module,
                     since: parts.clock.now(),
+                    first: Some(parts.clock.now()),
                 });
             }
             // Another layer may hold it; if none does, the likeliest one's error is the one to tell.
@@ -158,7 +159,8 @@ fn held_elsewhere(parts: &Parts, manifest: &Digest) -> Option<Present> {
     let mut same =
         records.iter().filter_map(|record| record.present()).filter(|present| present.manifest == *manifest);
     let held = same.find(|present| parts.store.holds(&present.module))?;
-    Some(Present { since: parts.clock.now(), ..held.clone() })
+    let now = parts.clock.now();
+    Some(Present { since: now, first: Some(now), ..held.clone() })
 }
 
 /// From an index to a manifest, if it is one.

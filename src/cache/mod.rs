@@ -17,6 +17,7 @@
 //! replaced it is a deterministic machine.
 
 mod answer;
+pub mod asked;
 pub mod collapse;
 pub mod error;
 pub mod explain;
@@ -27,6 +28,7 @@ mod known;
 use crate::artifact::Limits;
 use crate::catalog::{Plan, Why};
 use crate::clock::{Clock, Timestamp};
+use crate::failures::{Failures, Seen, What};
 use crate::freshness::{Freshness, Lifetimes};
 use crate::http::cache_status::CacheStatus;
 use crate::metrics::Metrics;
@@ -102,6 +104,25 @@ pub struct Parts {
     pub unpacking: Semaphore,
     /// Who listens to what is decided.
     pub trace: Trace,
+    /// What failed lately, for operators.
+    pub recent: Arc<Failures>,
+}
+
+impl Parts {
+    /// Tells operators of a fetch that came to nothing.
+    fn note(&self, reference: &Reference, error: &CacheError) {
+        let subject = reference.to_string();
+        let seen = Seen {
+            what: What::Fetch,
+            subject: &subject,
+            reference: Some(subject.clone()),
+            status: None,
+            code: error.code,
+            detail: &error.detail,
+            hint: &error.hint,
+        };
+        self.recent.note(&seen, self.clock.now());
+    }
 }
 
 /// See the module's text.

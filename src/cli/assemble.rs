@@ -1,11 +1,15 @@
 //! Where registry, store, clock and cache meet.
 
+use crate::admin::Administration;
+use crate::admin::history::History;
+use crate::admin::status::Settings;
 use crate::cache::explain::Explanation;
 use crate::cache::{self, Cache, Parts};
-use crate::catalog::Catalog;
 use crate::catalog::patterns::Pattern;
+use crate::catalog::{Catalog, Names};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
+use crate::failures::Failures;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
 use crate::registry::breaker::Breakers;
@@ -14,8 +18,9 @@ use crate::registry::trace::Trace;
 use crate::registry::{Client, Hosts, Retry, Surroundings};
 use crate::store::overlay::Overlay;
 use crate::store::{Room, Store, StoreError, Tiered};
+use arc_swap::ArcSwap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 /// What the settings name, read and checked.
@@ -189,6 +194,7 @@ pub async fn explain(
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: trace.clone(),
+        recent: Arc::default(),
     });
     Ok(crate::cache::explain::explain(
         request,
@@ -218,6 +224,8 @@ pub struct Assembled {
     pub metrics: Arc<Metrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What operators ask and do.
+    pub administration: Arc<Administration>,
 }
 
 /// Puts the parts together. Blocks. Fetches will run on `runtime`.
@@ -228,6 +236,7 @@ pub fn assemble(
     runtime: Handle,
 ) -> Result<Assembled, StoreError> {
     let clock = read.clock;
+    let recent = Arc::<Failures>::default();
     let metrics = Arc::<Metrics>::default();
     let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
     let room = Room::new(config.fill.memory.as_u64());
@@ -250,7 +259,38 @@ pub fn assemble(
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: Trace::default(),
+        recent: recent.clone(),
     });
     let catalog = Arc::new(read.catalog);
-    Ok(Assembled { cache, client, breakers, catalog, patterns: read.patterns, overlay, metrics, clock })
+    let names = Names { catalog: catalog.clone(), patterns: read.patterns.clone() };
+    let administration = Administration {
+        cache: cache.clone(),
+        client: client.clone(),
+        names: Arc::new(ArcSwap::from_pointee(names)),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        failures: recent,
+        history: History::default(),
+        jobs: Arc::default(),
+        settings: ArcSwap::from_pointee(Settings {
+            loaded_at: clock.now().to_string(),
+            log_level: config.log.level.as_str().into(),
+            ..Settings::default()
+        }),
+        scrub: Mutex::default(),
+        warm_up: config.warm_up.clone(),
+        started: clock.now(),
+    };
+    let administration = Arc::new(administration);
+    Ok(Assembled {
+        cache,
+        client,
+        breakers,
+        catalog,
+        patterns: read.patterns,
+        overlay,
+        metrics,
+        clock,
+        administration,
+    })
 }

@@ -2,6 +2,7 @@
 
 use super::reload::{Reload, Watched};
 use super::{Options, assemble, exit, log, report};
+use crate::admin::history;
 use crate::config::{Config, Loaded};
 use crate::plugin::Request;
 use crate::server::admin::{Admin, Explain};
@@ -86,6 +87,8 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         catalog: parts.catalog.clone(),
         patterns: parts.patterns.clone(),
         memo: Memo::default(),
+        failures: parts.administration.failures.clone(),
+        clock: parts.clock.clone(),
     }));
     let store = parts.cache.store().clone();
     let admin = app(Face::Admin(Admin {
@@ -93,6 +96,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         client: parts.client.clone(),
         explain: explainer(&current, &parts, behind.handle().clone()),
         explaining: Semaphore::new(EXPLAINING),
+        administration: parts.administration.clone(),
         store: store.clone(),
         drain: drain.clone(),
     }));
@@ -119,6 +123,14 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         parts.metrics.clone(),
         make(admin),
     ));
+    let steps = parts.administration.clone();
+    behind.spawn(async move {
+        loop {
+            steps.note_step();
+            tokio::time::sleep(history::STEP).await;
+        }
+    });
+    parts.administration.begin_warm_up();
     let (overlay, poll) = (parts.overlay.clone(), config.overlay.poll);
     if !overlay.dirs().is_empty() {
         behind.spawn(async move {

@@ -408,6 +408,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     }
     for (key, number) in [
         ("fill.at_once", config.fill.at_once as u64),
+        ("warm_up.at_once", config.warm_up.at_once as u64),
         ("registry.attempts", u64::from(config.registry.attempts)),
         ("server.connections", config.server.connections as u64),
         ("server.connections_per_address", config.server.connections_per_address as u64),
@@ -419,6 +420,11 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     ] {
         if number == 0 {
             wrong(key, "is zero");
+        }
+    }
+    for word in config.warm_up.plugins.iter().filter(|word| !matches!(word.as_str(), "all" | "used")) {
+        if let Err(error) = admin::prefetch::parse(word) {
+            wrong("warm_up.plugins", &format!("{error}; expected all, used, NAME or NAME@VERSION"));
         }
     }
     if config.limits.module > config.cache.disk {

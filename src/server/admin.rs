@@ -5,6 +5,7 @@ use super::listen::Drain;
 use super::listing;
 use super::refuse;
 use super::respond::{self, Answer, Content, Note};
+use crate::admin::Administration;
 use crate::cache::explain::Explanation;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
@@ -29,6 +30,8 @@ pub struct Admin {
     pub explain: Explain,
     /// Turns for it.
     pub explaining: Semaphore,
+    /// What operators ask and do.
+    pub administration: Arc<Administration>,
     /// What is held.
     pub store: Arc<dyn Store>,
     /// Whether we are about to leave.
@@ -109,10 +112,11 @@ impl Admin {
         respond::plain(explanation.to_string())
     }
 
-    /// Ready from the first moment until the drain begins. A registry that is down is no reason to send nobody here:
+    /// Ready from the first moment, or when the plugins of the start are there, until the drain begins. A registry that is down is no reason to send nobody here:
     /// what is held is served.
     fn ready(&self) -> Answer {
-        if !self.drain.is_draining() {
+        let is_warm = self.administration.is_warm();
+        if !self.drain.is_draining() && is_warm {
             // What is doubtful about being ready, for people.
             let open = self.client.unverified();
             let doubts = open.iter().map(|name| {
@@ -124,7 +128,7 @@ impl Admin {
             let lines = std::iter::once("ready\n".to_owned()).chain(degraded).chain(doubts);
             return respond::plain(lines.collect::<String>());
         }
-        let text = "draining\n";
+        let text = if is_warm { "draining\n" } else { "warming up\n" };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));

@@ -125,6 +125,9 @@ impl HttpServerApp for Connection {
         let head = session.req_header();
         let head_only = head.method == http::Method::HEAD;
         let (answer, label, reusable) = self.app.answer(head, &raw, is_clean).await;
+        if let Face::Data(data) = &self.app.face {
+            data.note_failure(session.req_header().raw_path(), &answer);
+        }
         let target = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
         let method = session.req_header().method.as_str().to_owned();
         let agent = session

@@ -3,13 +3,14 @@
 use super::guard::Accepted;
 use super::listing::{self, Listing};
 use super::refuse;
-use super::respond::{self, Answer, Asked, Label};
+use super::respond::{self, Answer, Asked, Label, Note};
 use super::route::{self, Route};
 use crate::artifact::metadata_txt::{self, Metadata};
 use crate::cache::{Ask, Cache, CacheError, Found, Origin};
 use crate::catalog::patterns::Pattern;
 use crate::catalog::{Catalog, Plan, Why};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::failures::{Failures, Seen, What};
 use crate::oci::{Digest, Reference};
 use crate::plugin::{Request, Version};
 use crate::store::{Body, ModuleFile};
@@ -27,6 +28,10 @@ pub struct Data {
     pub patterns: Vec<Pattern>,
     /// What was worked out before.
     pub memo: Memo,
+    /// What failed lately.
+    pub failures: Arc<Failures>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Paths and labels that were worked out before. Both follow from settings and from content alone, so nothing in here
@@ -58,6 +63,22 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Data {
+    /// Remembers a request that was refused or failed, for operators.
+    pub fn note_failure(&self, target: &[u8], answer: &Answer) {
+        let Note { code: Some(code), detail, hint, reference, .. } = &answer.note else { return };
+        let target = String::from_utf8_lossy(target);
+        let seen = Seen {
+            what: What::Request,
+            subject: target.split('?').next().unwrap_or_default(),
+            reference: reference.clone(),
+            status: Some(answer.status),
+            code,
+            detail: detail.as_deref().unwrap_or_default(),
+            hint: hint.as_deref().unwrap_or_default(),
+        };
+        self.failures.note(&seen, self.clock.now());
+    }
+
     /// Answers a request; the label is for the metrics.
     pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
         let path = &accepted.path;

@@ -8,8 +8,10 @@ mod commit;
 mod ground;
 mod index;
 mod leave;
+mod purge;
 mod settle;
 
+use super::Standing;
 use super::draft::{Backing, Draft, Sealed};
 use super::entry::{Body, ModuleFile, OpenError};
 use super::error::StoreError;
@@ -28,6 +30,7 @@ use index::Index;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -64,6 +67,8 @@ pub struct Disk {
     /// The device that it was on when it was taken first.
     device: Mutex<Option<u64>>,
     settled: Mutex<settle::Due>,
+    /// What the file system had left at the last look.
+    free: AtomicU64,
 }
 
 impl Disk {
@@ -89,6 +94,7 @@ impl Disk {
             ground: Mutex::default(),
             device: Mutex::default(),
             settled: Mutex::new(settle::Due::after(clock.now())),
+            free: AtomicU64::new(0),
             clock,
             metrics,
         };
@@ -97,6 +103,7 @@ impl Disk {
             Err(error) => disk.health.failed(&error, 0),
             Ok(()) => {}
         }
+        disk.look_at_free();
         Ok(disk)
     }
 
@@ -206,6 +213,26 @@ impl Disk {
     /// True when a module is here, as far as the index knows.
     pub fn holds(&self, module: &Module) -> bool {
         self.index().holds(module)
+    }
+
+    /// Most bytes of modules.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// What the file system had left at the last look, in bytes.
+    pub fn free_at_last_look(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Looks at what the file system has left.
+    pub fn look_at_free(&self) {
+        self.free.store(self.free_bytes(), Ordering::Relaxed);
+    }
+
+    /// How a module is held, as far as the index knows.
+    pub fn standing(&self, module: &Module) -> Option<Standing> {
+        self.index().standing(module)
     }
 
     /// Entries and bytes on disk.

@@ -24,6 +24,11 @@ impl Memory {
         Self { cache, room: Room::new(limit) }
     }
 
+    /// Most bytes.
+    pub fn limit(&self) -> u64 {
+        self.room.limit()
+    }
+
     /// The largest module that is kept here: what is never filled, so that there is always room to load one.
     fn largest(&self) -> u64 {
         self.room.limit() / 4

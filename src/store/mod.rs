@@ -41,6 +41,7 @@ pub mod recover;
 pub mod room;
 pub mod tiered;
 
+use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use async_trait::async_trait;
@@ -89,6 +90,50 @@ pub struct Usage {
     pub held_entries: u64,
     /// Their bytes.
     pub held_bytes: u64,
+    /// Most bytes of modules on disk.
+    pub disk_limit: u64,
+    /// Most bytes of modules in memory.
+    pub memory_limit: u64,
+    /// What the file system had left at the last look, in bytes.
+    pub disk_free: u64,
+}
+
+/// How a module is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// `memory` (a copy of what is on disk), `disk`, or `held` (in memory alone).
+    pub tier: &'static str,
+    /// When it was last asked for, or came.
+    pub last_used: Timestamp,
+}
+
+/// What an operator takes away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Purge {
+    /// Records.
+    pub references: Vec<Reference>,
+    /// Modules; they stay as long as another record leads to them.
+    pub modules: Vec<Digest>,
+    /// All modules that no record leads to.
+    pub unused: bool,
+}
+
+/// What was taken away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Modules.
+    pub modules: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// A module that was read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Its bytes were not what they should be, and it is gone.
+    pub damaged: bool,
+    /// What has to be fetched again.
+    pub lost: Vec<Reference>,
 }
 
 /// Where bytes were found.
@@ -149,6 +194,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Does what can wait; to be called every few seconds. Tells the references whose modules proved damaged.
     async fn maintain(&self) -> Vec<Reference>;
+
+    /// How a module is held; `None` when it is not. Never waits.
+    fn standing(&self, module: &Module) -> Option<Standing>;
+
+    /// Takes away records, and modules that nothing else leads to. What is being sent is sent to its end.
+    ///
+    /// The error is that the disk would not; what was taken away until then is gone.
+    async fn purge(&self, what: Purge) -> Result<Purged, StoreError>;
+
+    /// Reads the module again that was not compared with its name for longest. `None` when all were since `since`.
+    async fn verify_next(&self, since: Timestamp) -> Option<Verified>;
 
     /// Writes down what would be lost, before the end.
     async fn close(&self);

@@ -6,8 +6,8 @@ use super::draft::{Draft, Sealed};
 use super::entry::{Body, Damage, ModuleFile};
 use super::memory::Memory;
 use super::overlay::{self, Overlay};
-use super::{Config, Room, Store, StoreError, Tier, Usage};
-use crate::clock::Clock;
+use super::{Config, Purge, Purged, Room, Standing, Store, StoreError, Tier, Usage, Verified};
+use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
@@ -179,6 +179,36 @@ impl Store for Tiered {
         self.blocking(work).await.unwrap_or_default()
     }
 
+    fn standing(&self, module: &Module) -> Option<Standing> {
+        let standing = self.disk.standing(module)?;
+        let copied = standing.tier == Tier::Disk.as_str() && self.memory.get(&module.digest).is_some();
+        Some(if copied { Standing { tier: Tier::Memory.as_str(), ..standing } } else { standing })
+    }
+
+    async fn purge(&self, what: Purge) -> Result<Purged, StoreError> {
+        let memory = self.memory.clone();
+        self.blocking(move |disk| {
+            let (gone, result) = disk.purge(&what);
+            gone.iter().for_each(|digest| memory.remove(digest));
+            result
+        })
+        .await?
+    }
+
+    async fn verify_next(&self, since: Timestamp) -> Option<Verified> {
+        let memory = self.memory.clone();
+        let work = move |disk: &Disk| {
+            let lost = disk.verify_next(since)?;
+            let damaged = lost.is_some();
+            Some(Verified {
+                damaged,
+                lost: lost.map(|lost| put_back(disk, &memory, lost)).unwrap_or_default(),
+            })
+        };
+        // A lost worker ends the reading; what is left has its turn in the background.
+        self.blocking(work).await.ok().flatten()
+    }
+
     async fn close(&self) {
         // A lost worker costs a worse choice at the next eviction, no more.
         let _ = self.blocking(|disk| disk.write_last_uses(true)).await;
@@ -188,7 +218,17 @@ impl Store for Tiered {
         let (disk_entries, disk_bytes) = self.disk.usage();
         let (memory_entries, memory_bytes) = self.memory.usage();
         let (held_entries, held_bytes) = self.disk.held_usage();
-        Usage { disk_entries, disk_bytes, memory_entries, memory_bytes, held_entries, held_bytes }
+        Usage {
+            disk_entries,
+            disk_bytes,
+            memory_entries,
+            memory_bytes,
+            held_entries,
+            held_bytes,
+            disk_limit: self.disk.limit(),
+            memory_limit: self.memory.limit(),
+            disk_free: self.disk.free_at_last_look(),
+        }
     }
 }
 

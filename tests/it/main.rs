@@ -4,6 +4,7 @@
 
 mod support;
 
+mod administration;
 mod agent;
 mod artifacts;
 mod auth;

@@ -4,10 +4,11 @@ use crate::clock::Timestamp;
 use crate::oci::reference::Repository;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
+use crate::store::Standing;
 use crate::store::entry::{Checks, ModuleFile};
 use crate::store::evict::{self, Candidate};
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Absences that are kept of one repository. Which versions do not exist is for clients to invent, so their number has
@@ -116,6 +117,24 @@ impl Index {
         entry.is_some_and(|entry| entry.held.is_some() || !entry.unreadable)
     }
 
+    /// How a module is held; `None` when its bytes cannot be had.
+    pub(super) fn standing(&self, module: &Module) -> Option<Standing> {
+        let entry = self.modules.get(&module.digest).filter(|_| self.holds(module))?;
+        Some(Standing {
+            tier: if entry.held.is_some() { "held" } else { "disk" },
+            last_used: entry.last_used,
+        })
+    }
+
+    /// Of `digests`, or of all, the modules that no record leads to, with their sizes.
+    pub(super) fn unused(&self, digests: &[Digest], all: bool) -> Vec<(Digest, u64)> {
+        let present = self.records.values().filter_map(|record| record.present());
+        let used: HashSet<_> = present.map(|present| present.module.digest).collect();
+        let asked = |digest: &Digest| (all || digests.contains(digest)) && !used.contains(digest);
+        let unused = self.modules.iter().filter(|(digest, _)| asked(digest));
+        unused.map(|(digest, entry)| (*digest, entry.size)).collect()
+    }
+
     /// What is to be written as soon as that can be: modules, and records whose module is on disk.
     pub(super) fn unwritten(&self) -> (Vec<(Module, Bytes)>, Vec<Reference>) {
         // The smallest first: one that does not fit keeps nobody else waiting.
@@ -132,9 +151,11 @@ impl Index {
         self.unsaved.is_empty() && self.modules.values().all(|entry| entry.held.is_none())
     }
 
-    /// The module on disk that was not compared with its name for longest.
-    pub(super) fn longest_unverified(&self) -> Option<Module> {
-        let on_disk = self.modules.iter().filter(|(_, entry)| entry.on_disk && !entry.unreadable);
+    /// The module on disk that was not compared with its name for longest, if it was not since `since`.
+    pub(super) fn longest_unverified(&self, since: Timestamp) -> Option<Module> {
+        let on_disk = self.modules.iter().filter(|(_, entry)| {
+            entry.on_disk && !entry.unreadable && entry.verified.is_none_or(|verified| verified < since)
+        });
         let (digest, entry) = on_disk.min_by_key(|(digest, entry)| (entry.verified, **digest))?;
         Some(Module { digest: *digest, size: entry.size, md5: String::new(), abi: None })
     }
@@ -208,7 +229,8 @@ impl Index {
         gone
     }
 
-    fn drop_records(&mut self, references: &[Reference]) {
+    /// Takes out records.
+    pub(super) fn drop_records(&mut self, references: &[Reference]) {
         for reference in references {
             self.records.remove(reference);
             self.unsaved.remove(reference);

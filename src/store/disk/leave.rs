@@ -68,7 +68,7 @@ impl Disk {
     }
 
     /// Removes a module, within a commit: its records first.
-    fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
+    pub(super) fn remove(&self, digest: &Digest) -> Result<(), StoreError> {
         self.forget(digest)?;
         self.remove_overtaken(digest)?;
         let path = self.layout.module(digest);

@@ -44,6 +44,7 @@ pub struct Lost {
 impl Disk {
     /// Tries a disk again that failed, and writes to it what it would not take. Returns soon when there is nothing to do.
     pub fn settle(&self) {
+        self.look_at_free();
         if !self.health.may_try() {
             return;
         }
@@ -137,12 +138,18 @@ impl Disk {
                 let step = period / number;
                 let late = now.since(due.scrub).min(step * SCRUBBED_AT_ONCE as u32);
                 due.scrub = now.plus(step).minus(late);
-                index.longest_unverified()
+                index.longest_unverified(Timestamp::END)
             };
             let Some(module) = next else { break };
             lost.extend(self.scrub_one(&module));
         }
         lost
+    }
+
+    /// Reads the module again that was not compared with its name for longest. `None` when all were since `since`.
+    pub fn verify_next(&self, since: Timestamp) -> Option<Option<Lost>> {
+        let module = self.index().longest_unverified(since)?;
+        Some(self.scrub_one(&module))
     }
 
     fn scrub_one(&self, module: &Module) -> Option<Lost> {

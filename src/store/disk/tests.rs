@@ -73,6 +73,7 @@ fn put(disk: &Arc<Disk>, name: &str, size: usize) -> Module {
         layer_media_type: "application/wasm".into(),
         module: module.clone(),
         since: Timestamp::from_millis(0),
+        first: None,
     };
     let record = Record {
         reference: reference(name),

@@ -3,10 +3,13 @@
 use super::scripted::Scripted;
 use super::stumbling::Stumbling;
 use super::until;
+use arc_swap::ArcSwap;
+use larder::admin::Administration;
 use larder::artifact::Limits;
 use larder::cache::{self, Ask, Cache, CacheError, Parts, Served};
 use larder::catalog::{self, Catalog};
-use larder::clock::{ManualClock, Timestamp};
+use larder::clock::{Clock, ManualClock, Timestamp};
+use larder::failures::Failures;
 use larder::freshness::Lifetimes;
 use larder::metrics::Metrics;
 use larder::oci::Digest;
@@ -75,6 +78,8 @@ pub struct Heart {
     pub clock: Arc<ManualClock>,
     pub metrics: Arc<Metrics>,
     pub cache: Arc<Cache>,
+    /// What operators ask and do.
+    pub administration: Arc<Administration>,
     /// Questions to the registry that panic, from now on.
     pub panics: Arc<AtomicUsize>,
     catalog: Arc<Catalog>,
@@ -141,10 +146,11 @@ impl Heart {
         let overlay = Arc::new(Overlay::open(Vec::new(), 0));
         let room = Room::new(setup.room);
         let panics = Arc::<AtomicUsize>::default();
+        let recent = Arc::<Failures>::default();
         let store =
             Tiered::open(dir.path(), &config, room.clone(), overlay, clock.clone(), metrics.clone()).unwrap();
         let cache = Cache::new(Parts {
-            registry: Arc::new(Stumbling { inner: client, left: panics.clone() }),
+            registry: Arc::new(Stumbling { inner: client.clone(), left: panics.clone() }),
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -170,16 +176,33 @@ impl Heart {
             room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
             trace: Trace::default(),
+            recent: recent.clone(),
         });
-        Self { registry, clock, metrics, cache, panics, catalog: Arc::new(catalog), setup, dir }
+        let catalog = Arc::new(catalog);
+        let names = catalog::Names { catalog: catalog.clone(), patterns: Vec::new() };
+        let administration = Arc::new(Administration {
+            cache: cache.clone(),
+            client,
+            names: Arc::new(ArcSwap::from_pointee(names)),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            failures: recent,
+            history: Default::default(),
+            jobs: Arc::default(),
+            settings: Default::default(),
+            scrub: Default::default(),
+            warm_up: larder::config::load(&Default::default()).unwrap().config.warm_up,
+            started: clock.now(),
+        });
+        Self { registry, clock, metrics, cache, administration, panics, catalog, setup, dir }
     }
 
     /// The same directory and registry with a new process's memory.
     pub async fn restart(self) -> Self {
-        let Self { registry, clock, cache, setup, dir, .. } = self;
+        let Self { registry, clock, cache, administration, setup, dir, .. } = self;
         // Fetches behind requests hold the cache, and it the lock.
         let weak = Arc::downgrade(&cache);
-        drop(cache);
+        drop((cache, administration));
         until("the end of every fetch", || weak.strong_count() == 0).await;
         Self::open(registry, clock, setup, dir)
     }

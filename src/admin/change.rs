@@ -115,17 +115,19 @@ impl Administration {
         let chosen = self.choose(which)?;
         let references: Vec<Reference> = chosen.iter().filter_map(|key| key.parse().ok()).collect();
         let store = self.cache.store();
-        let leads = |record: &Record| references.contains(&record.reference);
-        let (leaving, staying): (Vec<_>, Vec<_>) = store.records().into_iter().partition(|r| leads(r));
+        let (leaving, staying): (Vec<_>, Vec<_>) =
+            store.records().into_iter().partition(|record| references.contains(&record.reference));
         let module = |record: &Arc<Record>| record.present().map(|p| (p.module.digest, p.module.size));
-        let staying: HashSet<_> = staying.iter().filter_map(module).collect();
-        let unused: HashSet<_> = leaving.iter().filter_map(module).filter(|m| !staying.contains(m)).collect();
+        let modules: HashSet<_> = leaving.iter().filter_map(module).collect();
         if which.dry_run {
+            let staying: HashSet<_> = staying.iter().filter_map(module).collect();
+            let unused: Vec<_> = modules.difference(&staying).collect();
             let bytes = unused.iter().map(|(_, size)| size).sum();
             return Ok(Purged { purged: chosen, modules: unused.len() as u64, bytes, dry_run: true });
         }
         references.iter().for_each(|reference| self.cache.forget_failure(reference));
-        let modules = unused.into_iter().map(|(digest, _)| digest).collect();
+        // Those that another reference leads to stay; the store looks when it takes away.
+        let modules = modules.into_iter().map(|(digest, _)| digest).collect();
         let left = store.purge(Purge { references, modules, unused: which.all }).await.map_err(|error| {
             let hint = "look at the disk; what is listed is still held";
             Refused::new(Kind::Failed, "not_purged", error.to_string(), hint)

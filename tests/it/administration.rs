@@ -168,6 +168,17 @@ async fn a_purge_by_digest_and_of_everything_leaves_nothing_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_purged_leaves_memory_too() {
+    let heart = Heart::new();
+    heart.registry.put("plugins/waf", "1.0.0", &raw(&module("waf", 5000)));
+    heart.ok("waf", "1.0.0").await;
+    assert_eq!(heart.administration.status(false).store.memory_entries, 1);
+    assert_eq!(list(&heart, &Query::default())[0].tier.as_deref(), Some("memory"));
+    heart.administration.purge(&Selector { all: true, ..Selector::default() }).await.unwrap();
+    assert_eq!(heart.administration.status(false).store.memory_entries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_selector_that_says_nothing_too_much_or_what_is_not_there_changes_nothing() {
     let heart = stocked().await;
     let some = |text: &str| Some(text.to_owned());
@@ -213,6 +224,7 @@ async fn who_is_being_sent_a_module_gets_all_of_it_though_it_is_purged() {
 async fn asking_again_tells_what_the_registry_said_and_takes_nothing_away() {
     let heart = stocked().await;
     heart.registry.put("plugins/waf", "1.0.1", &raw(&module("new", 6000)));
+    heart.clock.advance(Duration::from_secs(5));
     let ai = format!("/v2/plugins/ai-proxy/manifests/2.0.0");
     heart.registry.script(move |ask, truth| if ask.path == ai { Act::status(404) } else { truth });
     let all = Selector { all: true, ..Selector::default() };
@@ -226,6 +238,9 @@ async fn asking_again_tells_what_the_registry_said_and_takes_nothing_away() {
     assert_eq!(told, expected);
     assert_eq!(asked.results[0].error.as_ref().unwrap().code, "not_found");
     assert_eq!(heart.ok("waf", "1.0.1").await.0, module("new", 6000));
+    let moved = heart.administration.entry(&key(&heart, "waf:1.0.1")).unwrap();
+    assert_eq!(moved.first_used_at.as_deref(), Some("2023-11-14T22:13:20Z"));
+    assert_eq!(moved.since.as_deref(), Some("2023-11-14T22:13:25Z"));
     assert_eq!(heart.ok("ai-proxy", "2.0.0").await.0, module("proxy", 7000), "once served, always served");
 }
 

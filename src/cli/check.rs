@@ -1,6 +1,6 @@
 //! `larder check`: everything that a start would read, and every fault in it.
 
-use super::{assemble, print, report};
+use super::{assemble, machine, print, report};
 use crate::config::{self, Sources};
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 pub fn run(sources: &Sources) -> ExitCode {
     let (loaded, mut faults) = config::load_all(sources);
     let Some(loaded) = loaded else { return report(&faults) };
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&machine::doubts(&loaded)) {
         eprintln!("larder: warning: {warning}");
     }
     // What the good part of the settings names is read too, so that one look shows everything.

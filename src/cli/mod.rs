@@ -9,6 +9,7 @@ pub mod explain;
 pub mod fsck;
 pub mod get;
 pub mod log;
+pub mod machine;
 pub mod reload;
 pub mod serve;
 

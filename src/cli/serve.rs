@@ -1,7 +1,7 @@
 //! `larder serve`: opens the ports and stays until it is told to leave.
 
 use super::reload::{Reload, Watched};
-use super::{Options, assemble, exit, log, report};
+use super::{Options, assemble, exit, log, machine, report};
 use crate::admin::history;
 use crate::config::{Config, Loaded};
 use crate::plugin::Request;
@@ -38,7 +38,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let config = &loaded.config;
     let log = log::start(&config.log);
     raise_descriptor_limit(config.server.connections);
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&machine::doubts(&loaded)) {
         tracing::warn!(place = warning.place, "{}", warning.problem);
     }
     let watched = Watched::named(&loaded, &options);

@@ -24,6 +24,7 @@ mod hostile;
 mod inputs;
 mod kill;
 mod limits;
+mod machine;
 mod manifests;
 mod matrix;
 mod memory;

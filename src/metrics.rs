@@ -44,6 +44,8 @@ pub struct Metrics {
     pub tls_unverified: IntGaugeVec,
     /// `larder_reloads_total{result}`: changes of the settings noticed; `result` is ok or error.
     pub reloads: IntCounterVec,
+    /// `larder_settings_loaded_timestamp_seconds`: when the settings in use were read, in seconds since 1970.
+    pub settings_loaded: IntGauge,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
     pub tags_moved: IntCounterVec,
     /// `larder_cache_bytes{tier}`: bytes of modules: copies in `memory`, on `disk`, and `held` in memory because the disk
@@ -144,6 +146,10 @@ impl Metrics {
                 "larder_reloads_total",
                 "Changes of settings and of the files they name, by result.",
                 &["result"],
+            ),
+            settings_loaded: made.gauge(
+                "larder_settings_loaded_timestamp_seconds",
+                "When the settings in use were read, in seconds since 1970.",
             ),
             tags_moved: made.counters(
                 "larder_tags_moved_total",

@@ -117,9 +117,9 @@ pub struct Certificate {
 /// What a reload did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Keys of settings, and files, that have changed.
+    /// Keys of settings, and files, that have changed since they were last used.
     pub changed: Vec<String>,
-    /// Of these, keys that take effect at the next start.
+    /// Keys that have changed since the start and take effect at the next one.
     pub needs_restart: Vec<String>,
     /// What works and is probably not meant.
     pub warnings: Vec<String>,

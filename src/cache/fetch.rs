@@ -7,7 +7,7 @@ use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
 use super::known::Absent;
-use super::{ATTEMPTS, Cache, Failure, Outcome, Reached};
+use super::{ATTEMPTS, Cache, Failure, Outcome, Reached, Rules};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
 use crate::metrics::Metrics;
@@ -15,11 +15,12 @@ use crate::oci::Reference;
 use crate::plugin::PluginName;
 use crate::record::{Absence, Record, State};
 use crate::registry::Confirmation;
+use crate::store::Room;
+use crate::store::room::Taken;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Fetches that wait for their turn at one registry. Beyond it they are refused: whoever asks for that much is not
 /// waiting for it.
@@ -45,28 +46,29 @@ pub(super) enum Lane {
 pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Turns>>>);
 
 struct Turns {
-    free: Arc<Semaphore>,
+    free: Room,
     waiting: AtomicUsize,
 }
 
 impl Lanes {
     /// A turn; `None` when too many wait for one.
-    async fn turn(&self, registry: &str, lane: Lane, at_once: usize) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self, registry: &str, lane: Lane, at_once: usize) -> Option<Taken> {
         let behind = lane == Lane::Behind;
-        let number = if behind { (at_once / 4).max(1) } else { at_once.max(1) };
+        let number = if behind { (at_once / 4).max(1) } else { at_once.max(1) } as u64;
         let turns = {
             let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let made =
-                || Arc::new(Turns { free: Arc::new(Semaphore::new(number)), waiting: AtomicUsize::new(0) });
+            let made = || Arc::new(Turns { free: Room::new(number), waiting: AtomicUsize::new(0) });
             lanes.entry((registry.to_owned(), behind)).or_insert_with(made).clone()
         };
+        // The settings may have changed since.
+        turns.free.resize(number);
         if turns.waiting.fetch_add(1, Ordering::SeqCst) >= MOST_WAITING {
             turns.waiting.fetch_sub(1, Ordering::SeqCst);
             return None;
         }
-        let turn = turns.free.clone().acquire_owned().await.ok();
+        let turn = turns.free.take(1).await;
         turns.waiting.fetch_sub(1, Ordering::SeqCst);
-        turn
+        Some(turn)
     }
 }
 
@@ -203,7 +205,8 @@ impl Cache {
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        let turn = self.lanes.turn(reference.registry(), lane, parts.config.at_once).await;
+        let at_once = parts.rules.load().config.at_once;
+        let turn = self.lanes.turn(reference.registry(), lane, at_once).await;
         let Some(_turn) = turn else {
             let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());
             let error =
@@ -212,14 +215,15 @@ impl Cache {
         };
         // Last, so that what waits for a registry takes no memory from others.
         let _room = parts.room.take(FETCH_BYTES).await;
+        let rules = **parts.rules.load();
         let known = parts.store.record(reference);
         let counted = Counted::new(&parts.metrics);
         let begun = parts.clock.now();
         let progress = self.progress.begin(reference);
-        let update = self.update(reference, known.as_deref(), &progress);
-        let result = match tokio::time::timeout(parts.config.timeout, update).await {
+        let update = self.update(reference, known.as_deref(), &rules, &progress);
+        let result = match tokio::time::timeout(rules.config.timeout, update).await {
             Ok(result) => result,
-            Err(_) => Err(CacheError::timed_out(reference, parts.config.timeout)),
+            Err(_) => Err(CacheError::timed_out(reference, rules.config.timeout)),
         };
         drop(counted);
         let took = parts.clock.now().since(begun);
@@ -270,7 +274,7 @@ impl Cache {
         if absence.is_none() {
             parts.note(reference, &error);
         }
-        let until = parts.clock.now().plus(error.remembered_for(&parts.lifetimes));
+        let until = parts.clock.now().plus(error.remembered_for(&parts.rules.load().lifetimes));
         let error = Arc::new(error);
         self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
         match absence {
@@ -290,6 +294,7 @@ impl Cache {
         &self,
         reference: &Reference,
         known: Option<&Record>,
+        rules: &Rules,
         progress: &Progress,
     ) -> Result<&'static str, CacheError> {
         let parts = &self.parts;
@@ -301,7 +306,7 @@ impl Cache {
                 return Ok("unchanged");
             }
         }
-        let mut new = fill::fill(parts, reference, present, progress).await?;
+        let mut new = fill::fill(parts, &rules.limits, reference, present, progress).await?;
         if let Some(old) = present {
             if old.manifest != new.manifest {
                 parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();

@@ -73,14 +73,15 @@ impl Drop for Progress {
 /// the same, nothing more is fetched. When the disk fails in the middle it is tried once more, in memory.
 pub async fn fill(
     parts: &Parts,
+    limits: &Limits,
     reference: &Reference,
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
-    match try_fill(parts, reference, usable, progress).await {
+    match try_fill(parts, limits, reference, usable, progress).await {
         Err(error) if matches!(error.code, DISK_FULL | DISK_FAILED) => {
             tracing::warn!(%reference, error = error.detail, "the disk failed; fetched once more");
-            try_fill(parts, reference, usable, progress).await
+            try_fill(parts, limits, reference, usable, progress).await
         }
         other => other,
     }
@@ -88,11 +89,12 @@ pub async fn fill(
 
 async fn try_fill(
     parts: &Parts,
+    limits: &Limits,
     reference: &Reference,
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
-    let limit = parts.limits.manifest.as_u64();
+    let limit = limits.manifest.as_u64();
     let fetched =
         parts.registry.manifest(reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
@@ -102,8 +104,8 @@ async fn try_fill(
     if let Some(present) = held_elsewhere(parts, &digest) {
         return Ok(present);
     }
-    let manifest = resolve(parts, reference, fetched).await?;
-    let layers = select::layers(&manifest, &parts.limits);
+    let manifest = resolve(parts, limits, reference, fetched).await?;
+    let layers = select::layers(&manifest, limits);
     for verdict in parts.trace.is_listening().then(|| select::told(&manifest)).into_iter().flatten() {
         parts.trace.note("layer", || verdict);
     }
@@ -114,12 +116,12 @@ async fn try_fill(
         parts.trace.note("layer", || {
             format!("{} is fetched: {}, {} bytes", layer.digest, layer.media_type, layer.size)
         });
-        let (mut outcome, mut below) = module(parts, reference, layer, hidden, progress).await;
+        let (mut outcome, mut below) = module(parts, limits, reference, layer, hidden, progress).await;
         // Once more: what changed it on its way may not be there again, or another mirror's bytes are right.
         if matches!(&outcome, Err(Failed::For(error)) if error.code == DIGEST_MISMATCH) {
             tracing::warn!(%reference, layer = %layer.digest, "other bytes than the manifest's; fetched once more");
             parts.registry.distrust(reference, progress.counters.endpoint.load(Ordering::Relaxed));
-            (outcome, below) = module(parts, reference, layer, below, progress).await;
+            (outcome, below) = module(parts, limits, reference, layer, below, progress).await;
         }
         hidden = below;
         match outcome {
@@ -166,6 +168,7 @@ fn held_elsewhere(parts: &Parts, manifest: &Digest) -> Option<Present> {
 /// From an index to a manifest, if it is one.
 async fn resolve(
     parts: &Parts,
+    limits: &Limits,
     reference: &Reference,
     mut fetched: crate::registry::FetchedManifest,
 ) -> Result<Manifest, CacheError> {
@@ -185,7 +188,7 @@ async fn resolve(
                     )
                 });
                 let child = Reference::digested(&reference.repository(), child.digest);
-                let limit = parts.limits.manifest.as_u64();
+                let limit = limits.manifest.as_u64();
                 fetched = parts.registry.manifest(&child, limit).await.map_err(|e| {
                     let mut error = CacheError::registry(reference, e);
                     // The index is there and names it: the registry is incomplete, not empty.
@@ -213,13 +216,14 @@ enum Failed {
 /// back with what this one does.
 async fn module(
     parts: &Parts,
+    limits: &Limits,
     reference: &Reference,
     layer: &Descriptor,
     hidden: Hidden,
     progress: &Progress,
 ) -> (Result<Sealed, Failed>, Hidden) {
     // What is unpacked is known when it is; packed, modules are seldom a fourth of themselves.
-    let unpacked = layer.size.saturating_mul(4).min(parts.limits.module.as_u64());
+    let unpacked = layer.size.saturating_mul(4).min(limits.module.as_u64());
     let drafts = async {
         Ok((download(parts, reference, layer, progress).await?, parts.store.draft(unpacked).await?))
     };
@@ -227,7 +231,7 @@ async fn module(
         Ok(drafts) => drafts,
         Err(e) => return (Err(Failed::For(e)), hidden),
     };
-    let limits = parts.limits;
+    let limits = *limits;
     let expected = layer.digest;
     let about = reference.clone();
     // Decoders are where memory goes.

@@ -39,6 +39,7 @@ use crate::registry::Registry;
 use crate::registry::trace::Trace;
 use crate::store::overlay::Problem;
 use crate::store::{Body, Room, Store};
+use arc_swap::ArcSwap;
 use bytesize::ByteSize;
 use collapse::Collapse;
 use fetch::Lane;
@@ -80,6 +81,17 @@ pub struct Config {
     pub memory: ByteSize,
 }
 
+/// What a change of the settings replaces, as a whole. A fetch ends with what it began with.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// How to fetch.
+    pub config: Config,
+    /// How long to believe.
+    pub lifetimes: Lifetimes,
+    /// How much to accept.
+    pub limits: Limits,
+}
+
 /// What the cache works with.
 pub struct Parts {
     /// Where to ask.
@@ -90,12 +102,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What to count.
     pub metrics: Arc<Metrics>,
-    /// How to fetch.
-    pub config: Config,
-    /// How long to believe.
-    pub lifetimes: Lifetimes,
-    /// How much to accept.
-    pub limits: Limits,
+    /// By which rules.
+    pub rules: ArcSwap<Rules>,
     /// Where fetches run. It must outlive requests.
     pub runtime: Handle,
     /// Memory for fetches in progress, and for what the disk would not take.
@@ -207,11 +215,21 @@ impl Cache {
         self.doubted.store(self.parts.clock.now().millis(), Ordering::SeqCst);
     }
 
+    /// Goes by `rules` from now on.
+    pub fn change(&self, rules: Rules) {
+        self.parts.room.resize(rules.config.memory.as_u64());
+        self.parts.rules.store(Arc::new(rules));
+    }
+
     /// Judges a record's age. An absence from before a change of the settings is past its lifetime.
     fn judge(&self, record: &Record, now: Timestamp) -> Freshness {
         let is_doubted =
             record.present().is_none() && record.checked_at.millis() <= self.doubted.load(Ordering::SeqCst);
-        if is_doubted { Freshness::Stale(Duration::ZERO) } else { self.parts.lifetimes.judge(record, now) }
+        if is_doubted {
+            Freshness::Stale(Duration::ZERO)
+        } else {
+            self.parts.rules.load().lifetimes.judge(record, now)
+        }
     }
 
     /// Does what can wait; to be called every few seconds. What proved damaged is fetched again.
@@ -392,7 +410,7 @@ impl Cache {
     /// Asks the registries for the plan and waits, no longer than `hold`.
     async fn ask(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         let first = plan.candidates.first().map(|candidate| candidate.reference.clone());
-        let hold = self.parts.config.hold;
+        let hold = self.parts.rules.load().config.hold;
         let pending = || Arc::new(CacheError::pending(hold, first.clone()));
         tokio::time::timeout(hold, self.ask_until_held(name, plan, need))
             .await

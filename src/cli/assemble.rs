@@ -4,9 +4,8 @@ use crate::admin::Administration;
 use crate::admin::history::History;
 use crate::admin::status::Settings;
 use crate::cache::explain::Explanation;
-use crate::cache::{self, Cache, Parts};
-use crate::catalog::patterns::Pattern;
-use crate::catalog::{Catalog, Names};
+use crate::cache::{self, Cache, Parts, Rules};
+use crate::catalog::{self, Catalog, Names};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
 use crate::failures::Failures;
@@ -16,7 +15,7 @@ use crate::registry::breaker::Breakers;
 use crate::registry::hosts::With;
 use crate::registry::trace::Trace;
 use crate::registry::{Client, Hosts, Retry, Surroundings};
-use crate::store::overlay::Overlay;
+use crate::store::overlay::{self, Overlay};
 use crate::store::{Room, Store, StoreError, Tiered};
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
@@ -25,10 +24,8 @@ use tokio::runtime::Handle;
 
 /// What the settings name, read and checked.
 pub struct Read {
-    /// Names.
-    pub catalog: Catalog,
-    /// URLs.
-    pub patterns: Vec<Pattern>,
+    /// Names and URLs.
+    pub names: Names,
     /// Registries.
     pub hosts: Hosts,
     /// Which of them are left alone.
@@ -42,8 +39,23 @@ pub struct Read {
 /// # Errors
 /// All faults.
 pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
-    let config = &loaded.config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let breakers = Breakers::new(clock.clone());
+    let mut faults = Vec::new();
+    let names = names(loaded).map_err(|found| faults.extend(found));
+    let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
+    match (names, hosts) {
+        (Ok(names), Ok(hosts)) => Ok(Read { names, hosts, breakers, clock }),
+        _ => Err(faults),
+    }
+}
+
+/// Reads what the settings say of names and URLs, and the catalog's files.
+///
+/// # Errors
+/// All faults.
+pub fn names(loaded: &Loaded) -> Result<Names, Vec<Fault>> {
+    let config = &loaded.config;
     let mut faults = Vec::new();
     let mut files = Vec::new();
     for path in &config.catalog.files {
@@ -75,12 +87,8 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
             }
         }
     }
-    let breakers = Breakers::new(clock.clone());
-    let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
-    match (catalog, hosts) {
-        (Ok(catalog), Ok(hosts)) if faults.is_empty() => {
-            Ok(Read { catalog, patterns, hosts, breakers, clock })
-        }
+    match catalog {
+        Ok(catalog) if faults.is_empty() => Ok(Names { catalog: Arc::new(catalog), patterns }),
         _ => Err(faults),
     }
 }
@@ -102,10 +110,20 @@ pub fn hosts(loaded: &Loaded, breakers: Arc<Breakers>, trace: Trace) -> Result<H
     })
 }
 
-/// How often a registry is asked, by `config`, where requests wait as long as `started` says.
-pub fn retry(started: &Config, config: &Config) -> Retry {
+/// How often a registry is asked.
+pub fn retry(config: &Config) -> Retry {
     // Half of what a request waits: an attempt that is begun by then can still end in time.
-    Retry { attempts: config.registry.attempts, within: started.fill.hold / 2 }
+    Retry { attempts: config.registry.attempts, within: config.fill.hold / 2 }
+}
+
+/// What the cache goes by.
+pub fn rules(config: &Config) -> Rules {
+    Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits }
+}
+
+/// The local folders, looked through. Blocks.
+pub fn overlay(config: &Config) -> Overlay {
+    Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64())
 }
 
 /// A running larder, as far as an explanation heeds it.
@@ -170,14 +188,14 @@ pub async fn explain(
     // A container may have nothing else that can be written to.
     let scratch = tempfile::tempdir().or_else(|_| tempfile::tempdir_in(cache_dir(&config)));
     let scratch = scratch.map_err(|e| format!("no temporary folder can be made: {e}"))?;
-    let retry = retry(&loaded.config, &loaded.config);
+    let retry = retry(&loaded.config);
     let client = match running {
         Some(running) => running.client.beside(hosts, breakers, metrics.clone(), retry),
         None => Client::new(hosts, breakers, clock.clone(), metrics.clone(), retry),
     };
     // One plugin, looked at once.
     config.cache.memory = bytesize::ByteSize(0);
-    let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
+    let overlay = overlay(&config).live();
     let room = Room::new(config.fill.memory.as_u64());
     let store =
         Tiered::open(scratch.path(), &config.cache, room.clone(), overlay, clock.clone(), metrics.clone())
@@ -187,9 +205,7 @@ pub async fn explain(
         store: Arc::new(store),
         clock,
         metrics,
-        config: config.fill,
-        lifetimes: config.lifetimes,
-        limits: config.limits,
+        rules: ArcSwap::from_pointee(rules(&config)),
         runtime: Handle::current(),
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
@@ -214,12 +230,12 @@ pub struct Assembled {
     pub client: Arc<Client>,
     /// Which of them are left alone.
     pub breakers: Arc<Breakers>,
-    /// Names.
-    pub catalog: Arc<Catalog>,
-    /// URLs.
-    pub patterns: Vec<Pattern>,
+    /// What keeps.
+    pub store: Arc<Tiered>,
+    /// Names and URLs.
+    pub names: catalog::Live,
     /// Local folders, to be looked at again.
-    pub overlay: Arc<Overlay>,
+    pub overlay: overlay::Live,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -238,35 +254,31 @@ pub fn assemble(
     let clock = read.clock;
     let recent = Arc::<Failures>::default();
     let metrics = Arc::<Metrics>::default();
-    let overlay = Arc::new(Overlay::open(config.overlay.dirs.clone(), config.limits.module.as_u64()));
+    let overlay = overlay(config).live();
     let room = Room::new(config.fill.memory.as_u64());
     let store =
         Tiered::open(dir, &config.cache, room.clone(), overlay.clone(), clock.clone(), metrics.clone())?;
-    let store: Arc<dyn Store> = Arc::new(store);
+    let store = Arc::new(store);
     let breakers = read.breakers;
-    let client =
-        Client::new(read.hosts, breakers.clone(), clock.clone(), metrics.clone(), retry(config, config));
+    let client = Client::new(read.hosts, breakers.clone(), clock.clone(), metrics.clone(), retry(config));
     let client = Arc::new(client);
     let cache = Cache::new(Parts {
         registry: client.clone(),
-        store,
+        store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        config: config.fill,
-        lifetimes: config.lifetimes,
-        limits: config.limits,
+        rules: ArcSwap::from_pointee(rules(config)),
         runtime,
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
         trace: Trace::default(),
         recent: recent.clone(),
     });
-    let catalog = Arc::new(read.catalog);
-    let names = Names { catalog: catalog.clone(), patterns: read.patterns.clone() };
+    let names = Arc::new(ArcSwap::from_pointee(read.names));
     let administration = Administration {
         cache: cache.clone(),
         client: client.clone(),
-        names: Arc::new(ArcSwap::from_pointee(names)),
+        names: names.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
         failures: recent,
@@ -282,15 +294,5 @@ pub fn assemble(
         started: clock.now(),
     };
     let administration = Arc::new(administration);
-    Ok(Assembled {
-        cache,
-        client,
-        breakers,
-        catalog,
-        patterns: read.patterns,
-        overlay,
-        metrics,
-        clock,
-        administration,
-    })
+    Ok(Assembled { cache, client, breakers, store, names, overlay, metrics, clock, administration })
 }

@@ -25,15 +25,15 @@ pub fn run(sources: &Sources) -> ExitCode {
         eprintln!("larder: warning: {warning}");
     }
     let config = &loaded.config;
-    let registries: Vec<_> = read.catalog.registries().into_iter().collect();
+    let registries: Vec<_> = read.names.catalog.registries().into_iter().collect();
     let mut lines = vec![
         "The configuration is valid.".to_owned(),
         format!("plugins at    http://{}", config.listen.data),
         format!("metrics at    http://{}/metrics", config.listen.admin),
         format!(
             "names         {} listed; others {}",
-            read.catalog.names().count(),
-            if read.catalog.is_open() { "by the template" } else { "refused" }
+            read.names.catalog.names().count(),
+            if read.names.catalog.is_open() { "by the template" } else { "refused" }
         ),
         format!(
             "registries    {}",

@@ -6,7 +6,6 @@ use crate::config::Loaded;
 use crate::plugin::{PluginName, Request, Version};
 use clap::{Args, ValueEnum};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 /// Walk the road of one plugin aloud: rules, mirrors, proxy, TLS, login, manifest, layer.
 #[derive(Debug, Args)]
@@ -40,8 +39,8 @@ impl Explain {
             Err(faults) => return report(&faults),
         };
         let request = Request { name: self.name.clone(), version: self.version.clone() };
-        let catalog = Arc::new(read.catalog);
-        let explained = runtime.block_on(assemble::explain(&loaded, &catalog, &request, None));
+        let catalog = &read.names.catalog;
+        let explained = runtime.block_on(assemble::explain(&loaded, catalog, &request, None));
         let explanation = match explained {
             Ok(explanation) => explanation,
             Err(problem) => return get::fail(exit::CANTCREAT, &problem, ""),

@@ -71,12 +71,18 @@ impl Get {
 
     async fn fetch(&self, parts: &assemble::Assembled) -> ExitCode {
         let request = Request { name: self.name.clone(), version: Some(self.version.clone()) };
-        let plan = parts.catalog.plan(&request);
+        let plan = parts.names.load().catalog.plan(&request);
         let local = parts.cache.store().overlay();
         let is_local = plan.versions.iter().any(|(v, _)| local.contains_key(&(self.name.clone(), v.clone())));
         if plan.candidates.is_empty() && !is_local {
-            let near: Vec<_> =
-                parts.catalog.nearest(self.name.as_str()).iter().map(ToString::to_string).collect();
+            let near: Vec<_> = parts
+                .names
+                .load()
+                .catalog
+                .nearest(self.name.as_str())
+                .iter()
+                .map(ToString::to_string)
+                .collect();
             let hint =
                 if near.is_empty() { String::new() } else { format!("did you mean {}?", near.join(", ")) };
             return fail(exit::NOINPUT, &format!("'{}' is not in the catalog", self.name), &hint);

@@ -1,6 +1,6 @@
 //! `larder serve`: opens the ports and stays until it is told to leave.
 
-use super::reload::{Reload, Watched};
+use super::reload::{Reload, Seen};
 use super::{Options, assemble, exit, log, machine, report};
 use crate::admin::history;
 use crate::config::{Config, Loaded};
@@ -14,11 +14,11 @@ use arc_swap::ArcSwap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 /// Time between two looks at the number of dropped log lines.
 const COUNTING: Duration = Duration::from_secs(5);
@@ -41,7 +41,6 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in loaded.warnings.iter().chain(&machine::doubts(&loaded)) {
         tracing::warn!(place = warning.place, "{}", warning.problem);
     }
-    let watched = Watched::named(&loaded, &options);
     let read = match assemble::read(&loaded) {
         Ok(read) => read,
         Err(faults) => return report(&faults),
@@ -49,8 +48,8 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in read.hosts.told() {
         tracing::warn!("{warning}");
     }
-    let watched = watched.and(Watched::of(read.hosts.files()));
-    let (breakers, found) = (read.breakers.clone(), read.hosts.used());
+    let others = Vec::new();
+    let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
     // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
     let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -75,17 +74,18 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             });
         }
     };
-    let current = Arc::new(ArcSwap::from_pointee(loaded.clone()));
+    let (current, _) = watch::channel(Arc::new(loaded.clone()));
+    parts.metrics.settings_loaded.set((parts.clock.now().millis() / 1000) as i64);
     let drain = Drain::new();
     let app = |face| {
         let (config, metrics) = (config.server, parts.metrics.clone());
         let sending = Room::new(config.send_memory.as_u64());
-        Arc::new(App { face, config, metrics, drain: drain.clone(), sending, options: App::options(&config) })
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        Arc::new(App { face, config, metrics, drain: drain.clone(), sending })
     };
     let data = app(Face::Data(Data {
         cache: parts.cache.clone(),
-        catalog: parts.catalog.clone(),
-        patterns: parts.patterns.clone(),
+        names: parts.names.clone(),
         memo: Memo::default(),
         failures: parts.administration.failures.clone(),
         clock: parts.clock.clone(),
@@ -94,7 +94,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let admin = app(Face::Admin(Admin {
         metrics: parts.metrics.clone(),
         client: parts.client.clone(),
-        explain: explainer(&current, &parts, behind.handle().clone()),
+        explain: explainer(current.subscribe(), &parts, behind.handle().clone()),
         explaining: Semaphore::new(EXPLAINING),
         administration: parts.administration.clone(),
         store: store.clone(),
@@ -109,19 +109,21 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     };
     announce(config, &parts, &dir, &data_port, &admin_port);
 
-    let make = |app: Arc<App>| {
-        move |peer, link, share| {
-            let used = AtomicBool::new(false);
-            Arc::new(Connection { app: app.clone(), peer, used, link, share })
-        }
-    };
-    let server = config.server;
-    front.spawn(data_port.accept(server, drain.clone(), parts.metrics.clone(), make(data)));
-    behind.spawn(admin_port.until_the_end().accept(
-        server,
-        drain.clone(),
-        parts.metrics.clone(),
-        make(admin),
+    let make =
+        |app: Arc<App>| move |peer, link, share| Arc::new(Connection::new(app.clone(), peer, link, share));
+    let apps = vec![data.clone(), admin.clone()];
+    let (counted, left) = (parts.metrics.clone(), drain.clone());
+    front.spawn(data_port.accept(data.config.clone(), left.clone(), counted.clone(), make(data)));
+    let admin_port = admin_port.until_the_end();
+    behind.spawn(admin_port.accept(admin.config.clone(), left, counted, make(admin)));
+    let overlay = parts.overlay.clone();
+    behind.spawn(again(
+        current.subscribe(),
+        |config| config.overlay.poll,
+        move || {
+            let overlay = overlay.load_full();
+            async move { drop(tokio::task::spawn_blocking(move || overlay.refresh()).await) }
+        },
     ));
     let steps = parts.administration.clone();
     behind.spawn(async move {
@@ -131,16 +133,6 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         }
     });
     parts.administration.begin_warm_up();
-    let (overlay, poll) = (parts.overlay.clone(), config.overlay.poll);
-    if !overlay.dirs().is_empty() {
-        behind.spawn(async move {
-            loop {
-                tokio::time::sleep(poll).await;
-                let overlay = overlay.clone();
-                let _ = tokio::task::spawn_blocking(move || overlay.refresh()).await;
-            }
-        });
-    }
     let (metrics, dropped) = (parts.metrics.clone(), log.dropped.clone());
     behind.spawn(async move {
         loop {
@@ -148,25 +140,27 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             dropped.count(&metrics);
         }
     });
-    let (kept, pause) = (parts.cache.clone(), config.cache.retry);
-    behind.spawn(async move {
-        loop {
-            tokio::time::sleep(pause).await;
-            kept.maintain().await;
-        }
-    });
-    let reload = Reload {
+    let kept = parts.cache.clone();
+    behind.spawn(again(
+        current.subscribe(),
+        |config| config.cache.retry,
+        move || {
+            let kept = kept.clone();
+            async move { kept.maintain().await }
+        },
+    ));
+    let reload = Arc::new(Reload {
         options,
-        started: loaded.clone(),
-        current,
-        client: parts.client.clone(),
-        breakers,
-        cache: parts.cache.clone(),
-        metrics: parts.metrics.clone(),
-        found,
-    };
-    behind.spawn(reload.run(watched));
-    behind.block_on(leave(config, &drain));
+        started: loaded,
+        current: current.clone(),
+        parts,
+        apps,
+        others,
+        seen: ArcSwap::from_pointee(seen),
+        turn: Arc::default(),
+    });
+    behind.spawn(reload.run());
+    behind.block_on(leave(&current, &drain));
     // A disk that hangs is no reason to stay.
     let closed = behind.block_on(async { tokio::time::timeout(CLOSING, store.close()).await });
     if closed.is_err() {
@@ -179,12 +173,33 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Does `work` again and again, each time after the pause that the settings in use have for it.
+async fn again<F>(
+    mut settings: watch::Receiver<Arc<Loaded>>,
+    pause: fn(&Config) -> Duration,
+    work: impl Fn() -> F,
+) where
+    F: Future<Output = ()>,
+{
+    let mut last = Instant::now();
+    loop {
+        let due = last + pause(&settings.borrow_and_update().config);
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {
+                work().await;
+                last = Instant::now();
+            }
+            changed = settings.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 /// What the administration port explains with: the settings as their files have them now.
-fn explainer(current: &Arc<ArcSwap<Loaded>>, parts: &assemble::Assembled, runtime: Handle) -> Explain {
-    let (catalog, running) = (parts.catalog.clone(), assemble::Running::of(parts));
-    let current = current.clone();
+fn explainer(current: watch::Receiver<Arc<Loaded>>, parts: &assemble::Assembled, runtime: Handle) -> Explain {
+    let (names, running) = (parts.names.clone(), assemble::Running::of(parts));
     Arc::new(move |request: Request| {
-        let (catalog, running, loaded) = (catalog.clone(), running.clone(), current.load_full());
+        let catalog = names.load().catalog.clone();
+        let (running, loaded) = (running.clone(), current.borrow().clone());
         let work = async move { assemble::explain(&loaded, &catalog, &request, Some(&running)).await };
         let task = runtime.spawn(work);
         Box::pin(async move { task.await.unwrap_or_else(|_| Err("the explanation ended early".into())) })
@@ -192,7 +207,7 @@ fn explainer(current: &Arc<ArcSwap<Loaded>>, parts: &assemble::Assembled, runtim
 }
 
 /// A connection is a descriptor. Many systems give a process 1024 and let it ask for more.
-fn raise_descriptor_limit(connections: usize) {
+pub(super) fn raise_descriptor_limit(connections: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let wanted = connections as u64 * 2 + OTHER_DESCRIPTORS;
     let limit = getrlimit(Resource::Nofile);
@@ -239,35 +254,40 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let registries: Vec<_> = parts.catalog.registries().into_iter().collect();
+    let catalog = parts.names.load().catalog.clone();
+    let registries: Vec<_> = catalog.registries().into_iter().collect();
     tracing::info!(
-        names = parts.catalog.names().count(),
-        others = parts.catalog.is_open(),
+        names = catalog.names().count(),
+        others = catalog.is_open(),
         registries = registries.join(", "),
         "serving the catalog; registries are asked when a plugin is first asked for"
     );
+    let local = parts.overlay.load();
     let overlay: Vec<_> =
-        parts.overlay.dirs().iter().filter(|dir| dir.is_dir()).map(|dir| dir.display().to_string()).collect();
+        local.dirs().iter().filter(|dir| dir.is_dir()).map(|dir| dir.display().to_string()).collect();
     tracing::info!(
         cache = %dir.display(), disk = %config.cache.disk, memory = %config.cache.memory, overlay = overlay.join(", "),
-        local_plugins = parts.overlay.index().len(),
+        local_plugins = local.index().len(),
         "keeping"
     );
 }
 
 /// Waits for the signal and goes through with the drain. SIGINT, from a keyboard, does not wait for load balancers; a
 /// second signal waits for nothing.
-async fn leave(config: &Config, drain: &Drain) {
+async fn leave(current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("signals cannot be waited for; stopping");
         return;
     };
-    let mut server = config.server;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => server.drain = Duration::ZERO,
+    let at_once = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => true,
+    };
+    let mut server = current.borrow().config.server;
+    if at_once {
+        server.drain = Duration::ZERO;
     }
     tracing::info!(drain = ?server.drain, finish = ?server.finish, "told to leave");
     tokio::select! {

@@ -6,6 +6,7 @@
 
 pub mod env;
 pub mod file;
+pub mod keys;
 pub mod watch;
 mod words;
 
@@ -219,21 +220,6 @@ impl Loaded {
     /// Where every key was set.
     pub fn places(&self) -> Places {
         self.places.clone()
-    }
-
-    /// These settings with what `newer` says of registries.
-    pub fn with_registry(&self, newer: Self) -> Self {
-        let config = Config { registry: newer.config.registry.clone(), ..self.config.clone() };
-        Self { config, ..newer }
-    }
-
-    /// The parts of the settings, by their first word, that differ from those of `other`.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
-        let parts = self.tree.as_object().into_iter().flatten();
-        parts
-            .filter(|(part, value)| other.tree.get(part) != Some(value))
-            .map(|(part, _)| part.clone())
-            .collect()
     }
 }
 

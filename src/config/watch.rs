@@ -12,6 +12,44 @@ const MAX_DEPTH: usize = 3;
 /// Files that are looked at, in all.
 const MOST_FILES: usize = 5000;
 
+/// Files, and what they looked like when they were last read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Watched {
+    files: Vec<PathBuf>,
+    looked: Fingerprint,
+}
+
+impl Watched {
+    /// These files as they are now. Blocks.
+    pub fn of(mut files: Vec<PathBuf>) -> Self {
+        files.sort();
+        files.dedup();
+        let looked = Fingerprint::of(&files);
+        Self { files, looked }
+    }
+
+    /// The same files as they are now. Blocks.
+    pub fn again(&self) -> Self {
+        Self { files: self.files.clone(), looked: Fingerprint::of(&self.files) }
+    }
+
+    /// True when these are its files, whatever they look like.
+    pub fn is_of(&self, files: &[PathBuf]) -> bool {
+        files.iter().all(|file| self.files.binary_search(file).is_ok())
+            && self.files.iter().all(|file| files.contains(file))
+    }
+
+    /// Which files.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// What differs from `before`.
+    pub fn changed<'f>(&'f self, before: &'f Self) -> Vec<&'f Path> {
+        self.looked.changed(&before.looked)
+    }
+}
+
 /// What files looked like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fingerprint(BTreeMap<PathBuf, Option<[i64; 7]>>);
@@ -47,11 +85,6 @@ impl Fingerprint {
         for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
             self.add(&entry.path(), depth + 1);
         }
-    }
-
-    /// With what `other` saw; where both looked, `other` is right.
-    pub fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
     }
 
     /// What differs from `before`.

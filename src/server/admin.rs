@@ -6,6 +6,7 @@ use super::listing;
 use super::refuse;
 use super::respond::{self, Answer, Content, Note};
 use crate::admin::Administration;
+use crate::admin::status::Reloaded;
 use crate::cache::explain::Explanation;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
@@ -19,6 +20,18 @@ use tokio::sync::Semaphore;
 
 /// Walks a plugin's road aloud, or says why it cannot.
 pub type Explain = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Explanation, String>> + Send + Sync>;
+
+/// Reads the settings again, with all that they name.
+pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Unusable>> + Send + Sync>;
+
+/// Why the settings are not in use as they are written now. Those of before are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// They are being read already.
+    pub busy: bool,
+    /// What is wrong with them, each with its place.
+    pub faults: Vec<String>,
+}
 
 /// What it reads.
 pub struct Admin {

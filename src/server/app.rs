@@ -7,7 +7,7 @@ use super::guard::{self, Head};
 use super::listen::Drain;
 use super::respond::{Answer, Asked, Content};
 use super::wire::{HEAD_TOO_LARGE, Link};
-use super::{Config, refuse};
+use super::{Config, Live, refuse};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
@@ -39,15 +39,13 @@ pub struct App {
     /// What answers.
     pub face: Face,
     /// How to treat connections.
-    pub config: Config,
+    pub config: Live,
     /// What to count.
     pub metrics: Arc<Metrics>,
     /// Whether we are about to leave.
     pub drain: Drain,
     /// Memory for what was read from disk and is not sent yet.
     pub sending: Room,
-    /// How pingora is to treat connections.
-    pub options: HttpServerOptions,
 }
 
 /// One connection.
@@ -62,6 +60,8 @@ pub struct Connection {
     pub link: Arc<Link>,
     /// Its address's part of `App::sending`.
     pub share: Room,
+    /// How pingora is to treat it.
+    pub options: HttpServerOptions,
 }
 
 /// What is to be sent of a file.
@@ -76,7 +76,7 @@ struct FilePart {
 #[async_trait]
 impl HttpServerApp for Connection {
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.app.options)
+        Some(&self.options)
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -91,11 +91,11 @@ impl HttpServerApp for Connection {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let config = &self.app.config;
+        let config = **self.app.config.load();
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let patience =
+        let wait =
             if self.used.swap(true, Ordering::Relaxed) { config.idle_timeout } else { config.header_timeout };
-        match tokio::time::timeout(patience, session.read_request()).await {
+        match tokio::time::timeout(wait, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
             Ok(Err(error)) => {
@@ -142,10 +142,10 @@ impl HttpServerApp for Connection {
         session.set_min_send_rate(Some(config.send_rate.as_u64() as usize));
         if session.is_http2() {
             // There the least rate is not known; a piece has a time instead.
-            session.set_write_timeout(Some(self.app.patience()));
+            session.set_write_timeout(Some(patience(&config)));
         }
         let (status, note) = (answer.status, answer.note.clone());
-        let (bytes, complete) = self.write(&mut session, answer, head_only).await;
+        let (bytes, complete) = self.write(&mut session, answer, head_only, patience(&config)).await;
 
         let took = began.elapsed();
         let status_text = status.to_string();
@@ -181,13 +181,18 @@ impl HttpServerApp for Connection {
 
 impl Connection {
     /// Writes an answer: bytes of body sent, and whether that was all.
-    async fn write(&self, session: &mut ServerSession, answer: Answer, head_only: bool) -> (u64, bool) {
+    async fn write(
+        &self,
+        session: &mut ServerSession,
+        answer: Answer,
+        head_only: bool,
+        patience: Duration,
+    ) -> (u64, bool) {
         let Answer { status, mut headers, content, .. } = answer;
         headers.insert(SERVER, HeaderValue::from_static("larder"));
         let mut parts = http::Response::new(()).into_parts().0;
         parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         parts.headers = headers;
-        let patience = self.app.patience();
         let head = session.write_response_header(Box::new(ResponseHeader::from(parts)));
         if !tokio::time::timeout(patience, head).await.is_ok_and(|written| written.is_ok()) {
             return (0, false);
@@ -286,18 +291,29 @@ async fn write_bytes(session: &mut ServerSession, mut bytes: Bytes) -> bool {
 const STREAMS: u32 = 100;
 const HEADER_LIST_BYTES: u32 = 16 << 10;
 
-impl App {
-    /// The time that a client has for what is not judged by its rate: a piece at the least rate.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(PIECE_BYTES as u64 / self.config.send_rate.as_u64().max(1) + 1)
-    }
+/// The time that a client has for what is not judged by its rate: a piece at the least rate.
+fn patience(config: &Config) -> Duration {
+    Duration::from_secs(PIECE_BYTES as u64 / config.send_rate.as_u64().max(1) + 1)
+}
 
-    /// The options that follow from the settings.
-    pub fn options(config: &Config) -> HttpServerOptions {
+impl Connection {
+    /// A connection from `peer`, by the settings in use now.
+    pub fn new(app: Arc<App>, peer: SocketAddr, link: Arc<Link>, share: Room) -> Self {
         let mut options = HttpServerOptions::default();
-        options.h2c = config.h2c;
-        options.h2_idle_timeout = Some(config.idle_timeout);
-        options
+        {
+            let config = app.config.load();
+            options.h2c = config.h2c;
+            options.h2_idle_timeout = Some(config.idle_timeout);
+        }
+        Self { app, peer, used: AtomicBool::new(false), link, share, options }
+    }
+}
+
+impl App {
+    /// Treats connections as `config` says from now on.
+    pub fn change(&self, config: &Config) {
+        self.sending.resize(config.send_memory.as_u64());
+        self.config.store(Arc::new(*config));
     }
 
     /// The answer, its label for metrics, and whether the connection may go on.

@@ -11,12 +11,19 @@ const SITE_BITS: u32 = 64;
 
 /// Places for connections.
 pub struct Crowd {
-    total: usize,
-    each: usize,
-    /// What one address may hold of the bytes that are on their way.
-    share: u64,
     open: IntGauge,
     now: Mutex<Now>,
+}
+
+/// How many there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// In total.
+    pub total: usize,
+    /// From one address.
+    pub each: usize,
+    /// What one address may hold of the bytes that are on their way.
+    pub share: u64,
 }
 
 #[derive(Default)]
@@ -59,31 +66,32 @@ pub struct Place {
 }
 
 impl Crowd {
-    /// For `total` connections, `each` from one address, which together hold `share` bytes on their way; `open` counts them.
-    pub fn new(total: usize, each: usize, share: u64, open: IntGauge) -> Arc<Self> {
-        Arc::new(Self { total, each, share, open, now: Mutex::default() })
+    /// Nobody yet; `open` counts them.
+    pub fn new(open: IntGauge) -> Arc<Self> {
+        Arc::new(Self { open, now: Mutex::default() })
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from `address`.
+    /// A place for a connection from `address`, if there are fewer than `most`. Nobody leaves for a lower number.
     ///
     /// # Errors
     /// Which limit is reached.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    pub fn enter(self: &Arc<Self>, address: IpAddr, most: Most) -> Result<Place, Full> {
         let address = site(address);
         let mut now = self.now();
-        if now.total >= self.total {
+        if now.total >= most.total {
             return Err(Full::Total);
         }
-        let new = || Here { connections: 0, share: Room::new(self.share) };
+        let new = || Here { connections: 0, share: Room::new(most.share) };
         let here = now.by_address.entry(address).or_insert_with(new);
-        if here.connections >= self.each {
+        if here.connections >= most.each {
             return Err(Full::Address);
         }
         here.connections += 1;
+        here.share.resize(most.share);
         let share = here.share.clone();
         now.total += 1;
         self.open.inc();
@@ -120,8 +128,9 @@ mod tests {
     #[test]
     fn places_are_counted_in_total_and_by_address_and_given_back() {
         let open = IntGauge::new("open", "open").unwrap();
-        let crowd = Crowd::new(3, 2, 1000, open.clone());
-        let enter = |address: &str| crowd.enter(address.parse().unwrap());
+        let crowd = Crowd::new(open.clone());
+        let most = Most { total: 3, each: 2, share: 1000 };
+        let enter = |address: &str| crowd.enter(address.parse().unwrap(), most);
         let first = enter("10.0.0.1").unwrap();
         let _second = enter("::ffff:10.0.0.1").unwrap();
         assert_eq!(enter("10.0.0.1").err(), Some(Full::Address), "the same host over IPv6's form of IPv4");

@@ -7,8 +7,7 @@ use super::respond::{self, Answer, Asked, Label, Note};
 use super::route::{self, Route};
 use crate::artifact::metadata_txt::{self, Metadata};
 use crate::cache::{Ask, Cache, CacheError, Found, Origin};
-use crate::catalog::patterns::Pattern;
-use crate::catalog::{Catalog, Plan, Why};
+use crate::catalog::{self, Names, Plan, Why};
 use crate::clock::{Clock, Timestamp};
 use crate::failures::{Failures, Seen, What};
 use crate::oci::{Digest, Reference};
@@ -16,16 +15,14 @@ use crate::plugin::{Request, Version};
 use crate::store::{Body, ModuleFile};
 use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderValue};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// What answers plugin requests.
 pub struct Data {
     /// The heart.
     pub cache: Arc<Cache>,
-    /// What may be asked for.
-    pub catalog: Arc<Catalog>,
-    /// Which paths are modules.
-    pub patterns: Vec<Pattern>,
+    /// What may be asked for, and which paths are modules.
+    pub names: catalog::Live,
     /// What was worked out before.
     pub memo: Memo,
     /// What failed lately.
@@ -34,8 +31,8 @@ pub struct Data {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Paths and labels that were worked out before. Both follow from settings and from content alone, so nothing in here
-/// grows old; what is not asked for leaves.
+/// Paths and labels that were worked out before. A label follows from content alone and does not grow old; a path is
+/// believed as long as the names by which it was worked out are in use. What is not asked for leaves.
 pub struct Memo {
     routes: moka::sync::Cache<String, Arc<Planned>>,
     labels: moka::sync::Cache<(Reference, Digest, Digest, Timestamp), Arc<Label>>,
@@ -52,6 +49,8 @@ impl Default for Memo {
 
 /// A module's path, and what may answer it.
 struct Planned {
+    /// By which names. They are not held any longer than they are in use.
+    names: Weak<Names>,
     request: Request,
     plan: Arc<Plan>,
 }
@@ -82,13 +81,15 @@ impl Data {
     /// Answers a request; the label is for the metrics.
     pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
         let path = &accepted.path;
-        if let Some(planned) = self.memo.routes.get(path.as_str()) {
-            return (
-                self.planned_module(headers, &planned.request, planned.plan.clone()).await,
-                MODULE_LABEL,
-            );
+        // To the answer's end: what takes their place meanwhile is for those who ask later.
+        let names = self.names.load_full();
+        if let Some(planned) = self.memo.routes.get(path.as_str())
+            && std::ptr::eq(planned.names.as_ptr(), Arc::as_ptr(&names))
+        {
+            let (request, plan) = (&planned.request, planned.plan.clone());
+            return (self.planned_module(headers, &names, request, plan).await, MODULE_LABEL);
         }
-        let route = match route::route(path, &self.patterns, &|name| self.catalog.lists(name)) {
+        let route = match route::route(path, &names.patterns, &|name| names.catalog.lists(name)) {
             Ok(route) => route,
             Err(error) => return (refuse::bad_name(headers, &error), "none"),
         };
@@ -99,35 +100,37 @@ impl Data {
             ),
             Route::Health => respond::plain("ok\n".into()),
             Route::Redirect(to) => respond::redirect(&to),
-            Route::Plugins => self.list(headers, path, self.listing().names()),
+            Route::Plugins => self.list(headers, path, self.listing(&names).names()),
             Route::Versions(name) => {
-                let versions = self.listing().versions(&name);
-                if versions.is_empty() && !self.catalog.lists(name.as_str()) {
-                    self.unknown(headers, &Request { name, version: None })
+                let versions = self.listing(&names).versions(&name);
+                if versions.is_empty() && !names.catalog.lists(name.as_str()) {
+                    self.unknown(headers, &names, &Request { name, version: None })
                 } else {
                     self.list(headers, path, listing::items(&versions))
                 }
             }
             Route::Files(name, version) => {
-                if self.listing().versions(&name).contains(&version) {
-                    self.list(headers, path, self.listing().files(&name, &version))
+                let listing = self.listing(&names);
+                if listing.versions(&name).contains(&version) {
+                    self.list(headers, path, listing.files(&name, &version))
                 } else {
-                    self.unknown(headers, &Request { name, version: Some(version) })
+                    self.unknown(headers, &names, &Request { name, version: Some(version) })
                 }
             }
             Route::Inventory => {
-                let text = serde_json::to_string_pretty(&self.listing().inventory()).unwrap_or_default();
+                let text =
+                    serde_json::to_string_pretty(&self.listing(&names).inventory()).unwrap_or_default();
                 respond::small(headers, JSON, text + "\n", None)
             }
-            Route::Module(request) => self.module(headers, path, request).await,
-            Route::Metadata(request, json) => self.metadata(headers, &request, json).await,
+            Route::Module(request) => self.module(headers, &names, path, request).await,
+            Route::Metadata(request, json) => self.metadata(headers, &names, &request, json).await,
             Route::None => refuse::no_route(headers, path),
         };
         (answer, label)
     }
 
-    fn listing(&self) -> Listing<'_> {
-        Listing { catalog: &self.catalog, store: self.cache.store().as_ref() }
+    fn listing<'n>(&'n self, names: &'n Names) -> Listing<'n> {
+        Listing { catalog: &names.catalog, store: self.cache.store().as_ref() }
     }
 
     fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
@@ -141,19 +144,12 @@ impl Data {
         answer
     }
 
-    fn nearest(&self, request: &Request) -> Vec<String> {
-        if self.catalog.lists(request.name.as_str()) {
-            return Vec::new();
-        }
-        self.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect()
+    fn versions(&self, names: &Names, request: &Request) -> Vec<String> {
+        self.listing(names).versions(&request.name).iter().map(ToString::to_string).collect()
     }
 
-    fn versions(&self, request: &Request) -> Vec<String> {
-        self.listing().versions(&request.name).iter().map(ToString::to_string).collect()
-    }
-
-    fn unknown(&self, headers: &HeaderMap, request: &Request) -> Answer {
-        refuse::unknown(headers, request, self.versions(request), self.nearest(request))
+    fn unknown(&self, headers: &HeaderMap, names: &Names, request: &Request) -> Answer {
+        refuse::unknown(headers, request, self.versions(names, request), nearest(names, request))
     }
 
     /// Another copy of a module that proved damaged while it was sent.
@@ -170,31 +166,38 @@ impl Data {
     }
 
     /// What may answer; `None` when no rule and no local file does.
-    fn plan(&self, request: &Request) -> Option<Plan> {
-        let mut plan = self.catalog.plan(request);
+    fn plan(&self, names: &Names, request: &Request) -> Option<Plan> {
+        let mut plan = names.catalog.plan(request);
+        let listing = self.listing(names);
         if plan.versions.is_empty() {
-            let local = self.listing().highest_local(&request.name)?;
+            let local = listing.highest_local(&request.name)?;
             plan.versions.push((local, Why::Exact));
         }
-        let local =
-            || plan.versions.iter().any(|(version, _)| self.listing().is_local(&request.name, version));
+        let local = || plan.versions.iter().any(|(version, _)| listing.is_local(&request.name, version));
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
-    async fn module(&self, headers: &HeaderMap, path: &str, request: Request) -> Answer {
-        let Some(plan) = self.plan(&request) else {
-            return self.unknown(headers, &request);
+    async fn module(&self, headers: &HeaderMap, names: &Arc<Names>, path: &str, request: Request) -> Answer {
+        let Some(plan) = self.plan(names, &request) else {
+            return self.unknown(headers, names, &request);
         };
         let plan = Arc::new(plan);
         // Without candidates the plan depends on the local files, and they change.
         if !plan.candidates.is_empty() {
-            let planned = Planned { request: request.clone(), plan: plan.clone() };
+            let planned =
+                Planned { names: Arc::downgrade(names), request: request.clone(), plan: plan.clone() };
             self.memo.routes.insert(path.to_owned(), Arc::new(planned));
         }
-        self.planned_module(headers, &request, plan).await
+        self.planned_module(headers, names, &request, plan).await
     }
 
-    async fn planned_module(&self, headers: &HeaderMap, request: &Request, plan: Arc<Plan>) -> Answer {
+    async fn planned_module(
+        &self,
+        headers: &HeaderMap,
+        names: &Names,
+        request: &Request,
+        plan: Arc<Plan>,
+    ) -> Answer {
         match self.cache.get(&request.name, &plan, ask(headers)).await {
             Ok(served) => {
                 let label = self.label(&served.found);
@@ -202,7 +205,7 @@ impl Data {
                 let asked = Asked { name: request.name.clone(), plan };
                 respond::module(headers, served, &label, asked, immutable)
             }
-            Err(error) => self.refused(headers, request, &error),
+            Err(error) => self.refused(headers, names, request, &error),
         }
     }
 
@@ -216,13 +219,13 @@ impl Data {
         }
     }
 
-    async fn metadata(&self, headers: &HeaderMap, request: &Request, json: bool) -> Answer {
-        let Some(plan) = self.plan(request) else {
-            return self.unknown(headers, request);
+    async fn metadata(&self, headers: &HeaderMap, names: &Names, request: &Request, json: bool) -> Answer {
+        let Some(plan) = self.plan(names, request) else {
+            return self.unknown(headers, names, request);
         };
         let found = match self.cache.facts(&request.name, &plan, ask(headers)).await {
             Ok(found) => found,
-            Err(error) => return self.refused(headers, request, &error),
+            Err(error) => return self.refused(headers, names, request, &error),
         };
         let version = request.version.as_ref().or(plan.versions.first().map(|(version, _)| version));
         let (reference, manifest) = match &found.origin {
@@ -247,9 +250,17 @@ impl Data {
         answer
     }
 
-    fn refused(&self, headers: &HeaderMap, request: &Request, error: &CacheError) -> Answer {
-        refuse::cache_error(headers, request, error, self.versions(request), self.nearest(request))
+    fn refused(&self, headers: &HeaderMap, names: &Names, request: &Request, error: &CacheError) -> Answer {
+        let (versions, nearest) = (self.versions(names, request), nearest(names, request));
+        refuse::cache_error(headers, request, error, versions, nearest)
     }
+}
+
+fn nearest(names: &Names, request: &Request) -> Vec<String> {
+    if names.catalog.lists(request.name.as_str()) {
+        return Vec::new();
+    }
+    names.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect()
 }
 
 /// RFC 9111, section 5.2.1.7: a client may ask for what is held and nothing else.

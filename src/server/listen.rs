@@ -4,9 +4,9 @@
 //! who send them here learn of it late; each answer now asks its client to come back on another connection. Then the
 //! listener closes, answers in flight are finished, and the process ends.
 
-use super::Config;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Most};
 use super::wire::{Link, Wire};
+use super::{Config, Live};
 use crate::metrics::Metrics;
 use crate::store::Room;
 use pingora::apps::ServerApp;
@@ -137,7 +137,7 @@ impl Port {
     /// Accepts until the drain closes it. `app` makes what answers a connection from a peer.
     pub async fn accept<A>(
         self,
-        config: Config,
+        config: Live,
         drain: Drain,
         metrics: Arc<Metrics>,
         app: impl Fn(SocketAddr, Arc<Link>, Room) -> Arc<A>,
@@ -145,12 +145,7 @@ impl Port {
         A: ServerApp + Send + Sync + 'static,
     {
         let open = metrics.connections.with_label_values(&[self.name]);
-        let crowd = Crowd::new(
-            config.connections,
-            config.connections_per_address,
-            config.send_memory.as_u64() / SHARES,
-            open,
-        );
+        let crowd = Crowd::new(open);
         let mut phase = drain.phase.subscribe();
         loop {
             let accepted = tokio::select! {
@@ -165,7 +160,13 @@ impl Port {
                     continue;
                 }
             };
-            let place = match crowd.enter(peer.ip()) {
+            let config = **config.load();
+            let most = Most {
+                total: config.connections,
+                each: config.connections_per_address,
+                share: config.send_memory.as_u64() / SHARES,
+            };
+            let place = match crowd.enter(peer.ip(), most) {
                 Ok(place) => place,
                 Err(full) => {
                     metrics.connections_refused.with_label_values(&[self.name, full.as_str()]).inc();

@@ -21,9 +21,11 @@ pub mod route;
 pub mod tls;
 pub mod wire;
 
+use arc_swap::ArcSwap;
 use bytesize::ByteSize;
 use serde::Deserialize;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where to listen.
@@ -67,6 +69,10 @@ pub struct Config {
     #[serde(with = "humantime_serde")]
     pub finish: Duration,
 }
+
+/// The settings of connections in use. A connection that was accepted, and a request that has begun, end with what they
+/// began with.
+pub type Live = Arc<ArcSwap<Config>>;
 
 /// Settings of URLs.
 #[derive(Debug, Clone, Deserialize)]

@@ -24,6 +24,7 @@ use crate::lock::{Mutex, MutexGuard};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ground::Ground;
 use index::Index;
@@ -41,7 +42,7 @@ pub use settle::Lost;
 const HELD_PART: u64 = 2;
 
 /// How much to keep, and how often to try a disk that fails.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keep {
     /// Most bytes of modules.
     pub limit: u64,
@@ -52,7 +53,7 @@ pub struct Keep {
 /// Modules and records of one directory.
 pub struct Disk {
     layout: Layout,
-    limit: u64,
+    keep: Arc<ArcSwap<Keep>>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     health: Health,
@@ -78,16 +79,17 @@ impl Disk {
     /// When the directory must not be used: another process has it, it is of an unknown format, or open to everybody.
     pub fn open(
         dir: &Path,
-        Keep { limit, retry }: Keep,
+        keep: Keep,
         room: Room,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let layout = Layout::new(dir);
+        let keep = Arc::new(ArcSwap::from_pointee(keep));
         let disk = Self {
-            health: Health::new(layout.root().into(), retry, clock.clone(), metrics.clone()),
+            health: Health::new(layout.root().into(), keep.clone(), clock.clone(), metrics.clone()),
             layout,
-            limit,
+            keep,
             room,
             index: Mutex::default(),
             commit: Mutex::default(),
@@ -217,7 +219,7 @@ impl Disk {
 
     /// Most bytes of modules.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.keep.load().limit
     }
 
     /// What the file system had left at the last look, in bytes.

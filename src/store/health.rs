@@ -1,12 +1,13 @@
 //! Whether the disk takes what is written. While it does not, what is new is held in memory, and the disk is tried again
 //! every few seconds.
 
+use super::disk::Keep;
 use super::error::StoreError;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
+use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// See the module's text.
 pub struct Health {
@@ -14,8 +15,8 @@ pub struct Health {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     trouble: Mutex<Option<Trouble>>,
-    /// Time between two tries of a disk that fails.
-    between: Duration,
+    /// How often to try it.
+    keep: Arc<ArcSwap<Keep>>,
 }
 
 /// Why the disk is left alone.
@@ -29,8 +30,8 @@ struct Trouble {
 
 impl Health {
     /// Of the disk at `dir`; well, as far as is known.
-    pub fn new(dir: PathBuf, between: Duration, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Self { dir, clock, metrics, trouble: Mutex::default(), between }
+    pub fn new(dir: PathBuf, keep: Arc<ArcSwap<Keep>>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { dir, clock, metrics, trouble: Mutex::default(), keep }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
@@ -41,7 +42,7 @@ impl Health {
     pub fn failed(&self, error: &StoreError, needed: u64) {
         self.count(error);
         let now = self.clock.now();
-        let (detail, next_try) = (error.uncached(), now.plus(self.between));
+        let (detail, next_try) = (error.uncached(), now.plus(self.keep.load().retry));
         let mut trouble = self.trouble();
         let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
         let needed = trouble.as_ref().map_or(needed, |trouble| trouble.needed.max(needed));
@@ -68,7 +69,7 @@ impl Health {
 
     /// It was looked at, and is to be left alone for another while.
     pub fn put_off(&self) {
-        let next = self.clock.now().plus(self.between);
+        let next = self.clock.now().plus(self.keep.load().retry);
         if let Some(trouble) = self.trouble().as_mut() {
             trouble.next_try = next;
         }

@@ -2,26 +2,40 @@
 
 use super::room::Room;
 use crate::oci::Digest;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use std::sync::Arc;
 
 /// Modules by digest. Least recently used leave first: with the library's default a large module among small ones is
 /// never let in (measured, 200 tries).
 pub struct Memory {
-    cache: Cache<Digest, Bytes>,
+    /// The library's cache cannot change its size, so another takes its place then.
+    cache: ArcSwap<Cache<Digest, Bytes>>,
     room: Room,
 }
 
 impl Memory {
     /// At most `limit` bytes; three quarters of them are kept for coming requests.
     pub fn new(limit: u64) -> Self {
-        let cache = Cache::builder()
-            .max_capacity(limit / 4 * 3)
-            .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
-        Self { cache, room: Room::new(limit) }
+        Self { cache: ArcSwap::from_pointee(cache(limit)), room: Room::new(limit) }
+    }
+
+    /// At most `limit` bytes from now on. What is here stays, as far as it fits.
+    pub fn resize(&self, limit: u64) {
+        if self.room.limit() == limit {
+            return;
+        }
+        let new = cache(limit);
+        for (digest, bytes) in self.cache.load().iter() {
+            if bytes.len() as u64 <= limit / 4 {
+                new.insert(*digest, bytes);
+            }
+        }
+        new.run_pending_tasks();
+        self.room.resize(limit);
+        self.cache.store(Arc::new(new));
     }
 
     /// Most bytes.
@@ -41,7 +55,7 @@ impl Memory {
 
     /// A module's bytes.
     pub fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.cache.get(digest)
+        self.cache.load().get(digest)
     }
 
     /// Takes `size` of the budget, and reads the bytes only then. `None` when there is no room for them now or ever.
@@ -56,7 +70,7 @@ impl Memory {
         }
         let Some(taken) = self.room.try_take(size) else {
             // What was evicted may still be held by the cache's own housekeeping.
-            self.cache.run_pending_tasks();
+            self.cache.load().run_pending_tasks();
             return Ok(None);
         };
         let bytes = read()?;
@@ -64,21 +78,31 @@ impl Memory {
             return Ok(None);
         }
         let bytes = taken.hold(bytes);
-        self.cache.insert(digest, bytes.clone());
-        self.cache.run_pending_tasks();
+        let cache = self.cache.load();
+        cache.insert(digest, bytes.clone());
+        cache.run_pending_tasks();
         Ok(Some(bytes))
     }
 
     /// Forgets a module.
     pub fn remove(&self, digest: &Digest) {
-        self.cache.invalidate(digest);
+        self.cache.load().invalidate(digest);
     }
 
     /// Entries and bytes kept.
     pub fn usage(&self) -> (u64, u64) {
-        self.cache.run_pending_tasks();
-        (self.cache.entry_count(), self.cache.weighted_size())
+        let cache = self.cache.load();
+        cache.run_pending_tasks();
+        (cache.entry_count(), cache.weighted_size())
     }
+}
+
+fn cache(limit: u64) -> Cache<Digest, Bytes> {
+    Cache::builder()
+        .max_capacity(limit / 4 * 3)
+        .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+        .eviction_policy(EvictionPolicy::lru())
+        .build()
 }
 
 #[cfg(test)]
@@ -117,7 +141,7 @@ mod tests {
         assert_eq!(readers.len(), 4);
         assert!(load(&memory, "fifth", 100).is_none(), "the budget is used up, kept or not");
         drop(readers);
-        memory.cache.run_pending_tasks();
+        memory.cache.load().run_pending_tasks();
         assert!(load(&memory, "fifth", 100).is_some());
     }
 
@@ -128,5 +152,25 @@ mod tests {
             assert_eq!(memory.load(Digest::of(b"x"), 25, || Err("disk")), Err("disk"));
         }
         assert!(load(&memory, "x", 25).is_some());
+    }
+
+    #[test]
+    fn a_new_limit_keeps_what_fits_and_lets_the_rest_go() {
+        let memory = Memory::new(400);
+        for name in ["a", "b", "c"] {
+            load(&memory, name, 80);
+        }
+        memory.resize(800);
+        assert_eq!(memory.usage(), (3, 240), "nothing is lost by a larger one");
+        assert!(load(&memory, "large", 200).is_some());
+        memory.resize(400);
+        assert!(memory.get(&Digest::of(b"large")).is_none(), "more than a quarter");
+        assert!(memory.usage().1 <= 300);
+        memory.resize(0);
+        assert_eq!(memory.usage(), (0, 0));
+        assert!(load(&memory, "a", 80).is_none());
+        memory.resize(400);
+        assert_eq!(memory.room.free(), 400);
+        assert!(load(&memory, "a", 80).is_some());
     }
 }

@@ -10,6 +10,7 @@ use crate::artifact::inspect;
 use crate::clock::Timestamp;
 use crate::plugin::{PluginName, Version};
 use crate::record::Module;
+use arc_swap::ArcSwap;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -77,6 +78,9 @@ impl Entry {
 
 type Key = (PluginName, Version);
 
+/// The folders in use: others take their place as a whole, when they have been looked through.
+pub type Live = Arc<ArcSwap<Overlay>>;
+
 /// The folders and what they hold.
 pub struct Overlay {
     dirs: Vec<PathBuf>,
@@ -98,6 +102,16 @@ impl Overlay {
             overlay.refresh();
         }
         overlay
+    }
+
+    /// These folders, in use.
+    pub fn live(self) -> Live {
+        Arc::new(ArcSwap::from_pointee(self))
+    }
+
+    /// True when `dirs` and `largest` are what it was opened with.
+    pub fn is_of(&self, dirs: &[PathBuf], largest: u64) -> bool {
+        self.dirs == dirs && self.largest == largest
     }
 
     /// The folders.

@@ -5,12 +5,13 @@ use super::disk::{Keep, Lost};
 use super::draft::{Draft, Sealed};
 use super::entry::{Body, Damage, ModuleFile};
 use super::memory::Memory;
-use super::overlay::{self, Overlay};
+use super::overlay;
 use super::{Config, Purge, Purged, Room, Standing, Store, StoreError, Tier, Usage, Verified};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ const STRIPES: usize = 64;
 pub struct Tiered {
     disk: Arc<Disk>,
     memory: Arc<Memory>,
-    overlay: Arc<Overlay>,
-    scrub: Duration,
+    overlay: overlay::Live,
+    scrub: ArcSwap<Duration>,
     loading: [tokio::sync::Mutex<()>; STRIPES],
 }
 
@@ -37,19 +38,26 @@ impl Tiered {
         dir: &Path,
         config: &Config,
         room: Room,
-        overlay: Arc<Overlay>,
+        overlay: overlay::Live,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let keep = Keep { limit: config.disk.as_u64(), retry: config.retry };
-        let disk = Disk::open(dir, keep, room, clock, metrics)?;
+        let disk = Disk::open(dir, keep(config), room, clock, metrics)?;
         Ok(Self {
             disk: Arc::new(disk),
             memory: Arc::new(Memory::new(config.memory.as_u64())),
             overlay,
-            scrub: config.scrub,
+            scrub: ArcSwap::from_pointee(config.scrub),
             loading: std::array::from_fn(|_| tokio::sync::Mutex::default()),
         })
+    }
+
+    /// Keeps as much, and looks as often, as `config` says from now on; its directory is not heeded. What is beyond the
+    /// new limits leaves. Blocks.
+    pub fn change(&self, config: &Config) {
+        self.disk.resize(keep(config));
+        self.memory.resize(config.memory.as_u64());
+        self.scrub.store(Arc::new(config.scrub));
     }
 
     async fn blocking<T: Send + 'static>(
@@ -141,7 +149,7 @@ impl Store for Tiered {
     }
 
     async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error) {
-        let (digest, inode, overlay) = (*digest, file.inode(), self.overlay.clone());
+        let (digest, inode, overlay) = (*digest, file.inode(), self.overlay.load_full());
         let is_local = overlay.dirs().iter().any(|dir| file.path().starts_with(dir));
         let put_aside = move |disk: &Disk| match is_local {
             true => overlay.refresh(),
@@ -152,7 +160,7 @@ impl Store for Tiered {
     }
 
     fn overlay(&self) -> Arc<overlay::Index> {
-        self.overlay.index()
+        self.overlay.load().index()
     }
 
     async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
@@ -161,14 +169,14 @@ impl Store for Tiered {
         let found = self.through_memory(module.digest, module.size, move |_| Ok(Some(file)), lost).await?;
         if found.is_none() {
             // It is another file by now: the next look need not wait for the poll.
-            let overlay = self.overlay.clone();
+            let overlay = self.overlay.load_full();
             tokio::task::spawn_blocking(move || overlay.refresh()).await.map_err(|_| StoreError::Lost)?;
         }
         Ok(found.map(|(body, _)| body))
     }
 
     async fn maintain(&self) -> Vec<Reference> {
-        let (memory, scrub) = (self.memory.clone(), self.scrub);
+        let (memory, scrub) = (self.memory.clone(), **self.scrub.load());
         let work = move |disk: &Disk| {
             disk.settle();
             disk.write_last_uses(false);
@@ -230,6 +238,11 @@ impl Store for Tiered {
             disk_free: self.disk.free_at_last_look(),
         }
     }
+}
+
+/// What of `config` is about the disk.
+fn keep(config: &Config) -> Keep {
+    Keep { limit: config.disk.as_u64(), retry: config.retry }
 }
 
 /// Writes a damaged module again from memory, if it is there. Tells what has to be fetched again if not.

@@ -85,7 +85,7 @@ impl Disk {
         let leaving = {
             let mut index = self.index();
             index.admit(module, checks.clone(), self.clock.now());
-            evict::choose(index.on_disk(), self.limit, Some(&module.digest))
+            evict::choose(index.on_disk(), self.limit(), Some(&module.digest))
         };
         self.evict(&leaving);
         self.worked();

@@ -1,7 +1,7 @@
 //! Taking away: for space, by damage. A module's records go first, so that none ever points to nothing.
 
-use super::Disk;
 use super::commit::sync_folder;
+use super::{Disk, Keep};
 use crate::oci::{Digest, Reference};
 use crate::proof::Step;
 use crate::record::Record;
@@ -21,6 +21,17 @@ const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 impl Disk {
+    /// Keeps so much from now on; what is beyond it leaves.
+    pub fn resize(&self, keep: Keep) {
+        if **self.keep.load() == keep {
+            return;
+        }
+        self.keep.store(Arc::new(keep));
+        let _committing = self.committing();
+        let leaving = evict::choose(self.index().on_disk(), keep.limit, None);
+        self.evict(&leaving);
+    }
+
     /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
     ///
     /// What is in use is not given up for what is new, which can be held in memory. Nothing leaves when that would not be

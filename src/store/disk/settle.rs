@@ -121,7 +121,7 @@ impl Disk {
     /// for longest first. Damaged ones go to quarantine and are told.
     pub fn scrub(&self, period: Duration) -> Vec<Lost> {
         let mut lost = Vec::new();
-        recover::prune_quarantine(&self.layout, self.limit, self.clock.now());
+        recover::prune_quarantine(&self.layout, self.limit(), self.clock.now());
         if period.is_zero() {
             return lost;
         }

@@ -21,7 +21,7 @@ static STORE: LazyLock<Tiered> = LazyLock::new(|| {
     let (disk, memory) = (bytesize::ByteSize(1), bytesize::ByteSize(1));
     let config =
         store::Config { dir: None, disk, memory, retry: Duration::from_secs(5), scrub: Duration::ZERO };
-    let overlay = Arc::new(Overlay::open(Vec::new(), 1));
+    let overlay = Overlay::open(Vec::new(), 1).live();
     let metrics = Arc::new(Metrics::new());
     Tiered::open(folder.path(), &config, Room::new(8 << 20), overlay, Arc::new(SystemClock::new()), metrics)
         .unwrap()

@@ -6,7 +6,7 @@ use super::until;
 use arc_swap::ArcSwap;
 use larder::admin::Administration;
 use larder::artifact::Limits;
-use larder::cache::{self, Ask, Cache, CacheError, Parts, Served};
+use larder::cache::{self, Ask, Cache, CacheError, Parts, Rules, Served};
 use larder::catalog::{self, Catalog};
 use larder::clock::{Clock, ManualClock, Timestamp};
 use larder::failures::Failures;
@@ -143,7 +143,7 @@ impl Heart {
             retry: Duration::from_secs(5),
             scrub: setup.scrub,
         };
-        let overlay = Arc::new(Overlay::open(Vec::new(), 0));
+        let overlay = Overlay::open(Vec::new(), 0).live();
         let room = Room::new(setup.room);
         let panics = Arc::<AtomicUsize>::default();
         let recent = Arc::<Failures>::default();
@@ -154,24 +154,26 @@ impl Heart {
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            config: cache::Config {
-                hold: setup.hold,
-                timeout: Duration::from_secs(60),
-                at_once: 16,
-                memory: bytesize::ByteSize(setup.room),
-            },
-            lifetimes: Lifetimes {
-                tag: TAG_LIFETIME,
-                absent: ABSENT_LIFETIME,
-                unusable: Duration::from_secs(60),
-                transient: TRANSIENT_LIFETIME,
-            },
-            limits: Limits {
-                manifest: bytesize::ByteSize::mib(4),
-                module: bytesize::ByteSize::mib(64),
-                ratio: 200,
-                tar_entries: 1000,
-            },
+            rules: ArcSwap::from_pointee(Rules {
+                config: cache::Config {
+                    hold: setup.hold,
+                    timeout: Duration::from_secs(60),
+                    at_once: 16,
+                    memory: bytesize::ByteSize(setup.room),
+                },
+                lifetimes: Lifetimes {
+                    tag: TAG_LIFETIME,
+                    absent: ABSENT_LIFETIME,
+                    unusable: Duration::from_secs(60),
+                    transient: TRANSIENT_LIFETIME,
+                },
+                limits: Limits {
+                    manifest: bytesize::ByteSize::mib(4),
+                    module: bytesize::ByteSize::mib(64),
+                    ratio: 200,
+                    tar_entries: 1000,
+                },
+            }),
             runtime: tokio::runtime::Handle::current(),
             room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),

@@ -1,0 +1,1 @@
+//! What is reloaded, in this process.

@@ -42,8 +42,12 @@ pub(super) enum Lane {
 /// Turns, of each registry and lane: a registry that stalls takes turns of those who ask it alone, and what is merely
 /// confirmed takes none of a request's. The memory for fetches is everybody's: a few registries that stall together can
 /// use it up.
-#[derive(Default)]
-pub struct Lanes(Mutex<HashMap<(String, bool), Arc<Turns>>>);
+pub struct Lanes(Mutex<Roads>);
+
+struct Roads {
+    at_once: usize,
+    lanes: HashMap<(String, bool), Arc<Turns>>,
+}
 
 struct Turns {
     free: Room,
@@ -51,17 +55,29 @@ struct Turns {
 }
 
 impl Lanes {
+    /// With `at_once` turns for each registry.
+    pub(super) fn new(at_once: usize) -> Self {
+        Self(Mutex::new(Roads { at_once, lanes: HashMap::new() }))
+    }
+
+    /// Makes all of them wider or narrower, for those too who wait already.
+    pub(super) fn resize(&self, at_once: usize) {
+        let mut roads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        roads.at_once = at_once;
+        for ((_, behind), turns) in &roads.lanes {
+            turns.free.resize(width(*behind, at_once));
+        }
+    }
+
     /// A turn; `None` when too many wait for one.
-    async fn turn(&self, registry: &str, lane: Lane, at_once: usize) -> Option<Taken> {
+    async fn turn(&self, registry: &str, lane: Lane) -> Option<Taken> {
         let behind = lane == Lane::Behind;
-        let number = if behind { (at_once / 4).max(1) } else { at_once.max(1) } as u64;
         let turns = {
-            let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let made = || Arc::new(Turns { free: Room::new(number), waiting: AtomicUsize::new(0) });
-            lanes.entry((registry.to_owned(), behind)).or_insert_with(made).clone()
+            let mut roads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = Room::new(width(behind, roads.at_once));
+            let made = Arc::new(Turns { free, waiting: AtomicUsize::new(0) });
+            roads.lanes.entry((registry.to_owned(), behind)).or_insert(made).clone()
         };
-        // The settings may have changed since.
-        turns.free.resize(number);
         if turns.waiting.fetch_add(1, Ordering::SeqCst) >= MOST_WAITING {
             turns.waiting.fetch_sub(1, Ordering::SeqCst);
             return None;
@@ -70,6 +86,12 @@ impl Lanes {
         turns.waiting.fetch_sub(1, Ordering::SeqCst);
         Some(turn)
     }
+}
+
+/// Turns of a lane.
+fn width(behind: bool, at_once: usize) -> u64 {
+    let number = if behind { at_once / 4 } else { at_once };
+    number.max(1) as u64
 }
 
 /// Counts a fetch as long as it runs, however it ends.
@@ -205,8 +227,7 @@ impl Cache {
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        let at_once = parts.rules.load().config.at_once;
-        let turn = self.lanes.turn(reference.registry(), lane, at_once).await;
+        let turn = self.lanes.turn(reference.registry(), lane).await;
         let Some(_turn) = turn else {
             let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());
             let error =

@@ -192,13 +192,14 @@ impl Cache {
         let failures = moka::sync::Cache::builder()
             .max_capacity(REMEMBERED_FAILURES)
             .eviction_policy(EvictionPolicy::lru());
+        let lanes = fetch::Lanes::new(parts.rules.load().config.at_once);
         Arc::new(Self {
             parts,
             walks: Collapse::default(),
             fills: Collapse::default(),
             failures: failures.build(),
             doubted: AtomicU64::new(0),
-            lanes: fetch::Lanes::default(),
+            lanes,
             progress: fill::Board::default(),
         })
     }
@@ -219,6 +220,7 @@ impl Cache {
     pub fn change(&self, rules: Rules) {
         self.parts.room.resize(rules.config.memory.as_u64());
         self.parts.rules.store(Arc::new(rules));
+        self.lanes.resize(rules.config.at_once);
     }
 
     /// Judges a record's age. An absence from before a change of the settings is past its lifetime.

@@ -12,8 +12,8 @@ use crate::config::watch::Watched;
 use crate::config::{self, Config, Fault, Loaded};
 use crate::registry::trace::Trace;
 use crate::registry::{Hosts, Surroundings};
-use crate::server::admin::Unusable;
-use crate::server::app::App;
+use crate::server::{self, admin::Unusable};
+use crate::store::Room;
 use arc_swap::ArcSwap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,8 +50,10 @@ pub struct Reload {
     pub current: watch::Sender<Arc<Loaded>>,
     /// What takes them.
     pub parts: assemble::Assembled,
-    /// The ports.
-    pub apps: Vec<Arc<App>>,
+    /// How connections are treated.
+    pub server: server::Live,
+    /// Of each port, the memory for what is on its way.
+    pub sending: [Room; 2],
     /// What else takes them.
     pub others: Vec<Part>,
     /// What was read.
@@ -145,7 +147,7 @@ impl Reload {
     }
 
     /// What the administration asks for: everything is read at once, on `runtime`.
-    pub fn asked(self: &Arc<Self>, runtime: Handle) -> crate::server::admin::Reload {
+    pub fn asked(self: &Arc<Self>, runtime: Handle) -> server::admin::Reload {
         let reload = self.clone();
         Arc::new(move || {
             let (reload, runtime) = (reload.clone(), runtime.clone());
@@ -263,7 +265,8 @@ impl Reload {
         parts.names.store(Arc::new(names));
         parts.overlay.store(dirs);
         parts.cache.change(assemble::rules(config));
-        self.apps.iter().for_each(|app| app.change(&config.server));
+        self.sending.iter().for_each(|room| room.resize(config.server.send_memory.as_u64()));
+        self.server.store(Arc::new(config.server));
         others.into_iter().for_each(|apply| apply());
         // Behind everything else: what leaves the disk takes a while.
         parts.store.change(&config.cache);
@@ -276,11 +279,12 @@ impl Reload {
 
     fn tell_used(&self, by: By, reloaded: &Reloaded) {
         let now = self.parts.clock.now();
-        self.parts.administration.settings.store(Arc::new(Settings {
+        let told = &self.parts.administration.settings;
+        told.store(Arc::new(Settings {
             loaded_at: now.to_string(),
             refused: None,
             needs_restart: reloaded.needs_restart.clone(),
-            log_level: self.current.borrow().config.log.level.as_str().into(),
+            ..Settings::clone(&told.load())
         }));
         self.parts.metrics.settings_loaded.set((now.millis() / 1000) as i64);
         self.parts.metrics.reloads.with_label_values(&["ok"]).inc();

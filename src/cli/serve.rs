@@ -74,32 +74,46 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             });
         }
     };
-    let (current, _) = watch::channel(Arc::new(loaded.clone()));
     parts.metrics.settings_loaded.set((parts.clock.now().millis() / 1000) as i64);
+    let (current, _) = watch::channel(Arc::new(loaded.clone()));
+    let sending = || Room::new(config.server.send_memory.as_u64());
+    let reload = Arc::new(Reload {
+        options,
+        started: loaded.clone(),
+        current: current.clone(),
+        parts,
+        server: Arc::new(ArcSwap::from_pointee(config.server)),
+        sending: [sending(), sending()],
+        others,
+        seen: ArcSwap::from_pointee(seen),
+        turn: Arc::default(),
+    });
+    let parts = &reload.parts;
     let drain = Drain::new();
-    let app = |face| {
-        let (config, metrics) = (config.server, parts.metrics.clone());
-        let sending = Room::new(config.send_memory.as_u64());
-        let config = Arc::new(ArcSwap::from_pointee(config));
+    let [data_sending, admin_sending] = reload.sending.clone();
+    let app = |face, sending| {
+        let (config, metrics) = (reload.server.clone(), parts.metrics.clone());
         Arc::new(App { face, config, metrics, drain: drain.clone(), sending })
     };
-    let data = app(Face::Data(Data {
+    let data = Face::Data(Data {
         cache: parts.cache.clone(),
         names: parts.names.clone(),
         memo: Memo::default(),
         failures: parts.administration.failures.clone(),
         clock: parts.clock.clone(),
-    }));
+    });
     let store = parts.cache.store().clone();
-    let admin = app(Face::Admin(Admin {
+    let admin = Face::Admin(Admin {
         metrics: parts.metrics.clone(),
         client: parts.client.clone(),
-        explain: explainer(current.subscribe(), &parts, behind.handle().clone()),
+        explain: explainer(current.subscribe(), parts, behind.handle().clone()),
         explaining: Semaphore::new(EXPLAINING),
         administration: parts.administration.clone(),
+        reload: reload.asked(behind.handle().clone()),
         store: store.clone(),
         drain: drain.clone(),
-    }));
+    });
+    let (data, admin) = (app(data, data_sending), app(admin, admin_sending));
 
     let opened = open(&front, config, config.listen.data, "data")
         .and_then(|port| Ok((port, open(&behind, config, config.listen.admin, "admin")?)));
@@ -107,15 +121,14 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         Ok(ports) => ports,
         Err(code) => return code,
     };
-    announce(config, &parts, &dir, &data_port, &admin_port);
+    announce(config, parts, &dir, &data_port, &admin_port);
 
     let make =
         |app: Arc<App>| move |peer, link, share| Arc::new(Connection::new(app.clone(), peer, link, share));
-    let apps = vec![data.clone(), admin.clone()];
     let (counted, left) = (parts.metrics.clone(), drain.clone());
-    front.spawn(data_port.accept(data.config.clone(), left.clone(), counted.clone(), make(data)));
+    front.spawn(data_port.accept(reload.server.clone(), left.clone(), counted.clone(), make(data)));
     let admin_port = admin_port.until_the_end();
-    behind.spawn(admin_port.accept(admin.config.clone(), left, counted, make(admin)));
+    behind.spawn(admin_port.accept(reload.server.clone(), left, counted, make(admin)));
     let overlay = parts.overlay.clone();
     behind.spawn(again(
         current.subscribe(),
@@ -149,17 +162,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             async move { kept.maintain().await }
         },
     ));
-    let reload = Arc::new(Reload {
-        options,
-        started: loaded,
-        current: current.clone(),
-        parts,
-        apps,
-        others,
-        seen: ArcSwap::from_pointee(seen),
-        turn: Arc::default(),
-    });
-    behind.spawn(reload.run());
+    behind.spawn(reload.clone().run());
     behind.block_on(leave(&current, &drain));
     // A disk that hangs is no reason to stay.
     let closed = behind.block_on(async { tokio::time::timeout(CLOSING, store.close()).await });

@@ -45,6 +45,8 @@ pub struct Admin {
     pub explaining: Semaphore,
     /// What operators ask and do.
     pub administration: Arc<Administration>,
+    /// What reads the settings again.
+    pub reload: Reload,
     /// What is held.
     pub store: Arc<dyn Store>,
     /// Whether we are about to leave.

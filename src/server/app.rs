@@ -310,12 +310,6 @@ impl Connection {
 }
 
 impl App {
-    /// Treats connections as `config` says from now on.
-    pub fn change(&self, config: &Config) {
-        self.sending.resize(config.send_memory.as_u64());
-        self.config.store(Arc::new(*config));
-    }
-
     /// The answer, its label for metrics, and whether the connection may go on.
     async fn answer(
         &self,

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{Mutex, watch};
 
 /// Time between two looks at the files.
@@ -113,12 +113,8 @@ fn files(config: &Config, hosts: Option<&Hosts>, options: &Options, others: &[Pa
 }
 
 impl Reload {
-    /// Looks for as long as larder runs; SIGHUP reads everything at once.
-    pub async fn run(self: Arc<Self>) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            tracing::error!("signals cannot be waited for; changed files are not read");
-            return;
-        };
+    /// Looks for as long as larder runs; `hangup` reads everything at once.
+    pub async fn run(self: Arc<Self>, mut hangup: Signal) {
         let mut last = self.seen.load().watched.clone();
         loop {
             let asked = tokio::select! {
@@ -172,7 +168,10 @@ impl Reload {
             self.read(by)
         });
         async move {
-            let ended_early = |_| Err(vec!["the reload ended by a defect of larder".into()]);
+            let ended_early = |error| {
+                tracing::error!(%error, "settings_refused: the reload ended by a defect of larder; those of before go on");
+                Err(vec!["the reload ended by a defect of larder".into()])
+            };
             work.await.unwrap_or_else(ended_early).map_err(|faults| Unusable { busy: false, faults })
         }
     }

@@ -62,6 +62,18 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             return ExitCode::from(exit::OSERR);
         }
     };
+    // From here on it asks for another reading, where it would have ended the process.
+    let hangup = {
+        let _within = behind.enter();
+        signal(SignalKind::hangup())
+    };
+    let hangup = match hangup {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            eprintln!("larder: signals cannot be waited for: {error}");
+            return ExitCode::from(exit::OSERR);
+        }
+    };
     let dir = assemble::cache_dir(config);
     let parts = match assemble::assemble(config, &dir, read, behind.handle().clone()) {
         Ok(parts) => parts,
@@ -162,7 +174,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             async move { kept.maintain().await }
         },
     ));
-    behind.spawn(reload.clone().run());
+    behind.spawn(reload.clone().run(hangup));
     behind.block_on(leave(&current, &drain));
     // A disk that hangs is no reason to stay.
     let closed = behind.block_on(async { tokio::time::timeout(CLOSING, store.close()).await });

@@ -36,6 +36,8 @@ mod ports;
 mod power;
 mod registries;
 mod reload;
+mod reload_all;
+mod reload_keys;
 mod reorder;
 mod routes;
 mod scrub;

@@ -48,6 +48,11 @@ impl Home {
         self.path().join("cache")
     }
 
+    /// The same folder with other settings.
+    pub fn saying(self, settings: &str) -> Self {
+        Self { settings: settings.into(), ..self }
+    }
+
     /// Starts larder by another program, whose arguments end in it.
     pub fn under(self, starter: &[String]) -> Self {
         Self { starter: starter.to_vec(), ..self }

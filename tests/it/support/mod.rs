@@ -20,6 +20,7 @@ pub mod odd_registry;
 pub mod pki;
 pub mod process;
 pub mod registry;
+pub mod reloaded;
 pub mod scripted;
 pub mod snapshots;
 pub mod strace;

@@ -79,6 +79,9 @@ pub struct Metrics {
     /// `larder_connections_refused_total{listener,reason}`: connections closed at once because there were too many: in
     /// `total`, or from one `address`.
     pub connections_refused: IntCounterVec,
+    /// `larder_tls_handshakes_total{listener,result}`: `result` is ok, timeout, closed, plain_http, no_certificate,
+    /// bad_certificate, refused (by the client), incompatible or malformed.
+    pub tls_handshakes: IntCounterVec,
 }
 
 impl Metrics {
@@ -192,6 +195,11 @@ impl Metrics {
                 "larder_connections_refused_total",
                 "Connections closed at once because there were too many in total or from one address.",
                 &["listener", "reason"],
+            ),
+            tls_handshakes: made.counters(
+                "larder_tls_handshakes_total",
+                "TLS handshakes with clients, by result.",
+                &["listener", "result"],
             ),
             registry: registry.clone(),
         };

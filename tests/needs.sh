@@ -28,6 +28,7 @@ test)
     need setpriv util-linux
     need pip3 python3-pip
     need openssl openssl
+    need curl curl
     # Egress proxies and a test's own network. The folders are named because a user's PATH lacks them.
     need /usr/sbin/squid squid
     need tinyproxy tinyproxy-bin

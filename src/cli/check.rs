@@ -1,7 +1,8 @@
 //! `larder check`: everything that a start would read, and every fault in it.
 
-use super::{assemble, machine, print, report};
+use super::{assemble, front, machine, print, report};
 use crate::config::{self, Sources};
+use crate::server::tls::PortConfig;
 use std::process::ExitCode;
 
 /// Reports all faults, or what a start would do.
@@ -12,24 +13,19 @@ pub fn run(sources: &Sources) -> ExitCode {
         eprintln!("larder: warning: {warning}");
     }
     // What the good part of the settings names is read too, so that one look shows everything.
-    let read = match assemble::read(&loaded) {
-        Ok(read) if faults.is_empty() => read,
-        Ok(_) => return report(&faults),
-        Err(more) => {
-            faults.extend(more);
-            return report(&faults);
-        }
-    };
+    let read = assemble::read(&loaded).map_err(|more| faults.extend(more));
+    let clients = front::read(&loaded).map_err(|more| faults.extend(more));
+    let (Ok(read), Ok(clients), true) = (read, clients, faults.is_empty()) else { return report(&faults) };
     let hosts = &read.hosts;
-    for warning in hosts.told() {
+    for warning in hosts.told().chain(&clients.told()) {
         eprintln!("larder: warning: {warning}");
     }
     let config = &loaded.config;
     let registries: Vec<_> = read.names.catalog.registries().into_iter().collect();
     let mut lines = vec![
         "The configuration is valid.".to_owned(),
-        format!("plugins at    http://{}", config.listen.data),
-        format!("metrics at    http://{}/metrics", config.listen.admin),
+        format!("plugins at    {}://{}", scheme(&config.tls.data), config.listen.data),
+        format!("metrics at    {}://{}/metrics", scheme(&config.tls.admin), config.listen.admin),
         format!(
             "names         {} listed; others {}",
             read.names.catalog.names().count(),
@@ -51,4 +47,8 @@ pub fn run(sources: &Sources) -> ExitCode {
         lines.push(format!("overlay       {}{there}", dir.display()));
     }
     print(&(lines.join("\n") + "\n"))
+}
+
+fn scheme(port: &PortConfig) -> &'static str {
+    if port.certificate.is_some() { "https" } else { "http" }
 }

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod check;
 pub mod explain;
+pub mod front;
 pub mod fsck;
 pub mod get;
 pub mod log;

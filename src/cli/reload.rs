@@ -1,4 +1,4 @@
-//! New settings, catalogs, certificates and credentials, while larder goes on serving.
+//! New settings, catalogs, certificates, credentials and rules for clients, while larder goes on serving.
 //!
 //! Files are looked at once a second; what has changed and then looked the same for a second is read. SIGHUP and the
 //! administration ask for it at once. Everything is read and checked first, and looked at again afterwards: what changed

@@ -1,5 +1,6 @@
 //! `larder serve`: opens the ports and stays until it is told to leave.
 
+use super::front::{self, Front};
 use super::reload::{Reload, Seen};
 use super::{Options, assemble, exit, log, machine, report};
 use crate::admin::history;
@@ -9,6 +10,7 @@ use crate::server::admin::{Admin, Explain};
 use crate::server::app::{App, Connection, Face};
 use crate::server::data::{Data, Memo};
 use crate::server::listen::{Drain, Port};
+use crate::server::tls::Tls;
 use crate::store::{Room, StoreError};
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -45,10 +47,15 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         Ok(read) => read,
         Err(faults) => return report(&faults),
     };
-    for warning in read.hosts.told() {
+    let clients = match front::read(&loaded) {
+        Ok(clients) => clients,
+        Err(faults) => return report(&faults),
+    };
+    for warning in read.hosts.told().chain(&clients.told()) {
         tracing::warn!("{warning}");
     }
-    let others = Vec::new();
+    let clients = Front::new(clients);
+    let others = vec![clients.part()];
     let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
     // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
     let threads = match config.server.threads {
@@ -110,6 +117,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let data = Face::Data(Data {
         cache: parts.cache.clone(),
         names: parts.names.clone(),
+        access: clients.access.clone(),
         memo: Memo::default(),
         failures: parts.administration.failures.clone(),
         clock: parts.clock.clone(),
@@ -127,16 +135,15 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     });
     let (data, admin) = (app(data, data_sending), app(admin, admin_sending));
 
-    let opened = open(&front, config, config.listen.data, "data")
-        .and_then(|port| Ok((port, open(&behind, config, config.listen.admin, "admin")?)));
+    let opened = open(&front, config, config.listen.data, "data", &clients.data)
+        .and_then(|port| Ok((port, open(&behind, config, config.listen.admin, "admin", &clients.admin)?)));
     let (data_port, admin_port) = match opened {
         Ok(ports) => ports,
         Err(code) => return code,
     };
     announce(config, parts, &dir, &data_port, &admin_port);
 
-    let make =
-        |app: Arc<App>| move |peer, link, share| Arc::new(Connection::new(app.clone(), peer, link, share));
+    let make = |app: Arc<App>| move |arrival| Arc::new(Connection::new(app.clone(), arrival));
     let (counted, left) = (parts.metrics.clone(), drain.clone());
     front.spawn(data_port.accept(reload.server.clone(), left.clone(), counted.clone(), make(data)));
     let admin_port = admin_port.until_the_end();
@@ -165,6 +172,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             dropped.count(&metrics);
         }
     });
+    behind.spawn(clients.remind());
     let kept = parts.cache.clone();
     behind.spawn(again(
         current.subscribe(),
@@ -252,9 +260,11 @@ fn open(
     config: &Config,
     address: SocketAddr,
     name: &'static str,
+    tls: &Arc<Tls>,
 ) -> Result<Port, ExitCode> {
     let _within = runtime.enter();
-    Port::open(address, name, u32::try_from(config.server.send_buffer.as_u64()).unwrap_or(u32::MAX)).map_err(|error| {
+    let send_buffer = u32::try_from(config.server.send_buffer.as_u64()).unwrap_or(u32::MAX);
+    Port::open(address, name, send_buffer, tls.clone()).map_err(|error| {
         eprintln!("larder: cannot listen on {address}: {error}; another address is set by --listen or --admin-listen");
         ExitCode::from(exit::OSERR)
     })

@@ -376,6 +376,14 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     if config.listen.data == config.listen.admin && config.listen.data.port() != 0 {
         wrong("listen.admin", "is the same address as listen.data; expected another port");
     }
+    for (port, tls) in [("tls.data", &config.tls.data), ("tls.admin", &config.tls.admin)] {
+        for (key, problem) in tls.faults() {
+            wrong(&format!("{port}.{key}"), problem);
+        }
+    }
+    for problem in config.access.faults(!config.tls.data.client_ca.is_empty()) {
+        wrong("access.rules", &problem);
+    }
     for (key, time) in [
         ("fill.timeout", config.fill.timeout),
         ("fill.hold", config.fill.hold),
@@ -442,6 +450,12 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     }
     if config.server.drain + config.server.finish > Duration::from_secs(25) {
         doubt.push(("server.finish", "drain and finish together are over 25s; Kubernetes kills after 30s"));
+    }
+    if config.access.has_tokens()
+        && config.tls.data.certificate.is_none()
+        && !config.listen.data.ip().is_loopback()
+    {
+        doubt.push(("access.rules", "tokens are sent as they are over plain HTTP; set tls.data.certificate"));
     }
     if config.catalog.template.is_none()
         && !config.catalog.builtin

@@ -117,7 +117,13 @@ pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, String> {
     let chain = certificates(certificate)?;
     let bytes = read(key)?;
     let der = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
-        format!("{}: holds no private key in PEM form (-----BEGIN PRIVATE KEY-----)", key.display())
+        let sealed = bytes.windows(9).any(|word| word == b"ENCRYPTED");
+        let instead = if sealed {
+            "; the one in it is encrypted, and nobody could be asked for its password"
+        } else {
+            ""
+        };
+        format!("{}: holds no private key in PEM form (-----BEGIN PRIVATE KEY-----){instead}", key.display())
     })?;
     let made = CertifiedKey::from_der(chain.clone(), der.clone_key(), &provider());
     made.map_err(|e| match e {

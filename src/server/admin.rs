@@ -5,6 +5,7 @@ use super::listen::Drain;
 use super::listing;
 use super::refuse;
 use super::respond::{self, Answer, Content, Note};
+use super::tls::Shown;
 use crate::admin::Administration;
 use crate::admin::status::Reloaded;
 use crate::cache::explain::Explanation;
@@ -54,8 +55,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Answers a well-formed request.
-    pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> Answer {
+    /// Answers a well-formed request of who has `shown` a certificate.
+    pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted, _shown: Option<&Shown>) -> Answer {
         match accepted.path.as_str() {
             "/" => {
                 respond::plain("larder: /metrics /livez /readyz /explain?name=NAME&version=VERSION\n".into())

@@ -4,8 +4,9 @@ use super::access_log::{self, Line};
 use super::admin::Admin;
 use super::data::Data;
 use super::guard::{self, Head};
-use super::listen::Drain;
+use super::listen::{Arrival, Drain};
 use super::respond::{Answer, Asked, Content};
+use super::tls::Shown;
 use super::wire::{HEAD_TOO_LARGE, Link};
 use super::{Config, Live, refuse};
 use crate::metrics::Metrics;
@@ -54,6 +55,10 @@ pub struct Connection {
     pub app: Arc<App>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// Whose certificate they showed, if they did.
+    pub shown: Option<Arc<Shown>>,
+    /// When they came.
+    pub since: Instant,
     /// True once it had a request.
     pub used: AtomicBool,
     /// What its wire is to know.
@@ -93,8 +98,11 @@ impl HttpServerApp for Connection {
     ) -> Option<ReusedHttpStream> {
         let config = **self.app.config.load();
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let wait =
-            if self.used.swap(true, Ordering::Relaxed) { config.idle_timeout } else { config.header_timeout };
+        let wait = if self.used.swap(true, Ordering::Relaxed) {
+            config.idle_timeout
+        } else {
+            config.header_timeout.saturating_sub(self.since.elapsed())
+        };
         match tokio::time::timeout(wait, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
@@ -124,7 +132,7 @@ impl HttpServerApp for Connection {
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
         let head = session.req_header();
         let head_only = head.method == http::Method::HEAD;
-        let (answer, label, reusable) = self.app.answer(head, &raw, is_clean).await;
+        let (answer, label, reusable) = self.app.answer(head, &raw, is_clean, self.shown.as_deref()).await;
         if let Face::Data(data) = &self.app.face {
             data.note_failure(session.req_header().raw_path(), &answer);
         }
@@ -298,14 +306,15 @@ fn patience(config: &Config) -> Duration {
 
 impl Connection {
     /// A connection from `peer`, by the settings in use now.
-    pub fn new(app: Arc<App>, peer: SocketAddr, link: Arc<Link>, share: Room) -> Self {
+    pub fn new(app: Arc<App>, arrival: Arrival) -> Self {
         let mut options = HttpServerOptions::default();
         {
             let config = app.config.load();
             options.h2c = config.h2c;
             options.h2_idle_timeout = Some(config.idle_timeout);
         }
-        Self { app, peer, used: AtomicBool::new(false), link, share, options }
+        let Arrival { peer, shown, since, link, share } = arrival;
+        Self { app, peer, shown, since, used: AtomicBool::new(false), link, share, options }
     }
 }
 
@@ -316,6 +325,7 @@ impl App {
         head: &pingora::http::RequestHeader,
         raw: &[u8],
         is_clean: bool,
+        shown: Option<&Shown>,
     ) -> (Answer, &'static str, bool) {
         let headers = &head.headers;
         let checked = guard::check(&Head {
@@ -338,8 +348,8 @@ impl App {
                     });
                 let headers = without_range.as_ref().unwrap_or(headers);
                 let (answer, label) = match &self.face {
-                    Face::Admin(admin) => (admin.answer(headers, &accepted).await, "health"),
-                    Face::Data(data) => data.answer(headers, &accepted).await,
+                    Face::Admin(admin) => (admin.answer(headers, &accepted, shown).await, "health"),
+                    Face::Data(data) => data.answer(headers, &accepted, shown).await,
                 };
                 (answer, label, accepted.reusable)
             }

@@ -1,10 +1,12 @@
 //! The data port: from a well-formed request to an answer about plugins.
 
+use super::access::{Access, Rules, Verdict};
 use super::guard::Accepted;
 use super::listing::{self, Listing};
 use super::refuse;
 use super::respond::{self, Answer, Asked, Label, Note};
 use super::route::{self, Route};
+use super::tls::Shown;
 use crate::artifact::metadata_txt::{self, Metadata};
 use crate::cache::{Ask, Cache, CacheError, Found, Origin};
 use crate::catalog::{self, Names, Plan, Why};
@@ -23,6 +25,8 @@ pub struct Data {
     pub cache: Arc<Cache>,
     /// What may be asked for, and which paths are modules.
     pub names: catalog::Live,
+    /// Whom they are for.
+    pub access: Arc<Access>,
     /// What was worked out before.
     pub memo: Memo,
     /// What failed lately.
@@ -78,55 +82,78 @@ impl Data {
         self.failures.note(&seen, self.clock.now());
     }
 
-    /// Answers a request; the label is for the metrics.
-    pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted) -> (Answer, &'static str) {
+    /// Answers a request of who has `shown` a certificate; the label is for the metrics.
+    pub async fn answer(
+        &self,
+        headers: &HeaderMap,
+        accepted: &Accepted,
+        shown: Option<&Shown>,
+    ) -> (Answer, &'static str) {
         let path = &accepted.path;
+        let rules = self.access.rules();
         // To the answer's end: what takes their place meanwhile is for those who ask later.
         let names = self.names.load_full();
+        let asker = Asker { headers, shown, rules: &rules, names: &names };
         if let Some(planned) = self.memo.routes.get(path.as_str())
             && std::ptr::eq(planned.names.as_ptr(), Arc::as_ptr(&names))
         {
-            let (request, plan) = (&planned.request, planned.plan.clone());
-            return (self.planned_module(headers, &names, request, plan).await, MODULE_LABEL);
+            let request = &planned.request;
+            let answer = match asker.may_have(request.name.as_str()) {
+                Ok(limits) => limits.put_on(self.planned_module(&asker, request, planned.plan.clone()).await),
+                Err(refused) => refused,
+            };
+            return (answer, MODULE_LABEL);
         }
         let route = match route::route(path, &names.patterns, &|name| names.catalog.lists(name)) {
             Ok(route) => route,
             Err(error) => return (refuse::bad_name(headers, &error), "none"),
         };
         let label = route.label();
-        let answer = match route {
+        let answer = match route.name(path).map_or(Ok(Limits::None), |name| asker.may_have(name)) {
+            Ok(limits) => limits.put_on(self.routed(&asker, path, route).await),
+            Err(refused) => refused,
+        };
+        (answer, label)
+    }
+
+    async fn routed(&self, asker: &Asker<'_>, path: &str, route: Route) -> Answer {
+        let headers = asker.headers;
+        match route {
             Route::Root => respond::plain(
                 concat!("larder ", env!("CARGO_PKG_VERSION"), ": plugins are listed at /plugins/\n").into(),
             ),
             Route::Health => respond::plain("ok\n".into()),
             Route::Redirect(to) => respond::redirect(&to),
-            Route::Plugins => self.list(headers, path, self.listing(&names).names()),
+            Route::Plugins => {
+                let mut names = self.listing(asker.names).names();
+                names.retain(|item| asker.may_see(&item.name));
+                asker.limits().put_on(self.list(headers, path, names))
+            }
             Route::Versions(name) => {
-                let versions = self.listing(&names).versions(&name);
-                if versions.is_empty() && !names.catalog.lists(name.as_str()) {
-                    self.unknown(headers, &names, &Request { name, version: None })
+                let versions = self.listing(asker.names).versions(&name);
+                if versions.is_empty() && !asker.names.catalog.lists(name.as_str()) {
+                    self.unknown(asker, &Request { name, version: None })
                 } else {
                     self.list(headers, path, listing::items(&versions))
                 }
             }
             Route::Files(name, version) => {
-                let listing = self.listing(&names);
-                if listing.versions(&name).contains(&version) {
-                    self.list(headers, path, listing.files(&name, &version))
+                if self.listing(asker.names).versions(&name).contains(&version) {
+                    self.list(headers, path, self.listing(asker.names).files(&name, &version))
                 } else {
-                    self.unknown(headers, &names, &Request { name, version: Some(version) })
+                    self.unknown(asker, &Request { name, version: Some(version) })
                 }
             }
             Route::Inventory => {
-                let text =
-                    serde_json::to_string_pretty(&self.listing(&names).inventory()).unwrap_or_default();
-                respond::small(headers, JSON, text + "\n", None)
+                let mut inventory = self.listing(asker.names).inventory();
+                inventory.retain(|name, _| asker.may_see(name));
+                let text = serde_json::to_string_pretty(&inventory).unwrap_or_default();
+                asker.limits().put_on(respond::small(headers, JSON, text + "\n", None))
             }
-            Route::Module(request) => self.module(headers, &names, path, request).await,
-            Route::Metadata(request, json) => self.metadata(headers, &names, &request, json).await,
+            Route::Module(request) => self.module(asker, path, request).await,
+            Route::Metadata(request, json) => self.metadata(asker, &request, json).await,
             Route::None => refuse::no_route(headers, path),
-        };
-        (answer, label)
+        }
     }
 
     fn listing<'n>(&'n self, names: &'n Names) -> Listing<'n> {
@@ -144,12 +171,20 @@ impl Data {
         answer
     }
 
-    fn versions(&self, names: &Names, request: &Request) -> Vec<String> {
-        self.listing(names).versions(&request.name).iter().map(ToString::to_string).collect()
+    fn nearest(&self, asker: &Asker<'_>, request: &Request) -> Vec<String> {
+        if asker.names.catalog.lists(request.name.as_str()) {
+            return Vec::new();
+        }
+        let nearest = asker.names.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string);
+        nearest.filter(|name| asker.may_see(name)).collect()
     }
 
-    fn unknown(&self, headers: &HeaderMap, names: &Names, request: &Request) -> Answer {
-        refuse::unknown(headers, request, self.versions(names, request), nearest(names, request))
+    fn versions(&self, asker: &Asker<'_>, request: &Request) -> Vec<String> {
+        self.listing(asker.names).versions(&request.name).iter().map(ToString::to_string).collect()
+    }
+
+    fn unknown(&self, asker: &Asker<'_>, request: &Request) -> Answer {
+        refuse::unknown(asker.headers, request, self.versions(asker, request), self.nearest(asker, request))
     }
 
     /// Another copy of a module that proved damaged while it was sent.
@@ -168,36 +203,31 @@ impl Data {
     /// What may answer; `None` when no rule and no local file does.
     fn plan(&self, names: &Names, request: &Request) -> Option<Plan> {
         let mut plan = names.catalog.plan(request);
-        let listing = self.listing(names);
         if plan.versions.is_empty() {
-            let local = listing.highest_local(&request.name)?;
+            let local = self.listing(names).highest_local(&request.name)?;
             plan.versions.push((local, Why::Exact));
         }
-        let local = || plan.versions.iter().any(|(version, _)| listing.is_local(&request.name, version));
+        let local =
+            || plan.versions.iter().any(|(version, _)| self.listing(names).is_local(&request.name, version));
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
-    async fn module(&self, headers: &HeaderMap, names: &Arc<Names>, path: &str, request: Request) -> Answer {
-        let Some(plan) = self.plan(names, &request) else {
-            return self.unknown(headers, names, &request);
+    async fn module(&self, asker: &Asker<'_>, path: &str, request: Request) -> Answer {
+        let Some(plan) = self.plan(asker.names, &request) else {
+            return self.unknown(asker, &request);
         };
         let plan = Arc::new(plan);
         // Without candidates the plan depends on the local files, and they change.
         if !plan.candidates.is_empty() {
-            let planned =
-                Planned { names: Arc::downgrade(names), request: request.clone(), plan: plan.clone() };
+            let names = Arc::downgrade(asker.names);
+            let planned = Planned { names, request: request.clone(), plan: plan.clone() };
             self.memo.routes.insert(path.to_owned(), Arc::new(planned));
         }
-        self.planned_module(headers, names, &request, plan).await
+        self.planned_module(asker, &request, plan).await
     }
 
-    async fn planned_module(
-        &self,
-        headers: &HeaderMap,
-        names: &Names,
-        request: &Request,
-        plan: Arc<Plan>,
-    ) -> Answer {
+    async fn planned_module(&self, asker: &Asker<'_>, request: &Request, plan: Arc<Plan>) -> Answer {
+        let headers = asker.headers;
         match self.cache.get(&request.name, &plan, ask(headers)).await {
             Ok(served) => {
                 let label = self.label(&served.found);
@@ -205,7 +235,7 @@ impl Data {
                 let asked = Asked { name: request.name.clone(), plan };
                 respond::module(headers, served, &label, asked, immutable)
             }
-            Err(error) => self.refused(headers, names, request, &error),
+            Err(error) => self.refused(asker, request, &error),
         }
     }
 
@@ -219,13 +249,14 @@ impl Data {
         }
     }
 
-    async fn metadata(&self, headers: &HeaderMap, names: &Names, request: &Request, json: bool) -> Answer {
-        let Some(plan) = self.plan(names, request) else {
-            return self.unknown(headers, names, request);
+    async fn metadata(&self, asker: &Asker<'_>, request: &Request, json: bool) -> Answer {
+        let headers = asker.headers;
+        let Some(plan) = self.plan(asker.names, request) else {
+            return self.unknown(asker, request);
         };
         let found = match self.cache.facts(&request.name, &plan, ask(headers)).await {
             Ok(found) => found,
-            Err(error) => return self.refused(headers, names, request, &error),
+            Err(error) => return self.refused(asker, request, &error),
         };
         let version = request.version.as_ref().or(plan.versions.first().map(|(version, _)| version));
         let (reference, manifest) = match &found.origin {
@@ -250,17 +281,61 @@ impl Data {
         answer
     }
 
-    fn refused(&self, headers: &HeaderMap, names: &Names, request: &Request, error: &CacheError) -> Answer {
-        let (versions, nearest) = (self.versions(names, request), nearest(names, request));
-        refuse::cache_error(headers, request, error, versions, nearest)
+    fn refused(&self, asker: &Asker<'_>, request: &Request, error: &CacheError) -> Answer {
+        let (versions, nearest) = (self.versions(asker, request), self.nearest(asker, request));
+        refuse::cache_error(asker.headers, request, error, versions, nearest)
     }
 }
 
-fn nearest(names: &Names, request: &Request) -> Vec<String> {
-    if names.catalog.lists(request.name.as_str()) {
-        return Vec::new();
+/// Who asks, and what the rules in use say of them.
+struct Asker<'r> {
+    headers: &'r HeaderMap,
+    shown: Option<&'r Shown>,
+    rules: &'r Rules,
+    /// The names in use when they asked.
+    names: &'r Arc<Names>,
+}
+
+/// Who else may keep an answer.
+enum Limits {
+    None,
+    /// Nobody between us and who asked (RFC 9111, section 5.2.2.7).
+    Private,
+}
+
+impl Limits {
+    fn put_on(self, mut answer: Answer) -> Answer {
+        if matches!(self, Self::Private) {
+            respond::keep_private(&mut answer.headers);
+        }
+        answer
     }
-    names.catalog.nearest(request.name.as_str()).into_iter().map(ToString::to_string).collect()
+}
+
+impl Asker<'_> {
+    fn judge(&self, name: &str) -> Verdict {
+        self.rules.judge(name, self.headers, self.shown)
+    }
+
+    /// Whether the plugin `name` is for them, or the answer that it is not. Asked before anything else is.
+    fn may_have(&self, name: &str) -> Result<Limits, Answer> {
+        match self.judge(name) {
+            Verdict::Open => Ok(Limits::None),
+            Verdict::Allowed => Ok(Limits::Private),
+            Verdict::Needed => Err(refuse::token_needed(self.headers)),
+            Verdict::Denied => Err(refuse::not_for_you(self.headers)),
+        }
+    }
+
+    /// Whether they are told that there is such a plugin.
+    fn may_see(&self, name: &str) -> bool {
+        matches!(self.judge(name), Verdict::Open | Verdict::Allowed)
+    }
+
+    /// Of an answer that names what they may see.
+    fn limits(&self) -> Limits {
+        if self.rules.is_empty() { Limits::None } else { Limits::Private }
+    }
 }
 
 /// RFC 9111, section 5.2.1.7: a client may ask for what is held and nothing else.

@@ -5,7 +5,9 @@
 //! listener closes, answers in flight are finished, and the process ends.
 
 use super::crowd::{Crowd, Most};
-use super::wire::{Link, Wire};
+use super::handshake::Door;
+use super::tls::{Shown, Tls};
+use super::wire::{Line, Link, Wire};
 use super::{Config, Live};
 use crate::metrics::Metrics;
 use crate::store::Room;
@@ -14,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
@@ -99,21 +101,42 @@ impl Default for Drain {
     }
 }
 
+/// A connection that has come, and is ready to be answered.
+pub struct Arrival {
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// Whose certificate they showed, if they did.
+    pub shown: Option<Arc<Shown>>,
+    /// When they came.
+    pub since: Instant,
+    /// What its wire is to know.
+    pub link: Arc<Link>,
+    /// Its address's part of the bytes that are on their way.
+    pub share: Room,
+}
+
 /// An open port.
 pub struct Port {
     tcp: TcpListener,
     name: &'static str,
+    /// What it speaks with.
+    tls: Arc<Tls>,
     /// Who watches us leave must be able to ask until the end.
     stays: bool,
 }
 
 impl Port {
-    /// Opens `address`. Must run within the runtime that will accept. `send_buffer` bounds what the kernel takes of an
-    /// answer before the client does, in bytes; 0 leaves that to the kernel.
+    /// Opens `address`, where `tls` is spoken. Must run within the runtime that will accept. `send_buffer` bounds what the
+    /// kernel takes of an answer before the client does, in bytes; 0 leaves that to the kernel.
     ///
     /// # Errors
     /// The operating system's, as it is.
-    pub fn open(address: SocketAddr, name: &'static str, send_buffer: u32) -> io::Result<Self> {
+    pub fn open(
+        address: SocketAddr,
+        name: &'static str,
+        send_buffer: u32,
+        tls: Arc<Tls>,
+    ) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         if send_buffer > 0 {
@@ -121,7 +144,7 @@ impl Port {
             socket.set_send_buffer_size(send_buffer)?;
         }
         socket.bind(address)?;
-        Ok(Self { tcp: socket.listen(BACKLOG)?, name, stays: false })
+        Ok(Self { tcp: socket.listen(BACKLOG)?, name, tls, stays: false })
     }
 
     /// The same port, open until the process ends and not only until the drain closes it.
@@ -134,19 +157,21 @@ impl Port {
         self.tcp.local_addr()
     }
 
-    /// Accepts until the drain closes it. `app` makes what answers a connection from a peer.
+    /// Accepts until the drain closes it. `app` makes what answers a connection.
     pub async fn accept<A>(
         self,
         config: Live,
         drain: Drain,
         metrics: Arc<Metrics>,
-        app: impl Fn(SocketAddr, Arc<Link>, Room) -> Arc<A>,
+        app: impl Fn(Arrival) -> Arc<A> + Send + Sync + 'static,
     ) where
         A: ServerApp + Send + Sync + 'static,
     {
         let open = metrics.connections.with_label_values(&[self.name]);
         let crowd = Crowd::new(open);
         let mut phase = drain.phase.subscribe();
+        let door = Arc::new(Door::new(self.name, metrics.clone(), drain.clone()));
+        let app = Arc::new(app);
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,
@@ -174,11 +199,26 @@ impl Port {
                 }
             };
             let _ = stream.set_nodelay(true);
-            let (link, share) = (Arc::<Link>::default(), place.share.clone());
-            let wire = Wire::new(stream, link.clone(), config.header_timeout, place);
-            let app = app(peer, link, share);
-            let shutdown = drain.stop.subscribe();
-            tokio::spawn(async move { app.process_new(Box::new(wire), &shutdown).await });
+            let (tls, door, app) = (self.tls.current(), door.clone(), app.clone());
+            let (since, shutdown) = (Instant::now(), drain.stop.subscribe());
+            tokio::spawn(async move {
+                let (line, shown) = match tls {
+                    None => (Line::Plain(stream), None),
+                    // In a box, because what a handshake needs would be kept as long as the connection.
+                    Some(tls) => match Box::pin(door.greet(stream, tls, peer, config.header_timeout)).await {
+                        Some(greeted) => greeted,
+                        None => return,
+                    },
+                };
+                let (link, share, is_h2) = (Arc::<Link>::default(), place.share.clone(), line.is_h2());
+                let patience = config.header_timeout.saturating_sub(since.elapsed());
+                let mut wire = Wire::new(line, link.clone(), patience, place);
+                if is_h2 && wire.begin_frames().await.is_err() {
+                    return;
+                }
+                let app = app(Arrival { peer, shown, since, link, share });
+                app.process_new(Box::new(wire), &shutdown).await;
+            });
         }
     }
 }

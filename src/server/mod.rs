@@ -2,7 +2,7 @@
 //!
 //! pingora parses and writes HTTP/1 ([`app`]); the accept loop is ours ([`listen`]), because pingora's closes its
 //! listener at the first SIGTERM, has no limit for connections and does not tell which port it was given. A request
-//! goes through [`guard`] (is it well-formed), [`route`] (what does it mean), the cache, and [`respond`] or, for any
+//! goes through [`guard`] (is it well-formed), [`route`] (what does it mean), [`access`] (is it for them), the cache, and [`respond`] or, for any
 //! error, [`refuse`]; between reading and writing nothing here knows of pingora either, so each step is a function from
 //! values to values.
 
@@ -13,12 +13,14 @@ pub mod app;
 pub mod crowd;
 pub mod data;
 pub mod guard;
+pub mod handshake;
 pub mod listen;
 pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
 pub mod tls;
+pub mod tokens;
 pub mod wire;
 
 use arc_swap::ArcSwap;

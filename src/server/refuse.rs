@@ -9,7 +9,9 @@ use crate::cache::{CacheError, ErrorKind};
 use crate::http::problem::Problem;
 use crate::plugin::{PluginError, Request};
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 
@@ -146,6 +148,31 @@ pub fn rejected(headers: &HeaderMap, rejected: &Rejected) -> Answer {
 /// A name or version that cannot be one.
 pub fn bad_name(headers: &HeaderMap, error: &PluginError) -> Answer {
     simple(headers, 400, error.code(), &error.to_string(), "")
+}
+
+/// A plugin that is not for everybody, asked for by who shows nothing (RFC 6750, section 3). Says the same whether there is
+/// such a plugin or not.
+pub fn token_needed(headers: &HeaderMap) -> Answer {
+    let mut answer = simple(
+        headers,
+        401,
+        "token_needed",
+        "plugins of this name are not for everybody",
+        "send Authorization: Bearer TOKEN, or show a client certificate, as access.rules say",
+    );
+    answer.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer
+}
+
+/// The same, asked for by who shows what is not for it.
+pub fn not_for_you(headers: &HeaderMap) -> Answer {
+    simple(
+        headers,
+        403,
+        "not_for_you",
+        "plugins of this name are not for who shows this token or client certificate",
+        "look at the rule of access.rules that has this name: its tokens_file and its client_certificates",
+    )
 }
 
 /// A question about a plugin's road that is not answered.

@@ -201,6 +201,16 @@ pub fn describe(answer: &mut Answer, found: &Found, label: &Label) {
     answer.note = label.describe(&mut answer.headers, found.why.as_str(), &found.status);
 }
 
+/// Nobody between us and who asked may keep it.
+pub fn keep_private(headers: &mut HeaderMap) {
+    let held = headers.get(CACHE_CONTROL).and_then(|held| held.to_str().ok()).unwrap_or_default();
+    if held == "no-store" {
+        return;
+    }
+    let rest = held.strip_prefix("public, ").unwrap_or(held);
+    headers.insert(CACHE_CONTROL, value(&format!("private, {rest}")));
+}
+
 /// `Cache-Status` of a refusal.
 pub fn failed(headers: &mut HeaderMap, code: &'static str) -> &'static str {
     let status = CacheStatus::Failed { detail: code };

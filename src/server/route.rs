@@ -42,6 +42,18 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The name of the plugin that `path`, whose meaning this is, is about; also where there is none of this name.
+    pub fn name<'r>(&'r self, path: &'r str) -> Option<&'r str> {
+        match self {
+            Self::Module(request) | Self::Metadata(request, _) => Some(request.name.as_str()),
+            Self::Versions(name) | Self::Files(name, _) => Some(name.as_str()),
+            Self::Redirect(_) | Self::None => path.strip_prefix("/plugins/")?.split('/').next(),
+            Self::Root | Self::Health | Self::Plugins | Self::Inventory => None,
+        }
+    }
+}
+
 /// Finds the meaning of `path`. `listed` tells which names the catalog knows.
 ///
 /// # Errors

@@ -1,14 +1,16 @@
-//! A TCP connection as pingora wants one, with a write buffer, a limit for a request's head, and an end that loses no
-//! answer.
+//! A connection, over TLS or not, as pingora wants one, with a write buffer, a limit for a request's head, and an end that
+//! loses no answer.
 //!
 //! pingora's own stream gets its buffers from pingora's own listener only. Without one, an answer's head and body leave
 //! in two sends, which costs a third of the requests a second (measured); with one, a small answer is one send, and
 //! what is larger than the buffer passes it by.
 
 use super::crowd::Place;
+use super::tls::H2;
 use async_trait::async_trait;
+use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, raw_connect::ProxyDigest,
 };
 use std::fmt;
@@ -21,6 +23,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 /// Room for an answer's head and a small body.
 const WRITE_BUFFER_BYTES: usize = 8 << 10;
@@ -84,10 +87,43 @@ impl Link {
     }
 }
 
+/// What carries a connection's bytes.
+#[derive(Debug)]
+pub enum Line {
+    /// TCP as it is.
+    Plain(TcpStream),
+    /// After a handshake.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Line {
+    /// True when the handshake chose HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2))
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+/// Ends our half of a connection and lets the other end read what we said before it notices.
+pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let rest = async {
+        AsyncWriteExt::shutdown(&mut stream).await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
+    };
+    // Whatever comes of it, there is nobody to tell.
+    let _ = tokio::time::timeout(LINGER, rest).await;
+}
+
 /// See the module's text.
 pub struct Wire {
     /// `None` once it is dropped.
-    stream: Option<BufWriter<TcpStream>>,
+    stream: Option<BufWriter<Line>>,
     link: Arc<Link>,
     /// Read to see which protocol it is, and not yet taken.
     peeked: Vec<u8>,
@@ -97,12 +133,24 @@ pub struct Wire {
 
 impl Wire {
     /// Takes over an accepted connection that holds `place`. Whoever does not say in `patience` what it speaks is gone.
-    pub fn new(stream: TcpStream, link: Arc<Link>, patience: Duration, place: Place) -> Self {
-        let stream = Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, stream));
+    pub fn new(line: Line, link: Arc<Link>, patience: Duration, place: Place) -> Self {
+        let stream = Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, line));
         Self { stream, link, peeked: Vec::new(), patience, place: Some(place) }
     }
 
-    fn stream(&mut self) -> Pin<&mut BufWriter<TcpStream>> {
+    /// Reads how HTTP/2 begins, for a connection that agreed on it: pingora would wait for it for ever.
+    ///
+    /// # Errors
+    /// Something else came, or nothing in time.
+    pub async fn begin_frames(&mut self) -> io::Result<()> {
+        self.try_peek(&mut [0; PREFACE.len()]).await?;
+        if self.link.is_framed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    fn stream(&mut self) -> Pin<&mut BufWriter<Line>> {
         match &mut self.stream {
             Some(stream) => Pin::new(stream),
             None => unreachable!("only a dropped wire has none"),
@@ -125,14 +173,44 @@ impl Drop for Wire {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let _place = place;
-                let mut stream = stream.into_inner();
-                let rest = async {
-                    AsyncWriteExt::shutdown(&mut stream).await?;
-                    tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
-                };
-                // Whatever comes of it, there is nobody to tell.
-                let _ = tokio::time::timeout(LINGER, rest).await;
+                linger(stream.into_inner()).await;
             });
+        }
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
         }
     }
 }
@@ -194,7 +272,7 @@ impl Shutdown for Wire {
 
 impl UniqueID for Wire {
     fn id(&self) -> i32 {
-        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().as_raw_fd())
+        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().tcp().as_raw_fd())
     }
 }
 
@@ -216,7 +294,17 @@ impl GetProxyDigest for Wire {
     }
 }
 
-impl Ssl for Wire {}
+impl Ssl for Wire {
+    /// That there is one keeps pingora from looking for HTTP/2 without a handshake's word.
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        let is_tls = matches!(self.stream.as_ref()?.get_ref(), Line::Tls(_));
+        is_tls.then(|| Arc::new(SslDigest::new("", "", None, None, Vec::new())))
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.stream.as_ref()?.get_ref().is_h2().then_some(ALPN::H2)
+    }
+}
 
 #[async_trait]
 impl Peek for Wire {

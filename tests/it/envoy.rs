@@ -3,6 +3,7 @@
 use crate::support::artifact::{OCI_MANIFEST, TAR_GZIP, artifact, gzip, tar};
 use crate::support::eventually;
 use crate::support::larder::Larder;
+use crate::support::pki::{self, Pki};
 use crate::support::registry::Registry;
 use crate::support::{client, larder as program};
 use larder::oci::Digest;
@@ -44,11 +45,12 @@ struct Envoy {
 }
 
 impl Envoy {
-    fn start(folder: &Path, larder: &Larder, path: &str, sha256: &str) -> Self {
+    /// With the plugin at `path` of `larder`, whose cluster has `socket` besides.
+    fn start(folder: &Path, larder: &Larder, socket: &str, path: &str, sha256: &str) -> Self {
         // A port that was free a moment ago: Envoy cannot be asked which one it got before its listener is warm.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = folder.join("envoy.yaml");
-        std::fs::write(&settings, configuration(address, larder.data, path, sha256)).unwrap();
+        std::fs::write(&settings, configuration(address, larder.data, socket, path, sha256)).unwrap();
         let log = folder.join("envoy.log");
         let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/envoy/_bin/envoy");
         let child = Command::new(&binary)
@@ -61,6 +63,18 @@ impl Envoy {
             .unwrap_or_else(|e| panic!("{}: {e}; make test installs it", binary.display()));
         Self { child, address, log }
     }
+
+    /// What it answers once its filter runs.
+    fn answer(&mut self) -> client::Reply {
+        eventually("Envoy answering with its filter", || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("Envoy ended: {status}\n{}", std::fs::read_to_string(&self.log).unwrap());
+            }
+            client::connect(self.address).ok()?;
+            let reply = client::get(self.address, "/");
+            (reply.status == 200).then_some(reply)
+        })
+    }
 }
 
 impl Drop for Envoy {
@@ -70,9 +84,9 @@ impl Drop for Envoy {
     }
 }
 
-fn configuration(listen: SocketAddr, larder: SocketAddr, path: &str, sha256: &str) -> String {
+fn configuration(listen: SocketAddr, larder: SocketAddr, socket: &str, path: &str, sha256: &str) -> String {
     let cluster = format!(
-        "{{name: larder, type: STATIC, connect_timeout: 5s, load_assignment: {{cluster_name: larder, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]}}}}",
+        "{{name: larder, type: STATIC, connect_timeout: 5s, load_assignment: {{cluster_name: larder, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}]}}]}}{socket}}}",
         larder.ip(),
         larder.port()
     );
@@ -133,15 +147,9 @@ fn envoy_loads_a_filter_from_larder_and_its_header_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let larder = home.start();
     let sha256 = Digest::of(&filter).hex();
-    let mut envoy = Envoy::start(folder.path(), &larder, "/plugins/add-header/1.0.0/plugin.wasm", &sha256);
-    let reply = eventually("Envoy answering with its filter", || {
-        if let Ok(Some(status)) = envoy.child.try_wait() {
-            panic!("Envoy ended: {status}\n{}", std::fs::read_to_string(&envoy.log).unwrap());
-        }
-        client::connect(envoy.address).ok()?;
-        let reply = client::get(envoy.address, "/");
-        (reply.status == 200).then_some(reply)
-    });
+    let mut envoy =
+        Envoy::start(folder.path(), &larder, "", "/plugins/add-header/1.0.0/plugin.wasm", &sha256);
+    let reply = envoy.answer();
     assert_eq!(reply.header("x-larder"), "yes");
     assert_eq!(reply.body, b"through");
     let line = larder
@@ -151,4 +159,52 @@ fn envoy_loads_a_filter_from_larder_and_its_header_is_seen() {
     assert!(line.is_some(), "it came from here");
     let metadata = larder.get("/plugins/add-header/1.0.0/metadata.txt").text();
     assert!(metadata.contains("abi: 0.2.1\n"), "{metadata}");
+}
+
+#[test]
+fn envoy_loads_a_private_filter_over_https_with_its_certificate() {
+    let filter = wat::parse_str(FILTER).unwrap();
+    let layer = gzip(&tar(&[("plugin.wasm", &filter)]));
+    let registry = Registry::plain();
+    let artifact =
+        artifact(OCI_MANIFEST, "application/vnd.unknown.config.v1+json", &[(TAR_GZIP, layer)], &filter);
+    registry.push("plugins/add-header", "1.0.0", &artifact);
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::make(folder.path());
+    let identity = pki::Client { common: "envoy", uri: Some("spiffe://corp/gateway"), ..Default::default() };
+    let (certificate, key) = pki.client(folder.path(), &identity);
+    let home = program::Home::new(&format!(
+        "{}tls: {{data: {{certificate: '{}', key: '{}', client_ca: ['{ca}'], client_certificate: required}}}}\n\
+         access: {{rules: [{{plugins: ['*'], client_certificates: ['spiffe://corp/gateway']}}]}}\n",
+        program::settings(&registry.host()),
+        pki.certificate.display(),
+        pki.key.display(),
+        ca = pki.ca.display(),
+    ));
+    let larder = home.start();
+    // As over HTTP/1.1, and with HTTP/2 where both agree on it.
+    for protocols in ["", ", alpn_protocols: [h2, http/1.1]"] {
+        let socket = format!(
+            ", typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, {}}}}}, \
+             transport_socket: {{name: tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, sni: localhost, \
+             common_tls_context: {{tls_certificates: [{{certificate_chain: {{filename: '{}'}}, private_key: {{filename: '{}'}}}}], \
+             validation_context: {{trusted_ca: {{filename: '{}'}}, match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: localhost}}}}]}}{protocols}}}}}}}",
+            if protocols.is_empty() {
+                "explicit_http_config: {http_protocol_options: {}}"
+            } else {
+                "auto_config: {}"
+            },
+            certificate.display(),
+            key.display(),
+            pki.ca.display(),
+        );
+        let sha256 = Digest::of(&filter).hex();
+        let path = "/plugins/add-header/1.0.0/plugin.wasm";
+        let mut envoy = Envoy::start(folder.path(), &larder, &socket, path, &sha256);
+        let reply = envoy.answer();
+        assert_eq!(reply.header("x-larder"), "yes", "{protocols}");
+    }
+    let asked = |line: &serde_json::Value| line["path"] == "/plugins/add-header/1.0.0/plugin.wasm";
+    assert!(larder.log().iter().filter(|line| asked(line)).all(|line| line["status"] == 200));
+    assert!(larder.log().iter().filter(|line| asked(line)).count() >= 2);
 }

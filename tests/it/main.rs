@@ -4,6 +4,7 @@
 
 mod support;
 
+mod access;
 mod administration;
 mod agent;
 mod artifacts;
@@ -46,6 +47,7 @@ mod second_opinions;
 mod settings;
 mod soak;
 mod tidy;
+mod tls;
 mod trust;
 mod upstream;
 mod verdicts;

@@ -4,43 +4,14 @@
 use crate::support::artifact::{module, raw};
 use crate::support::eventually;
 use crate::support::larder::{Home, Larder};
+use crate::support::mounted::Mounted;
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
 use crate::support::scripted::Scripted;
 use base64::Engine;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-
-/// A volume as the kubelet mounts a Secret: names lead through `..data` to a generation, which is turned in one step.
-pub struct Mounted(PathBuf);
-
-impl Mounted {
-    pub fn new(folder: &Path, files: &[(&str, Vec<u8>)]) -> Self {
-        std::fs::create_dir_all(folder).unwrap();
-        let mounted = Self(folder.into());
-        mounted.turn("..first", files);
-        for (name, _) in files {
-            symlink(Path::new("..data").join(name), folder.join(name)).unwrap();
-        }
-        mounted
-    }
-
-    pub fn turn(&self, generation: &str, files: &[(&str, Vec<u8>)]) {
-        let folder = self.0.join(generation);
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, bytes) in files {
-            std::fs::write(folder.join(name), bytes).unwrap();
-        }
-        symlink(generation, self.0.join("..data_tmp")).unwrap();
-        std::fs::rename(self.0.join("..data_tmp"), self.0.join("..data")).unwrap();
-    }
-
-    pub fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
 
 pub fn reloads(larder: &Larder, result: &str) -> f64 {
     larder.metric(&format!("larder_reloads_total{{result=\"{result}\"}}"))
@@ -113,7 +84,7 @@ fn turning_the_secrets_of_a_registry_under_load_loses_no_request_and_takes_effec
         let mounted = Mounted::new(&folder.path().join(how), &files(0));
         let who = match how {
             "password_file" => format!("username: robot, password_file: '{}'", mounted.path("password")),
-            _ => format!("docker_config: '{}'", mounted.0.display()),
+            _ => format!("docker_config: '{}'", mounted.folder.display()),
         };
         let rule = format!(
             "{{ca: ['{}'], system_ca: false, client_certificate: '{}', client_key: '{}', {who}}}",

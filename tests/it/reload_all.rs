@@ -1,10 +1,11 @@
 //! New settings as a whole: under load, together with what they name, broken, half-written, asked for again and again,
 //! and those that wait for the next start.
 
-use crate::reload::{Mounted, reloads};
+use crate::reload::reloads;
 use crate::support::artifact::{module, raw};
 use crate::support::eventually;
 use crate::support::larder::{Home, program};
+use crate::support::mounted::Mounted;
 use crate::support::reloaded::Reloaded;
 use crate::support::scripted::Scripted;
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ fn check(file: &Path) -> (Option<i32>, String) {
     ended(program().args(["check", "--config"]).arg(file))
 }
 
-fn ended(command: &mut Command) -> (Option<i32>, String) {
+pub fn ended(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
     (
         output.status.code(),
@@ -20,7 +20,7 @@ fn ended(command: &mut Command) -> (Option<i32>, String) {
 }
 
 /// Each text is refused, and what is said of it has these words.
-fn refused(rows: &[(&str, &[&str])]) {
+pub fn refused(rows: &[(&str, &[&str])]) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("larder.yaml");
     for (text, words) in rows {

@@ -2,6 +2,7 @@
 
 use crate::support::artifact::{module, raw};
 use crate::support::larder::{Home, settings};
+use crate::support::pki::Pki;
 use crate::support::scripted::{Act, Scripted};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -152,11 +153,26 @@ const EXCUSED_CASES: [(&str, &str); 3] = [
 fn h2spec_finds_no_case_that_fails() {
     let registry = Scripted::start();
     let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_SERVER_H2C", "true")]);
+    h2spec_is_content(larder.data, &[]);
+}
+
+#[test]
+fn h2spec_finds_no_case_that_fails_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::make(folder.path());
+    let registry = Scripted::start();
+    let (certificate, key) = (pki.certificate.display(), pki.key.display());
+    let tls = format!("tls: {{data: {{certificate: '{certificate}', key: '{key}'}}}}\n");
+    let larder = Home::new(&(settings(&registry.host()) + &tls)).start();
+    h2spec_is_content(larder.data, &["--tls", "--insecure"]);
+}
+
+fn h2spec_is_content(address: SocketAddr, arguments: &[&str]) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/h2spec");
     // What depends on which frame was faster is not the same each time; what is wrong is.
     let mut failures = String::new();
     for _ in 0..3 {
-        failures = failures_of(&program, larder.data);
+        failures = failures_of(&program, address, arguments);
         if failures.is_empty() {
             return;
         }
@@ -165,8 +181,9 @@ fn h2spec_finds_no_case_that_fails() {
 }
 
 /// What h2spec finds, without what is excused.
-fn failures_of(program: &Path, address: std::net::SocketAddr) -> String {
+fn failures_of(program: &Path, address: SocketAddr, arguments: &[&str]) -> String {
     let output = Command::new(program)
+        .args(arguments)
         .args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()])
         .output()
         .unwrap_or_else(|e| panic!("{}: {e}; make test installs it", program.display()));

@@ -35,12 +35,17 @@ pub fn get(to: SocketAddr, path: &str) -> Reply {
 
 /// Any request on a connection of its own, with the two fields that HTTP asks for and `headers`.
 pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    raw(to, &head(method, path, headers)).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+}
+
+/// The head of a request that is its connection's last.
+pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nHost: larder.test\r\nConnection: close\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str("\r\n");
-    raw(to, text.as_bytes()).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+    text.into_bytes()
 }
 
 /// Sends bytes and reads one answer to its end. An answer that is cut is an error.
@@ -59,7 +64,7 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Reads one answer.
-pub fn read_reply(stream: &mut TcpStream, head_only: bool) -> io::Result<Reply> {
+pub fn read_reply(stream: &mut impl Read, head_only: bool) -> io::Result<Reply> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {

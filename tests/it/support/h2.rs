@@ -67,15 +67,33 @@ pub fn request(method: &str, path: &str) -> Vec<u8> {
 }
 
 /// A connection that has said what HTTP/2 begins with.
-pub struct Connection {
-    pub stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    pub stream: S,
+}
+
+/// What can be told that nothing follows.
+pub trait End {
+    fn end(&mut self);
+}
+
+impl End for TcpStream {
+    fn end(&mut self) {
+        let _ = self.shutdown(Shutdown::Write);
+    }
 }
 
 impl Connection {
     /// `settings` are pairs of a setting's number and its value.
     pub fn open(to: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut stream = client::connect(to).unwrap();
+        let stream = client::connect(to).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self::over(stream, settings)
+    }
+}
+
+impl<S: Read + Write + End> Connection<S> {
+    /// Begins on a connection that is there.
+    pub fn over(mut stream: S, settings: &[(u16, u32)]) -> Self {
         let payload: Vec<u8> = settings
             .iter()
             .flat_map(|(number, value)| [&number.to_be_bytes()[..], &value.to_be_bytes()].concat())
@@ -141,7 +159,7 @@ impl Connection {
 
     /// Reads to the end: true when the other end said goodbye or closed.
     pub fn is_ended(&mut self) -> bool {
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.end();
         loop {
             match self.next() {
                 Ok(None) => return true,

@@ -15,6 +15,7 @@ pub mod heart;
 pub mod inject;
 pub mod kept;
 pub mod larder;
+pub mod mounted;
 pub mod netns;
 pub mod odd_registry;
 pub mod pki;
@@ -25,6 +26,7 @@ pub mod scripted;
 pub mod snapshots;
 pub mod strace;
 pub mod stumbling;
+pub mod tls;
 pub mod token_server;
 
 use std::time::{Duration, Instant};

@@ -2,9 +2,10 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// Files of a CA, of a server certificate and of a client certificate. Another generation is made in another folder.
 pub struct Pki {
@@ -15,6 +16,17 @@ pub struct Pki {
     pub key: PathBuf,
     pub client_certificate: PathBuf,
     pub client_key: PathBuf,
+    pub root: Issuer<'static, KeyPair>,
+}
+
+/// Who a client is.
+#[derive(Default)]
+pub struct Client<'n> {
+    pub common: &'n str,
+    pub dns: &'n [&'n str],
+    pub uri: Option<&'n str>,
+    /// Until some years ago.
+    pub expired: bool,
 }
 
 /// What is special about the server's certificate.
@@ -74,7 +86,35 @@ impl Pki {
             key: write("server.key", &key.serialize_pem()),
             client_certificate: write("client.pem", &client.signed_by(&client_key, &root).unwrap().pem()),
             client_key: write("client.key", &client_key.serialize_pem()),
+            root,
         }
+    }
+
+    /// Another client's certificate and its key, in files named after it.
+    pub fn client(&self, folder: &Path, client: &Client<'_>) -> (PathBuf, PathBuf) {
+        let mut params = leaf(client.common, client.dns, ExtendedKeyUsagePurpose::ClientAuth);
+        params.subject_alt_names.extend(client.uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
+        if client.expired {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        }
+        self.put(folder, client.common, params)
+    }
+
+    /// Another certificate for `localhost`, good for so long from now, and its key.
+    pub fn server(&self, folder: &Path, name: &str, lifetime: Duration) -> (PathBuf, PathBuf) {
+        let mut params = leaf(name, &["localhost"], ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_after = (SystemTime::now() + lifetime).into();
+        self.put(folder, name, params)
+    }
+
+    fn put(&self, folder: &Path, name: &str, params: CertificateParams) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let (certificate, key_file) =
+            (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        std::fs::write(&certificate, params.signed_by(&key, &self.root).unwrap().pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (certificate, key_file)
     }
 }
 

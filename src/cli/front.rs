@@ -1,0 +1,112 @@
+//! What the settings say of clients: the certificates of both ports and whom plugins are for, read and replaced together.
+
+use super::reload::{Apply, Part};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Fault, Loaded};
+use crate::server::access::{Access, Rules};
+use crate::server::tls::{Ready, Tls};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two warnings of the same.
+const REMINDED: Duration = Duration::from_secs(24 * 3600);
+
+/// What was read, and is not used yet.
+pub struct Read {
+    data: Ready,
+    admin: Ready,
+    rules: Rules,
+}
+
+/// Reads what the settings name. Blocks.
+///
+/// # Errors
+/// All faults.
+pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
+    let config = &loaded.config;
+    let fault =
+        |key: &str, problem: String| Fault { place: loaded.place(key), problem: format!("{key}: {problem}") };
+    let mut faults = Vec::new();
+    let mut port = |name: &str, settings| match Tls::read(settings) {
+        Ok(ready) => Some(ready),
+        Err(found) => {
+            faults.extend(found.into_iter().map(|(key, problem)| fault(&format!("{name}.{key}"), problem)));
+            None
+        }
+    };
+    let (data, admin) = (port("tls.data", &config.tls.data), port("tls.admin", &config.tls.admin));
+    let rules = Rules::read(&config.access)
+        .map_err(|found| faults.extend(found.into_iter().map(|problem| fault("access.rules", problem))));
+    match (data, admin, rules) {
+        (Some(data), Some(admin), Ok(rules)) => Ok(Read { data, admin, rules }),
+        _ => Err(faults),
+    }
+}
+
+/// The files that are read.
+pub fn files(config: &Config) -> Vec<PathBuf> {
+    [config.tls.data.files(), config.tls.admin.files(), config.access.files()].concat()
+}
+
+impl Read {
+    /// What works and is probably not meant.
+    pub fn told(&self) -> Vec<String> {
+        [&self.data, &self.admin].into_iter().flat_map(|ready| ready.doubts(now())).collect()
+    }
+}
+
+/// What is in use.
+#[derive(Clone)]
+pub struct Front {
+    /// The port for plugins.
+    pub data: Arc<Tls>,
+    /// The port for administration.
+    pub admin: Arc<Tls>,
+    /// Whom plugins are for.
+    pub access: Arc<Access>,
+}
+
+impl Front {
+    /// Begins with what was read.
+    pub fn new(read: Read) -> Self {
+        Self { data: Tls::new(read.data), admin: Tls::new(read.admin), access: Access::new(read.rules) }
+    }
+
+    /// What a reload reads of it.
+    pub fn part(&self) -> Part {
+        let front = self.clone();
+        let read = move |loaded: &Loaded| -> Result<Apply, Vec<Fault>> {
+            let (front, read) = (front.clone(), read(loaded)?);
+            Ok(Box::new(move || {
+                for doubt in read.told() {
+                    tracing::warn!("{doubt}");
+                }
+                front.replace(read);
+            }))
+        };
+        Part { files, read: Box::new(read) }
+    }
+
+    /// From now on new connections and requests are met with what was read.
+    pub fn replace(&self, read: Read) {
+        self.data.replace(read.data);
+        self.admin.replace(read.admin);
+        self.access.replace(read.rules);
+    }
+
+    /// Warns once a day of certificates that end, for as long as larder runs.
+    pub async fn remind(self) {
+        loop {
+            tokio::time::sleep(REMINDED).await;
+            for doubt in [&self.data, &self.admin].into_iter().flat_map(|tls| tls.doubts(now())) {
+                tracing::warn!("{doubt}");
+            }
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    i64::try_from(SystemClock::new().now().millis() / 1000).unwrap_or(i64::MAX)
+}

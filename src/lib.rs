@@ -6,7 +6,7 @@
 //! mix: [`record`]s by reference (small, mutable, they age) and modules by digest (large, immutable).
 //!
 //! The folders are floors, and imports go down only: words ([`oci`], [`plugin`], [`clock`]), rules ([`catalog`],
-//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`]), hands ([`registry`], [`store`]), heart ([`cache`],
+//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`]), hands ([`origin`], [`registry`], [`store`]), heart ([`cache`],
 //! [`admin`]), face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
 
 pub mod admin;
@@ -22,6 +22,7 @@ pub mod http;
 pub mod lock;
 pub mod metrics;
 pub mod oci;
+pub mod origin;
 pub mod plugin;
 pub mod proof;
 pub mod record;

@@ -74,6 +74,8 @@ pub struct Metrics {
     pub warm_up_done: IntGauge,
     /// `larder_log_lines_dropped_total`: log lines that nobody took off our hands in time.
     pub log_lines_dropped: IntCounter,
+    /// `larder_spans_dropped_total`: spans that no collector took.
+    pub spans_dropped: IntCounter,
     /// `larder_connections{listener}`: open connections.
     pub connections: IntGaugeVec,
     /// `larder_connections_refused_total{listener,reason}`: connections closed at once because there were too many: in
@@ -190,6 +192,8 @@ impl Metrics {
                 .gauge("larder_warm_up_done", "1 once each plugin of the start was fetched or has failed."),
             log_lines_dropped: made
                 .counter("larder_log_lines_dropped_total", "Log lines dropped because their reader stalls."),
+            spans_dropped: made
+                .counter("larder_spans_dropped_total", "Spans dropped because no collector took them."),
             connections: made.gauges("larder_connections", "Open connections.", &["listener"]),
             connections_refused: made.counters(
                 "larder_connections_refused_total",

@@ -6,11 +6,13 @@ use crate::cache::{Ask, ErrorKind, Origin};
 use crate::failures::{Failure, What};
 use crate::metrics::Metrics;
 use crate::oci::Reference;
+use crate::origin;
 use crate::plugin::{PluginError, Request};
 use crate::record::Record;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most plugins of one request.
@@ -301,7 +303,7 @@ impl Administration {
         }
         drop(kept);
         let this = self.clone();
-        self.cache.runtime().spawn(async move {
+        let work = async move {
             let fetch = |(at, target)| this.fetch_item(&running, at, target);
             futures_util::stream::iter(targets.into_iter().enumerate())
                 .for_each_concurrent(at_once.max(1), fetch)
@@ -312,7 +314,10 @@ impl Administration {
             if job.kind == WARM_UP {
                 this.metrics.warm_up_done.set(1);
             }
-        });
+            Ok(())
+        };
+        let work = origin::begun("prefetch", None, |never: &Infallible| match *never {}, work);
+        self.cache.runtime().spawn(work);
         job
     }
 

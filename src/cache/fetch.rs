@@ -10,17 +10,20 @@ use super::known::Absent;
 use super::{ATTEMPTS, Cache, Failure, Outcome, Reached, Rules};
 use crate::catalog::{Plan, Why};
 use crate::freshness::Freshness;
+use crate::http::trace_context::RequestId;
 use crate::metrics::Metrics;
 use crate::oci::Reference;
+use crate::origin;
 use crate::plugin::PluginName;
 use crate::record::{Absence, Record, State};
-use crate::registry::Confirmation;
+use crate::registry::{Confirmation, RegistryError};
 use crate::store::Room;
 use crate::store::room::Taken;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tracing::field::DisplayValue;
 
 /// Fetches that wait for their turn at one registry. Beyond it they are refused: whoever asks for that much is not
 /// waiting for it.
@@ -115,6 +118,11 @@ impl Drop for Counted<'_> {
             );
         }
     }
+}
+
+/// The request that a fetch is for, as its line has it.
+fn shown_request() -> Option<DisplayValue<RequestId>> {
+    origin::request().map(tracing::field::display)
 }
 
 impl Cache {
@@ -218,7 +226,10 @@ impl Cache {
     ) -> Waiting<Result<Outcome, Arc<CacheError>>> {
         let cache = self.clone();
         let key = reference.clone();
-        self.fills.join(&self.parts.runtime, key, async move { cache.fetch_now(&reference, lane).await }).0
+        let about = Some(reference.to_string());
+        let work = async move { cache.fetch_now(&reference, lane).await };
+        let work = origin::begun("fetch", about, |error: &Arc<CacheError>| error.code, work);
+        self.fills.join(&self.parts.runtime, key, work).0
     }
 
     async fn fetch_now(
@@ -259,7 +270,8 @@ impl Cache {
                 self.failures.invalidate(reference);
                 parts.recent.forget(&reference.to_string());
                 if !parts.trace.is_listening() {
-                    tracing::info!(%reference, result, millis = took.as_millis() as u64, "asked the registry");
+                    let (request_id, millis) = (shown_request(), took.as_millis() as u64);
+                    tracing::info!(%reference, result, millis, request_id, "asked the registry");
                 }
                 Ok(Outcome::Present)
             }
@@ -280,15 +292,17 @@ impl Cache {
         let is_held =
             known.and_then(Record::present).is_some_and(|present| parts.store.holds(&present.module));
         let absence: Option<Absence> = error.absence().filter(|_| !is_held);
-        let (code, millis) = (error.code, took.as_millis() as u64);
+        let (code, millis, request_id) = (error.code, took.as_millis() as u64, shown_request());
         match absence {
             // An explanation is told to whoever asked for it, and no gateway went without.
             _ if parts.trace.is_listening() => {}
             Some(_) => {
-                tracing::info!(%reference, result = code, millis, detail = error.detail, "asked the registry")
+                let detail = &error.detail;
+                tracing::info!(%reference, result = code, millis, request_id, detail, "asked the registry")
             }
             None => {
-                tracing::warn!(%reference, code, millis, error = error.detail, hint = error.hint, "not fetched")
+                let (detail, hint) = (&error.detail, &error.hint);
+                tracing::warn!(%reference, code, millis, request_id, error = detail, hint, "not fetched")
             }
         }
         // What does not exist is no failure of the way there; a request that found nothing is told as one.
@@ -321,7 +335,8 @@ impl Cache {
         let parts = &self.parts;
         let present = known.and_then(Record::present).filter(|present| parts.store.holds(&present.module));
         if let Some(present) = present {
-            let confirmed = parts.registry.confirm(reference, &present.manifest).await;
+            let confirmed = parts.registry.confirm(reference, &present.manifest);
+            let confirmed = origin::leg("confirm", |error: &RegistryError| error.code, confirmed).await;
             if confirmed.map_err(|e| CacheError::registry(reference, e))? == Confirmation::Same {
                 self.write(reference, State::Present(present.clone())).await;
                 return Ok("unchanged");

@@ -10,8 +10,10 @@ use crate::artifact::extract::{self, Sink};
 use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
+use crate::origin;
 use crate::proof::{self, Step};
 use crate::record::Present;
+use crate::registry::{FetchedManifest, RegistryError};
 use crate::store::{Draft, Sealed, StoreError};
 use futures_util::StreamExt;
 use std::collections::HashMap;
@@ -95,8 +97,7 @@ async fn try_fill(
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     let limit = limits.manifest.as_u64();
-    let fetched =
-        parts.registry.manifest(reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
+    let fetched = manifest(parts, reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
     if let Some(present) = usable.filter(|present| present.manifest == digest) {
         return Ok(present.clone());
@@ -137,7 +138,8 @@ async fn try_fill(
                         module.digest, module.size, layer.digest
                     )
                 });
-                parts.store.admit(sealed).await?;
+                let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
+                origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
                 return Ok(Present {
                     manifest: digest,
                     layer: layer.digest,
@@ -165,12 +167,16 @@ fn held_elsewhere(parts: &Parts, manifest: &Digest) -> Option<Present> {
     Some(Present { since: now, first: Some(now), ..held.clone() })
 }
 
+async fn manifest(parts: &Parts, of: &Reference, limit: u64) -> Result<FetchedManifest, RegistryError> {
+    origin::leg("manifest", |error: &RegistryError| error.code, parts.registry.manifest(of, limit)).await
+}
+
 /// From an index to a manifest, if it is one.
 async fn resolve(
     parts: &Parts,
     limits: &Limits,
     reference: &Reference,
-    mut fetched: crate::registry::FetchedManifest,
+    mut fetched: FetchedManifest,
 ) -> Result<Manifest, CacheError> {
     for _ in 0..=MAX_DEPTH {
         let document = Document::parse(&fetched.bytes, fetched.media_type.as_deref());
@@ -189,7 +195,7 @@ async fn resolve(
                 });
                 let child = Reference::digested(&reference.repository(), child.digest);
                 let limit = limits.manifest.as_u64();
-                fetched = parts.registry.manifest(&child, limit).await.map_err(|e| {
+                fetched = manifest(parts, &child, limit).await.map_err(|e| {
                     let mut error = CacheError::registry(reference, e);
                     // The index is there and names it: the registry is incomplete, not empty.
                     if error.kind == ErrorKind::NotFound {
@@ -212,6 +218,13 @@ enum Failed {
     For(CacheError),
 }
 
+impl Failed {
+    fn code(&self) -> &'static str {
+        let (Self::OtherContent(error) | Self::For(error)) = self;
+        error.code
+    }
+}
+
 /// Fetches a layer, verifies it and takes the module out of it. `hidden` is what the layers above removed, and comes
 /// back with what this one does.
 async fn module(
@@ -225,7 +238,9 @@ async fn module(
     // What is unpacked is known when it is; packed, modules are seldom a fourth of themselves.
     let unpacked = layer.size.saturating_mul(4).min(limits.module.as_u64());
     let drafts = async {
-        Ok((download(parts, reference, layer, progress).await?, parts.store.draft(unpacked).await?))
+        let layer = download(parts, reference, layer, progress);
+        let layer = origin::leg("blob", |error: &CacheError| error.code, layer).await?;
+        Ok((layer, parts.store.draft(unpacked).await?))
     };
     let (draft, out) = match drafts.await {
         Ok(drafts) => drafts,
@@ -240,11 +255,18 @@ async fn module(
         let mut hidden = hidden;
         (unpack(draft, out, &expected, &limits, &about, &mut hidden), hidden)
     });
-    match unpacked.await {
-        Ok(unpacked) => unpacked,
-        // A defect of ours: counted and begun again like any other of a fetch.
-        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-        Err(_) => (Err(Failed::For(CacheError::internal("a worker ended early"))), Hidden::default()),
+    let extracted = async {
+        match unpacked.await {
+            Ok((Ok(sealed), hidden)) => Ok((sealed, hidden)),
+            Ok((Err(failed), hidden)) => Err((failed, hidden)),
+            // A defect of ours: counted and begun again like any other of a fetch.
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err((Failed::For(CacheError::internal("a worker ended early")), Hidden::default())),
+        }
+    };
+    match origin::leg("extract", |(failed, _): &(Failed, Hidden)| failed.code(), extracted).await {
+        Ok((sealed, hidden)) => (Ok(sealed), hidden),
+        Err((failed, hidden)) => (Err(failed), hidden),
     }
 }
 

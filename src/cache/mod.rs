@@ -33,6 +33,7 @@ use crate::freshness::{Freshness, Lifetimes};
 use crate::http::cache_status::CacheStatus;
 use crate::metrics::Metrics;
 use crate::oci::Reference;
+use crate::origin;
 use crate::plugin::PluginName;
 use crate::record::{Absence, Record};
 use crate::registry::Registry;
@@ -426,8 +427,9 @@ impl Cache {
             let key = (name.clone(), references);
             let cache = self.clone();
             let work = (name.clone(), plan.clone());
-            let (waiting, collapsed) =
-                self.walks.join(&self.parts.runtime, key, async move { cache.walk(&work.0, &work.1).await });
+            let walk = async move { cache.walk(&work.0, &work.1).await };
+            let walk = origin::begun("search", None, |error: &Arc<CacheError>| error.code, walk);
+            let (waiting, collapsed) = self.walks.join(&self.parts.runtime, key, walk);
             if collapsed {
                 self.parts.metrics.fills_collapsed.inc();
             }

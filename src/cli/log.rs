@@ -2,22 +2,37 @@
 //!
 //! Lines go through a bounded queue to a thread of their own: whoever reads them may stall, and requests must not. Lines
 //! beyond the queue are dropped and counted.
+//!
+//! The level is for larder's own lines. Libraries below it write warnings and errors, whatever the level is: what they say
+//! beyond that is requests with their fields, and among those are passwords and tokens.
 
-use crate::config::{LogConfig, LogFormat};
+use super::reload::{Apply, Part};
+use crate::config::{Fault, Loaded, LogConfig, LogFormat, LogLevel};
 use crate::metrics::Metrics;
+use crate::origin::SPANS;
+use arc_swap::ArcSwap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Filtered, LevelFilter, Targets};
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 /// Lines that wait to be written; some megabytes at most.
 const QUEUED_LINES: usize = 8192;
+
+/// What writes lines; what takes spans stands on it.
+pub type Logged = Layered<Filtered<Box<dyn Layer<Registry> + Send + Sync>, Filter, Registry>, Registry>;
+type Filter = reload::Layer<Targets, Registry>;
 
 /// A running log. Dropped, it writes what is queued.
 pub struct Log {
     /// How many lines were dropped.
     pub dropped: Dropped,
+    /// What is written, which may change.
+    pub dial: Dial,
     _guard: WorkerGuard,
 }
 
@@ -26,6 +41,71 @@ pub struct Log {
 pub struct Dropped {
     queue: ErrorCounter,
     refused: Arc<AtomicU64>,
+}
+
+/// Sets the level of a log while it runs.
+#[derive(Clone)]
+pub struct Dial {
+    filter: reload::Handle<Targets, Registry>,
+    level: Arc<ArcSwap<LogLevel>>,
+}
+
+impl Dial {
+    fn new(level: LogLevel) -> (Filter, Self) {
+        let (layer, handle) = reload::Layer::new(filter(level));
+        (layer, Self { filter: handle, level: Arc::new(ArcSwap::from_pointee(level)) })
+    }
+
+    /// The level's name.
+    pub fn level(&self) -> String {
+        self.level.load().as_str().into()
+    }
+
+    /// What a reload reads of it. A level that was set by hand stays, until the settings have another one than before.
+    pub fn part(&self, written: LogLevel) -> Part {
+        let (dial, last) = (self.clone(), Arc::new(ArcSwap::from_pointee(written)));
+        let read = move |loaded: &Loaded| -> Result<Apply, Vec<Fault>> {
+            let (dial, last, level) = (dial.clone(), last.clone(), loaded.config.log.level);
+            Ok(Box::new(move || {
+                if *last.swap(Arc::new(level)) != level
+                    && let Err(error) = dial.set_level(level.as_str())
+                {
+                    tracing::warn!("{error}");
+                }
+            }))
+        };
+        Part { files: |_| Vec::new(), read: Box::new(read) }
+    }
+
+    /// From now on writes what is of this level or more important.
+    ///
+    /// # Errors
+    /// A text, when `level` is none, or when another log was begun before this one.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        let level: LogLevel = level.parse()?;
+        self.filter.reload(filter(level)).map_err(|e| format!("the level cannot be changed: {e}"))?;
+        self.level.store(Arc::new(level));
+        Ok(())
+    }
+}
+
+/// What is written at a level.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    // Changes are written down whatever else is.
+    let audit = level.max(LevelFilter::INFO);
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets([
+        ("larder", level),
+        ("access", level),
+        ("audit", audit),
+        (SPANS, LevelFilter::OFF),
+    ])
 }
 
 /// Standard error, whose refusals are counted: behind it may be a disk that is full.
@@ -53,9 +133,13 @@ impl Dropped {
     }
 }
 
-/// Begins to log. What the libraries below us log by `log` goes the same way.
-pub fn start(config: &LogConfig) -> Log {
-    let filter = EnvFilter::new(format!("{},pingora_core=warn,hyper_util=warn", config.level.as_str()));
+/// Begins to log. What the libraries below us log by `log` goes the same way. `spans` is what takes spans, if anything
+/// does.
+pub fn start<S>(config: &LogConfig, spans: Option<S>) -> Log
+where
+    S: Layer<Logged> + Send + Sync,
+{
+    let (filter, dial) = Dial::new(config.level);
     let json = match config.format {
         LogFormat::Json => true,
         LogFormat::Human => false,
@@ -66,12 +150,76 @@ pub fn start(config: &LogConfig) -> Log {
     let refused = Arc::<AtomicU64>::default();
     let (writer, guard) = queue.finish(Counted(refused.clone()));
     let dropped = Dropped { queue: writer.error_counter(), refused };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    // A second start, as in tests, keeps the first.
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = if json {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
+        lines.with_ansi(std::io::stderr().is_terminal()).boxed()
     };
-    Log { dropped, _guard: guard }
+    // A second start, as in tests, keeps the first.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
+    Log { dropped, dial, _guard: guard }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Which of these lines are written.
+    fn said(written: &Written) -> Vec<String> {
+        tracing::error!("error");
+        tracing::info!("info");
+        tracing::info!(target: "access", "access");
+        tracing::info!(target: "audit", "audit");
+        tracing::debug!("debug");
+        tracing::trace!("trace");
+        tracing::warn!(target: "h2::client", "library");
+        tracing::info!(target: "hyper_util::client", "fields of a request");
+        tracing::trace!(target: "h2::hpack", "fields of a request");
+        tracing::info_span!(target: SPANS, "leg").in_scope(|| tracing::trace!(target: SPANS, "span"));
+        let text = String::from_utf8(std::mem::take(&mut *written.0.lock().unwrap())).unwrap();
+        text.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_level_changes_while_the_log_runs_and_libraries_stay_at_warnings() {
+        let (filter, dial) = Dial::new(LogLevel::Error);
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let log = tracing_subscriber::registry().with(lines.with_filter(filter));
+        tracing::subscriber::with_default(log, || {
+            assert_eq!(
+                (dial.level(), said(&written)),
+                ("error".into(), vec!["error".into(), "audit".into()])
+            );
+            dial.clone().set_level("trace").unwrap();
+            assert_eq!(dial.level(), "trace");
+            assert_eq!(said(&written), ["error", "info", "access", "audit", "debug", "trace", "library"]);
+            for wrong in ["", "loud", "TRACE", "trace,h2=trace", "off"] {
+                assert!(dial.set_level(wrong).unwrap_err().contains("expected error, warn, info"), "{wrong}");
+            }
+            assert_eq!(dial.level(), "trace");
+            dial.set_level("info").unwrap();
+            assert_eq!(said(&written), ["error", "info", "access", "audit", "library"]);
+        });
+        drop(written);
+        assert!(dial.set_level("debug").unwrap_err().contains("cannot be changed"), "its log is gone");
+        assert_eq!(dial.level(), "info");
+    }
 }

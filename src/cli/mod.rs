@@ -13,6 +13,7 @@ pub mod log;
 pub mod machine;
 pub mod reload;
 pub mod serve;
+pub mod traces;
 
 use crate::config::{self, Fault, Loaded, Mode, Setting, Sources};
 use clap::{Args, Parser, Subcommand};

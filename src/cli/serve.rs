@@ -2,9 +2,9 @@
 
 use super::front::{self, Front};
 use super::reload::{Reload, Seen};
-use super::{Options, assemble, exit, log, machine, report};
+use super::{Options, assemble, exit, log, machine, report, traces};
 use crate::admin::history;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Fault, Loaded};
 use crate::plugin::Request;
 use crate::server::admin::{Admin, Explain};
 use crate::server::app::{App, Connection, Face};
@@ -38,7 +38,26 @@ const BLOCKING_THREADS: usize = 16;
 /// Serves until SIGTERM or SIGINT.
 pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let config = &loaded.config;
-    let log = log::start(&config.log);
+    // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
+    let threads = match config.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (front, behind) = match (runtime("front", threads), runtime("fetch", FETCH_THREADS)) {
+        (Ok(front), Ok(behind)) => (front, behind),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("larder: threads cannot be started: {error}");
+            return ExitCode::from(exit::OSERR);
+        }
+    };
+    let (traces, spans) = match traces::start(config, behind.handle()) {
+        Ok(started) => started,
+        Err(problem) => {
+            let place = loaded.place("traces.endpoint");
+            return report(&[Fault { place, problem: format!("traces.endpoint: {problem}") }]);
+        }
+    };
+    let log = log::start(&config.log, spans);
     raise_descriptor_limit(config.server.connections);
     for warning in loaded.warnings.iter().chain(&machine::doubts(&loaded)) {
         tracing::warn!(place = warning.place, "{}", warning.problem);
@@ -55,20 +74,8 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let clients = Front::new(clients);
-    let others = vec![clients.part()];
+    let others = vec![clients.part(), log.dial.part(config.log.level)];
     let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
-    // Two runtimes: requests are answered though fetches are busy, and the administration port is where they are not.
-    let threads = match config.server.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let (front, behind) = match (runtime("front", threads), runtime("fetch", FETCH_THREADS)) {
-        (Ok(front), Ok(behind)) => (front, behind),
-        (Err(error), _) | (_, Err(error)) => {
-            eprintln!("larder: threads cannot be started: {error}");
-            return ExitCode::from(exit::OSERR);
-        }
-    };
     // From here on it asks for another reading, where it would have ended the process.
     let hangup = {
         let _within = behind.enter();
@@ -165,11 +172,12 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         }
     });
     parts.administration.begin_warm_up();
-    let (metrics, dropped) = (parts.metrics.clone(), log.dropped.clone());
+    let (metrics, dropped, lost) = (parts.metrics.clone(), log.dropped.clone(), traces.lost.clone());
     behind.spawn(async move {
         loop {
             tokio::time::sleep(COUNTING).await;
             dropped.count(&metrics);
+            lost.count(&metrics);
         }
     });
     behind.spawn(clients.remind());
@@ -189,6 +197,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     if closed.is_err() {
         tracing::warn!("the cache directory does not answer; last uses are not written down");
     }
+    traces.close(CLOSING);
     tracing::info!("stopped");
     // What is left are idle connections and fetches nobody waits for; drafts are removed at the next start.
     front.shutdown_background();

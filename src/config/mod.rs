@@ -7,6 +7,7 @@
 pub mod env;
 pub mod file;
 pub mod keys;
+pub mod telemetry;
 pub mod watch;
 mod words;
 
@@ -15,6 +16,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use telemetry::{LogConfig, LogFormat, LogLevel, TracesConfig};
 
 /// The default file.
 pub const DEFAULT: &str = include_str!("../../conf/larder.yaml");
@@ -63,63 +66,6 @@ pub struct Config {
     pub limits: artifact::Limits,
     /// Registries.
     pub registry: registry::Config,
-}
-
-/// Settings of logs.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConfig {
-    /// The form of a line.
-    pub format: LogFormat,
-    /// What is written.
-    pub level: LogLevel,
-}
-
-/// Settings of spans.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TracesConfig {
-    /// A collector's address, without `/v1/traces`.
-    pub endpoint: Option<String>,
-    /// The part of requests that is told, 0 to 1.
-    pub sample: f64,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// `Human` on a terminal, else `Json`.
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// The least important line that is written.
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl LogLevel {
-    /// The level's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// One thing that is set.
@@ -440,6 +386,9 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
                 ),
             );
         }
+    }
+    for (key, problem) in config.traces.faults() {
+        wrong(key, &problem);
     }
     let mut doubt = Vec::new();
     if config.fill.hold >= Duration::from_secs(15) {

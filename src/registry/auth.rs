@@ -13,6 +13,7 @@ use super::transport;
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
+use crate::origin;
 use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -115,14 +116,14 @@ impl Auth {
         }
         *grant = None;
         let kept = host.credentials.get(&host.name, repository).await;
-        let granted = match self.log_in(endpoint, repository, headers, sent, &kept).await {
+        let granted = match login(self.log_in(endpoint, repository, headers, sent, &kept)).await {
             Err(error) if error.kind == Kind::Denied => {
                 // What is refused may have been replaced since it was read.
                 let fresh = host.credentials.fresh(&host.name, repository).await;
                 if fresh.fingerprint() == kept.fingerprint() {
                     return Err(error);
                 }
-                self.log_in(endpoint, repository, headers, sent, &fresh).await
+                login(self.log_in(endpoint, repository, headers, sent, &fresh)).await
             }
             granted => granted,
         };
@@ -355,6 +356,11 @@ pub fn parse(what: &str, body: &[u8]) -> Result<(HeaderValue, Duration), Registr
     let lifetime = answer.expires_in.as_u64().filter(|seconds| (1..=86_400 * 365).contains(seconds));
     let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
     Ok((value, lifetime.saturating_sub(EARLY).max(Duration::from_secs(1))))
+}
+
+/// A leg of a fetch.
+async fn login<T>(work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+    origin::leg("login", |error: &RegistryError| error.code, work).await
 }
 
 fn bad_token(what: &str, why: &str) -> RegistryError {

@@ -8,7 +8,7 @@
 //! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads; [`auth`] answers a challenge ([`challenge`]) with
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
-//! tells all of it to `larder explain`.
+//! tells all of it to `larder explain`. One conversation is not with a registry: [`collector`].
 //!
 //! What leaves the house is bounded by three rules. Credentials and tokens go to the registry's own host; to a token
 //! service only where that is of the registry's own host, of its registrable domain, or configured ([`auth`]); never
@@ -22,6 +22,7 @@ pub mod breaker;
 pub mod certs_d;
 pub mod challenge;
 pub mod client;
+pub mod collector;
 pub mod config;
 pub mod credentials;
 mod diagnose;

@@ -1,11 +1,14 @@
 //! One line a request.
 
 use super::respond::Note;
+use crate::http::trace_context::RequestId;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What a line says.
 pub struct Line<'a> {
+    /// The request's name.
+    pub id: RequestId,
     /// Who asked.
     pub peer: SocketAddr,
     /// Method as sent.
@@ -30,7 +33,7 @@ pub struct Line<'a> {
 
 /// Writes the line. What a client chose is written with controls escaped, in either format.
 pub fn write(line: &Line<'_>) {
-    let Line { peer, method, target, status, bytes, took, complete, agent, probe, note } = line;
+    let Line { id, peer, method, target, status, bytes, took, complete, agent, probe, note } = line;
     let method = crate::oci::error_code::shown(method);
     let target = crate::oci::error_code::shown(target);
     let agent = crate::oci::error_code::shown(agent);
@@ -40,14 +43,15 @@ pub fn write(line: &Line<'_>) {
     let matched = note.matched;
     match &note.detail {
         None if *probe => {
-            tracing::debug!(target: "access", %peer, method, path = target, status, bytes, millis, agent)
+            tracing::debug!(target: "access", request_id = %id, %peer, method, path = target, status, bytes, millis, agent)
         }
         None => tracing::info!(
-            target: "access", %peer, method, path = target, status, bytes, millis, complete, cache, reference, matched, agent
+            target: "access", request_id = %id, %peer, method, path = target, status, bytes, millis, complete, cache,
+            reference, matched, agent
         ),
         Some(detail) => tracing::warn!(
-            target: "access", %peer, method, path = target, status, bytes, millis, complete, cache, reference, matched, agent,
-            code = note.code.as_deref(), detail, hint = note.hint.as_deref()
+            target: "access", request_id = %id, %peer, method, path = target, status, bytes, millis, complete, cache,
+            reference, matched, agent, code = note.code.as_deref(), detail, hint = note.hint.as_deref()
         ),
     }
 }

@@ -8,15 +8,17 @@ use super::listen::{Arrival, Drain};
 use super::respond::{Answer, Asked, Content};
 use super::tls::Shown;
 use super::wire::{HEAD_TOO_LARGE, Link};
-use super::{Config, Live, refuse};
+use super::{Config, Live, refuse, spans};
+use crate::http::trace_context::{RequestId, TraceParent};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
+use crate::origin;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use crate::store::{Body, Room};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{RANGE, SERVER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -26,6 +28,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tracing::{Instrument, Span};
 
 /// Which of the two ports a connection is on.
 pub enum Face {
@@ -118,15 +121,38 @@ impl HttpServerApp for Connection {
                 } else {
                     (400, "no HTTP")
                 };
-                tracing::info!(target: "access", peer = %self.peer, status, error, "malformed request");
+                let id = request_id(None);
+                tracing::info!(target: "access", request_id = %id, peer = %self.peer, status, error, "malformed request");
                 let status_text = status.to_string();
                 self.app.metrics.requests.with_label_values(&["none", status_text.as_str(), "none"]).inc();
-                let _ = session.respond_error(status).await;
+                let mut refused = ServerSession::generate_error(status);
+                let _ = refused.insert_header(REQUEST_ID, id.value());
+                let _ = session.write_error_response(refused, Bytes::new()).await;
                 return None;
             }
         }
         let is_clean = self.link.head_ended();
         let _in_flight = self.app.drain.begin();
+        let head = session.req_header();
+        let parent = TraceParent::of(&head.headers);
+        let span = spans::open(head, self.peer, parent);
+        let id = request_id(parent);
+        let work = self.serve(session, shutdown, is_clean, id, span.clone()).instrument(span);
+        origin::on_behalf_of(id, work).await
+    }
+}
+
+impl Connection {
+    /// Answers a request that was read.
+    async fn serve(
+        &self,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+        is_clean: bool,
+        id: RequestId,
+        span: Span,
+    ) -> Option<ReusedHttpStream> {
+        let config = **self.app.config.load();
         let began = Instant::now();
         // Frames have no lines to be ambiguous about.
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
@@ -153,7 +179,8 @@ impl HttpServerApp for Connection {
             session.set_write_timeout(Some(patience(&config)));
         }
         let (status, note) = (answer.status, answer.note.clone());
-        let (bytes, complete) = self.write(&mut session, answer, head_only, patience(&config)).await;
+        spans::answered(&span, session.req_header(), label, status, &note);
+        let (bytes, complete) = self.write(&mut session, answer, head_only, patience(&config), id).await;
 
         let took = began.elapsed();
         let status_text = status.to_string();
@@ -163,6 +190,7 @@ impl HttpServerApp for Connection {
         metrics.request_duration.with_label_values(&[label]).observe(took.as_secs_f64());
         metrics.response_bytes.with_label_values(&[label]).inc_by(bytes);
         access_log::write(&Line {
+            id,
             peer: self.peer,
             method: &method,
             target: &target,
@@ -185,9 +213,7 @@ impl HttpServerApp for Connection {
         let stream = session.finish().await.ok().flatten()?;
         Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
-}
 
-impl Connection {
     /// Writes an answer: bytes of body sent, and whether that was all.
     async fn write(
         &self,
@@ -195,9 +221,11 @@ impl Connection {
         answer: Answer,
         head_only: bool,
         patience: Duration,
+        id: RequestId,
     ) -> (u64, bool) {
         let Answer { status, mut headers, content, .. } = answer;
         headers.insert(SERVER, HeaderValue::from_static("larder"));
+        headers.insert(REQUEST_ID, id.value());
         let mut parts = http::Response::new(()).into_parts().0;
         parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         parts.headers = headers;
@@ -278,6 +306,14 @@ impl Connection {
         }
         (sent, true)
     }
+}
+
+/// Every answer has its request's name, which the log and the trace have too.
+const REQUEST_ID: HeaderName = HeaderName::from_static("larder-request-id");
+
+/// The trace that the sender says it belongs to, or a name of its own.
+fn request_id(parent: Option<TraceParent>) -> RequestId {
+    RequestId::new(parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace))
 }
 
 /// Bytes that are written at a time. The least rate is judged by what is written at once, so that whoever takes nothing of a

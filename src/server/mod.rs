@@ -19,6 +19,7 @@ pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
+pub mod spans;
 pub mod tls;
 pub mod tokens;
 pub mod wire;

@@ -99,6 +99,26 @@ fn places_of_registries_are_refused_by_name_and_without_their_passwords() {
 }
 
 #[test]
+fn a_collector_is_a_plain_place_and_a_part_is_one_of_a_whole() {
+    refused(&[
+        ("traces:\n  endpoint: 'ftp://c:4318'", &[":2:3: traces.endpoint: 'ftp://c:4318'", "expected http"]),
+        ("traces: {endpoint: 'collector:4318'}", &["traces.endpoint: 'collector:4318'"]),
+        ("traces: {endpoint: 'http://'}", &["traces.endpoint: "]),
+        ("traces: {endpoint: ''}", &["traces.endpoint: '' is no URL"]),
+        ("traces: {endpoint: 'http://u:s3cret@c:1'}", &["traces.endpoint: ", "OTEL_EXPORTER_OTLP_HEADERS"]),
+        ("traces: {endpoint: 'http://u:a?s3cret@c:1'}", &["traces.endpoint: "]),
+        ("traces: {endpoint: 'http://c:1/?key=s3cret'}", &["traces.endpoint: 'http://c:1/' has more"]),
+        ("traces: {endpoint: 'http://c:1/#s3cret'}", &["traces.endpoint: 'http://c:1/' has more"]),
+        ("traces: {endpoint: 'http://c:1/v1/traces'}", &["traces.endpoint: ", "is put there"]),
+        ("traces: {sample: 1.5}", &[":1:10: traces.sample: 1.5", "expected 0 to 1"]),
+        ("traces: {sample: -0.1}", &["traces.sample: -0.1"]),
+        ("traces: {sample: .nan}", &[":1:18: ", ".nan"]),
+        ("traces: {sample: often}", &["traces.sample: "]),
+        ("log: {level: loud}", &["log.level: "]),
+    ]);
+}
+
+#[test]
 fn sizes_and_times_are_numbers_with_a_unit_and_within_reason() {
     refused(&[
         ("cache: {disk: -1}", &[":1:9: cache.disk: "]),

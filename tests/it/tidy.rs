@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// Folders and files of `src`, and the floor that each is on. A room may import those that stand before it here: all of
 /// the floors below, and on its own floor those that it builds on.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("oci", 0),
     ("plugin", 0),
     ("clock", 0),
@@ -17,6 +17,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("artifact", 1),
     ("failures", 1),
     ("metrics", 1),
+    ("origin", 2),
     ("registry", 2),
     ("store", 2),
     ("cache", 3),

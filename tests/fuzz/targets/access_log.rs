@@ -2,6 +2,7 @@
 
 #![cfg_attr(fuzzing, no_main)]
 
+use larder::http::trace_context::RequestId;
 use larder::oci::error_code::shown;
 use larder::server::access_log::{Line, write};
 use larder::server::respond::Note;
@@ -51,6 +52,7 @@ pub fn check(bytes: &[u8]) {
     // Texts of refusals are clean before they come here.
     let note = Note { detail: (!detail.is_empty()).then(|| shown(detail)), ..Note::default() };
     let line = Line {
+        id: RequestId::new(1),
         peer: ([127, 0, 0, 1], 1).into(),
         method,
         target,

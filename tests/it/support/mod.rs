@@ -18,6 +18,7 @@ pub mod larder;
 pub mod mounted;
 pub mod netns;
 pub mod odd_registry;
+pub mod otlp;
 pub mod pki;
 pub mod process;
 pub mod registry;

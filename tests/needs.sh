@@ -45,6 +45,9 @@ test)
     need /usr/sbin/mkfs.ext4 e2fsprogs
     need /usr/sbin/mkfs.xfs xfsprogs
     need mount mount
+    # Manual pages are judged, and commands are given a terminal.
+    need groff groff-base
+    need script bsdutils
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ]; then
         need /usr/lib/go/bin/go golang-go

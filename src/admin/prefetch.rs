@@ -347,7 +347,7 @@ impl Administration {
         let plan = catalog.plan(request);
         if crate::cache::explain::is_unknown(request, &plan, &self.cache) {
             let explained = crate::cache::explain::unknown(request, &catalog);
-            return Err(self.failure(request, None, explained.code, &explained.detail, &explained.hint));
+            return Err(self.failure(request, None, &explained.code, &explained.detail, &explained.hint));
         }
         // What failed a moment ago is tried again: somebody asks for it by hand.
         self.cache.forget_failures(&plan);

@@ -8,6 +8,7 @@ use crate::oci::manifest::ManifestError;
 use crate::record::Absence;
 use crate::registry::{Kind, RegistryError};
 use crate::store::StoreError;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub(super) const DISK_FULL: &str = "disk_full";
 pub(super) const DISK_FAILED: &str = "store";
 
 /// The kinds that an answer is decided by. `server::refuse` maps each to a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// Said with authority: there is no such name or version.
     NotFound,

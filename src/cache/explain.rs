@@ -11,12 +11,13 @@ use crate::plugin::Request;
 use crate::record::{Absence, Record, State};
 use crate::registry::trace::{Step, Trace};
 use crate::store::Store;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 /// What happened on the road.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Explanation {
     /// The plugin.
     pub plugin: String,
@@ -29,16 +30,16 @@ pub struct Explanation {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
     /// `ok`, or the error's code.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// In a sentence.
     pub detail: String,
     /// What to do next; may be empty.
     pub hint: String,
     /// The kind of the failure, where it is one.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<ErrorKind>,
 }
 
@@ -57,10 +58,10 @@ impl Outcome {
                     module.size,
                     module.digest.hex()
                 );
-                Self { code: "ok", detail, hint: String::new(), kind: None }
+                Self { code: "ok".into(), detail, hint: String::new(), kind: None }
             }
             Err(error) => Self {
-                code: error.code,
+                code: error.code.into(),
                 detail: error.detail.clone(),
                 hint: error.hint.clone(),
                 kind: Some(error.kind),
@@ -122,7 +123,7 @@ pub fn unknown(request: &Request, catalog: &Catalog) -> Outcome {
             format!("did you mean {}?", near.join(", ")),
         ),
     };
-    Outcome { code, detail, hint, kind: Some(ErrorKind::NotFound) }
+    Outcome { code: code.into(), detail, hint, kind: Some(ErrorKind::NotFound) }
 }
 
 /// Whether no rule and no local file lets anybody be asked.

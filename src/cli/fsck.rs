@@ -14,7 +14,7 @@ pub struct Fsck {
     /// Move to quarantine what is wrong, and remove left drafts
     #[arg(long)]
     repair: bool,
-    /// File with digests (sha256:…), one a line, of modules that must be there
+    /// File with digests (sha256:HEX), one a line, of modules that must be there
     #[arg(long, value_name = "FILE")]
     expect: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 pub struct Get {
     /// The plugin's name
     name: PluginName,
-    /// Its version, or sha256:… for a manifest digest
+    /// Its version, or sha256:HEX for a manifest digest
     version: Version,
     /// Where to write it [default: <NAME>.wasm; - is standard output]
     #[arg(short, long, value_name = "FILE")]

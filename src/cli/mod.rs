@@ -5,20 +5,32 @@
 
 pub mod assemble;
 pub mod check;
+pub mod completions;
 pub mod explain;
 pub mod front;
 pub mod fsck;
 pub mod get;
+pub mod larder;
+pub mod list;
 pub mod log;
 pub mod machine;
+pub mod man;
+pub mod output;
+pub mod prefetch;
+pub mod purge;
 pub mod reload;
+pub mod remote;
 pub mod serve;
+pub mod show;
+pub mod status;
 pub mod traces;
+pub mod trouble;
 
 use crate::config::{self, Fault, Loaded, Mode, Setting, Sources};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use trouble::Trouble;
 
 /// Exit codes of `sysexits.h`.
 #[expect(missing_docs, reason = "the names are the standard's")]
@@ -36,9 +48,16 @@ pub mod exit {
     pub const CONFIG: u8 = 78;
 }
 
+/// The end of the help and of the manual page.
+const EXIT_CODES: &str = "\
+Exit codes are those of sysexits.h: 64 typing error, 65 the artifact holds no usable plugin, 66 no such plugin, entry or \
+file, 69 the registry or larder does not answer, 70 a defect of larder, 71 a port cannot be opened, 73 the cache directory \
+or the output cannot be created, 74 the disk fails, 75 the cache directory is in use by another larder, or try again \
+later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined.";
+
 /// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
 #[derive(Debug, Parser)]
-#[command(name = "larder", version, max_term_width = 100)]
+#[command(name = "larder", version, max_term_width = 100, after_long_help = EXIT_CODES)]
 pub struct Cli {
     #[command(flatten)]
     options: Options,
@@ -48,6 +67,7 @@ pub struct Cli {
 
 /// Flags that every command knows.
 #[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Settings")]
 pub struct Options {
     /// Settings in YAML; `larder config` prints the defaults
     #[arg(long, value_name = "FILE", global = true, env = "LARDER_CONFIG")]
@@ -91,8 +111,22 @@ enum Command {
     Get(get::Get),
     /// Walk the road of one plugin aloud: rules, mirrors, proxy, TLS, login, manifest, layer
     Explain(explain::Explain),
+    /// List what is known and held: plugin, version, state, size, where, last use
+    List(list::List),
+    /// Show all that is known of an entry: digests, sizes, times, its last failure
+    Show(show::Show),
+    /// Tell whether it is well: what is held, registries, what failed lately and why
+    Status(status::StatusCommand),
+    /// Fetch plugins before anybody asks for them
+    Prefetch(prefetch::Prefetch),
+    /// Take entries away, and the modules that nothing else leads to
+    Purge(purge::Purge),
     /// Check the cache directory, in use or not: every module's bytes, every record
     Fsck(fsck::Fsck),
+    /// Print completions for a shell
+    Completions(completions::Completions),
+    /// Print the manual page, or write one a command
+    Man(man::Man),
     /// Print the version
     Version,
 }
@@ -176,23 +210,29 @@ pub fn run() -> ExitCode {
             Ok(sources) => check::run(&sources),
             Err(faults) => report(&faults),
         },
-        Some(Command::Get(get)) => match cli.options.load() {
-            Ok(loaded) => get.run(&loaded),
-            Err(faults) => report(&faults),
-        },
-        Some(Command::Explain(explain)) => match cli.options.load() {
-            Ok(loaded) => explain.run(loaded),
-            Err(faults) => report(&faults),
-        },
-        Some(Command::Fsck(fsck)) => match cli.options.load() {
-            Ok(loaded) => fsck.run(&loaded),
-            Err(faults) => report(&faults),
-        },
-        Some(Command::Serve) | None => match cli.options.load() {
-            Ok(loaded) => serve::run(loaded, cli.options),
-            Err(faults) => report(&faults),
-        },
+        Some(Command::Get(get)) => with(&cli.options, |loaded| get.run(&loaded)),
+        Some(Command::Explain(explain)) => with(&cli.options, |loaded| explain.run(&loaded)),
+        Some(Command::List(list)) => with(&cli.options, |loaded| list.run(&loaded)),
+        Some(Command::Show(show)) => with(&cli.options, |loaded| show.run(&loaded)),
+        Some(Command::Status(status)) => with(&cli.options, |loaded| status.run(&loaded)),
+        Some(Command::Prefetch(prefetch)) => with(&cli.options, |loaded| prefetch.run(&loaded)),
+        Some(Command::Purge(purge)) => with(&cli.options, |loaded| purge.run(&loaded)),
+        Some(Command::Fsck(fsck)) => with(&cli.options, |loaded| fsck.run(&loaded)),
+        Some(Command::Completions(completions)) => completions.run(),
+        Some(Command::Man(man)) => man.run(),
+        Some(Command::Serve) | None => with(&cli.options, |loaded| serve::run(loaded, cli.options.clone())),
     }
+}
+
+/// Runs a command with what the settings say.
+fn with(options: &Options, run: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    options.load().map_or_else(|faults| report(&faults), run)
+}
+
+/// Threads for a command that waits for networks and disks.
+fn runtime() -> Result<tokio::runtime::Runtime, Trouble> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|error| Trouble::new(exit::OSERR, format!("threads cannot be started: {error}")))
 }
 
 /// Writes to standard output; a reader that left is no error.

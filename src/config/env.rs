@@ -5,7 +5,7 @@ use serde_json::Value;
 
 const PREFIX: &str = "LARDER_";
 /// Read by the command line itself.
-const OURS: [&str; 1] = ["LARDER_CONFIG"];
+const OURS: [&str; 2] = ["LARDER_CONFIG", "LARDER_ADMIN"];
 
 /// The settings of `variables`; those with our prefix and no meaning are doubtful, not wrong: Kubernetes makes some for
 /// every Service of that name.

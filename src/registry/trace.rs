@@ -3,18 +3,19 @@
 //! Requests of gateways are made with a trace that does not listen, which costs nothing. `larder explain` walks the same
 //! road with one that does.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Steps beyond this are not noted: a registry could otherwise make an explanation endless.
 const MOST_STEPS: usize = 500;
 
 /// One thing that was done or seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// What it is about: warning, plan, held, candidate, registry, endpoint, proxy, address, tls, request, auth, retry,
     /// manifest, layer, module.
-    pub step: &'static str,
+    pub step: Cow<'static, str>,
     /// What was done or seen; without secrets.
     pub text: String,
 }
@@ -40,7 +41,7 @@ impl Trace {
         let text = crate::oci::error_code::bounded(&text(), 2000);
         let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
         if steps.len() < MOST_STEPS {
-            steps.push(Step { step, text });
+            steps.push(Step { step: step.into(), text });
         }
     }
 
@@ -62,7 +63,7 @@ mod tests {
         assert_eq!(deaf.take(), []);
         let trace = Trace::listening();
         trace.clone().note("tls", || "one\nline".into());
-        assert_eq!(trace.take(), [Step { step: "tls", text: "one\\nline".into() }]);
+        assert_eq!(trace.take(), [Step { step: "tls".into(), text: "one\\nline".into() }]);
         assert_eq!(trace.take(), []);
     }
 }

@@ -10,6 +10,7 @@ mod agent;
 mod artifacts;
 mod auth;
 mod cli;
+mod commands;
 mod corpus;
 mod crash;
 mod credentials;

@@ -102,7 +102,8 @@ fn imports_go_down_only() {
 fn each_outside_thing_has_one_room() {
     for (word, rooms) in [
         ("pingora", &["server", "cli"][..]),
-        ("reqwest", &["registry"]),
+        // The commands speak to larder itself, at an address that somebody named.
+        ("reqwest", &["registry", "cli/remote.rs"]),
         ("fs::write", &["store", "cli"]),
         ("File::create", &["store"]),
         ("NamedTempFile", &["store", "cli"]),
@@ -116,7 +117,7 @@ fn each_outside_thing_has_one_room() {
         for source in sources() {
             let found = source.code.contains(word);
             assert!(
-                !found || rooms.contains(&source.room.as_str()),
+                !found || rooms.iter().any(|room| *room == source.room || source.path == Path::new(room)),
                 "{} names {word}",
                 source.path.display()
             );

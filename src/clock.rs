@@ -21,6 +21,11 @@ impl Timestamp {
         Self(millis)
     }
 
+    /// From seconds since the epoch, as certificates have them; times before it become the epoch.
+    pub fn from_unix(seconds: i64) -> Self {
+        Self(u64::try_from(seconds).unwrap_or_default().saturating_mul(1000))
+    }
+
     /// Milliseconds since the epoch.
     pub fn millis(self) -> u64 {
         self.0

@@ -1,13 +1,16 @@
 //! Every metric, in one place: name, labels, unit, meaning.
 //!
-//! No label takes a value that a client can invent: routes, statuses and results are closed sets, and a registry is one
-//! that the catalog names.
+//! No label takes a value that a client can invent: routes, statuses, results and codes are closed sets, a registry is one
+//! that the catalog or the settings name, and a file one that the settings name. What the process itself takes
+//! (`process_*`) is beside them.
 
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, exponential_buckets,
 };
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// All metrics and the registry that they are in.
 pub struct Metrics {
@@ -15,14 +18,22 @@ pub struct Metrics {
     /// `larder_requests_total{route,status,cache}`: answered requests. `route` is plugin, metadata, listing, inventory,
     /// health or none; `cache` is hit, stale, miss, collapsed, error or none.
     pub requests: IntCounterVec,
-    /// `larder_request_duration_seconds{route}`: from the request's header to the answer's last byte.
+    /// `larder_request_duration_seconds{route,status,cache}`: from the request's header to the answer's last byte.
     pub request_duration: HistogramVec,
     /// `larder_response_bytes_total{route}`: bytes of bodies sent.
     pub response_bytes: IntCounterVec,
+    /// `larder_refused_total{code}`: requests on the data port that were refused, by the code that the answer has too.
+    pub refused: IntCounterVec,
     /// `larder_module_lookups_total{tier}`: where modules were found: memory, disk, overlay, or upstream for a miss.
     pub lookups: IntCounterVec,
     /// `larder_stale_served_total{reason}`: answers from past their lifetime, by the reason in `Cache-Status`.
     pub stale_served: IntCounterVec,
+    /// `larder_upstream_requests_total{registry,outcome}`: HTTP exchanges with a registry or a mirror, with its token service,
+    /// and with where it redirects to; `outcome` is ok, redirect, client_error, server_error, or an error's code where
+    /// no answer came. The 401 by which a registry asks for a token is a client_error too.
+    pub upstream_requests: IntCounterVec,
+    /// `larder_upstream_request_duration_seconds{registry}`: from the question to the head of its answer, or to the error.
+    pub upstream_request_duration: HistogramVec,
     /// `larder_fills_total{registry,result}`: fetches of a reference; `result` is ok, unchanged or an error's code.
     pub fills: IntCounterVec,
     /// `larder_fill_duration_seconds`: a fetch from its first request to the last sync.
@@ -42,6 +53,11 @@ pub struct Metrics {
     pub breaker_state: IntGaugeVec,
     /// `larder_tls_unverified{registry}`: 1 for each rule that believes any certificate.
     pub tls_unverified: IntGaugeVec,
+    /// `larder_certificate_expiry_timestamp_seconds{role,file}`: when a certificate runs out, in seconds since 1970: ours for
+    /// clients (`server`), ours for registries (`client`), and those that we trust (`ca`; the system's own are left
+    /// out). Of several in a file it is the first that runs out and has no later one of the same name beside it.
+    certificate_expiry: IntGaugeVec,
+    certificates: Mutex<Vec<(&'static str, String, i64)>>,
     /// `larder_reloads_total{result}`: changes of the settings noticed; `result` is ok or error.
     pub reloads: IntCounterVec,
     /// `larder_settings_loaded_timestamp_seconds`: when the settings in use were read, in seconds since 1970.
@@ -53,6 +69,13 @@ pub struct Metrics {
     pub cache_bytes: IntGaugeVec,
     /// `larder_cache_entries{tier}`: their number.
     pub cache_entries: IntGaugeVec,
+    /// `larder_cache_limit_bytes{tier}`: most bytes by the settings: `cache.memory`, `cache.disk`, and for `held` `fill.memory`,
+    /// which fetches in progress share.
+    pub cache_limit: IntGaugeVec,
+    /// `larder_disk_free_bytes`: free on the cache directory's file system; not there while that is unknown.
+    disk_free: IntGaugeVec,
+    /// `larder_disk_size_bytes`: that file system's size; not there while it is unknown.
+    disk_size: IntGaugeVec,
     /// `larder_evictions_total`: modules removed from disk to make room.
     pub evictions: IntCounter,
     /// `larder_quarantined_total`: files put aside because they were not what they should be.
@@ -84,6 +107,10 @@ pub struct Metrics {
     /// `larder_tls_handshakes_total{listener,result}`: `result` is ok, timeout, closed, plain_http, no_certificate,
     /// bad_certificate, refused (by the client), incompatible or malformed.
     pub tls_handshakes: IntCounterVec,
+    /// `larder_ready`: 1 while `/readyz` wants requests to be sent here.
+    pub ready: IntGauge,
+    /// `larder_build_info{version}`: always 1; the label is what is running.
+    build_info: IntGaugeVec,
 }
 
 impl Metrics {
@@ -100,9 +127,14 @@ impl Metrics {
             request_duration: made.histograms(
                 "larder_request_duration_seconds",
                 "Time from a request's header to its answer's last byte.",
-                &["route"],
+                &["route", "status", "cache"],
             ),
             response_bytes: made.counters("larder_response_bytes_total", "Bytes of bodies sent.", &["route"]),
+            refused: made.counters(
+                "larder_refused_total",
+                "Requests on the data port that were refused, by code.",
+                &["code"],
+            ),
             lookups: made.counters(
                 "larder_module_lookups_total",
                 "Module lookups by where the bytes were found; upstream is a miss.",
@@ -112,6 +144,16 @@ impl Metrics {
                 "larder_stale_served_total",
                 "Answers past their lifetime, by reason.",
                 &["reason"],
+            ),
+            upstream_requests: made.counters(
+                "larder_upstream_requests_total",
+                "HTTP exchanges with registries and their token services, by outcome.",
+                &["registry", "outcome"],
+            ),
+            upstream_request_duration: made.histograms(
+                "larder_upstream_request_duration_seconds",
+                "Time from a question to a registry to the head of its answer.",
+                &["registry"],
             ),
             fills: made.counters("larder_fills_total", "Fetches from a registry.", &["registry", "result"]),
             fill_duration: made
@@ -147,6 +189,12 @@ impl Metrics {
                 "1 for each rule whose registries' certificates are not verified.",
                 &["registry"],
             ),
+            certificate_expiry: made.gauges(
+                "larder_certificate_expiry_timestamp_seconds",
+                "When a certificate runs out, in seconds since 1970.",
+                &["role", "file"],
+            ),
+            certificates: Mutex::default(),
             reloads: made.counters(
                 "larder_reloads_total",
                 "Changes of settings and of the files they name, by result.",
@@ -163,6 +211,21 @@ impl Metrics {
             ),
             cache_bytes: made.gauges("larder_cache_bytes", "Bytes of modules held.", &["tier"]),
             cache_entries: made.gauges("larder_cache_entries", "Modules held.", &["tier"]),
+            cache_limit: made.gauges(
+                "larder_cache_limit_bytes",
+                "Most bytes of modules, by the settings.",
+                &["tier"],
+            ),
+            disk_free: made.gauges(
+                "larder_disk_free_bytes",
+                "Bytes free on the cache directory's file system.",
+                &[],
+            ),
+            disk_size: made.gauges(
+                "larder_disk_size_bytes",
+                "Size of the cache directory's file system.",
+                &[],
+            ),
             evictions: made.counter("larder_evictions_total", "Modules removed from disk to make room."),
             quarantined: made
                 .counter("larder_quarantined_total", "Files put aside because they were damaged."),
@@ -205,18 +268,78 @@ impl Metrics {
                 "TLS handshakes with clients, by result.",
                 &["listener", "result"],
             ),
+            ready: made.gauge("larder_ready", "1 while requests are wanted here."),
+            build_info: made.gauges(
+                "larder_build_info",
+                "Always 1; the label is what is running.",
+                &["version"],
+            ),
             registry: registry.clone(),
         };
-        made.gauges("larder_build_info", "Always 1; the label is what is running.", &["version"])
-            .with_label_values(&[env!("CARGO_PKG_VERSION")])
-            .set(1);
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // So that a ratio can be computed before the first request.
         for tier in ["memory", "disk", "overlay", "upstream"] {
             metrics.lookups.with_label_values(&[tier]);
         }
+        // So that the first one is seen to be more than none: what a series begins with is no increase.
+        for code in [
+            "not_found",
+            "denied",
+            "unknown_name",
+            "unknown_version",
+            "version_needed",
+            "no_route",
+            "unexpanded_template",
+        ] {
+            metrics.refused.with_label_values(&[code]);
+        }
+        for result in ["ok", "error"] {
+            metrics.reloads.with_label_values(&[result]);
+        }
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
         metrics
+    }
+
+    /// Counts an exchange with `registry`.
+    pub fn upstream(&self, registry: &str, outcome: &str, took: Duration) {
+        self.upstream_requests.with_label_values(&[registry, outcome]).inc();
+        self.upstream_request_duration.with_label_values(&[registry]).observe(took.as_secs_f64());
+    }
+
+    /// Notes the certificates of a role, as (file, seconds since 1970 at which it runs out), in place of those before.
+    pub fn set_certificates(&self, role: &'static str, now: &[(String, i64)]) {
+        let mut known = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        for (file, until) in now {
+            self.certificate_expiry.with_label_values(&[role, file.as_str()]).set(*until);
+        }
+        known.retain(|(other, file, _)| {
+            if *other == role && !now.iter().any(|(kept, _)| kept == file) {
+                // Its series is there, because it was set.
+                let _ = self.certificate_expiry.remove_label_values(&[role, file.as_str()]);
+            }
+            *other != role
+        });
+        known.extend(now.iter().map(|(file, until)| (role, file.clone(), *until)));
+    }
+
+    /// All certificates, as (role, file, seconds since 1970 at which it runs out).
+    pub fn certificates(&self) -> Vec<(&'static str, String, i64)> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes bytes free on the cache directory's file system, and its size; `None` when that is unknown.
+    pub fn set_disk(&self, free_and_size: Option<(u64, u64)>) {
+        match free_and_size {
+            Some((free, size)) => {
+                self.disk_free.with_label_values::<&str>(&[]).set(i64::try_from(free).unwrap_or(i64::MAX));
+                self.disk_size.with_label_values::<&str>(&[]).set(i64::try_from(size).unwrap_or(i64::MAX));
+            }
+            None => {
+                self.disk_free.reset();
+                self.disk_size.reset();
+            }
+        }
     }
 
     /// The text format of Prometheus.
@@ -292,5 +415,34 @@ mod tests {
         assert!(text.contains("larder_requests_total{cache=\"hit\",route=\"plugin\",status=\"200\"} 1"));
         assert!(text.contains("larder_module_lookups_total{tier=\"memory\"} 0"));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn a_certificate_is_there_as_long_as_its_role_has_it() {
+        let metrics = Metrics::new();
+        let has = |series: &str| String::from_utf8(metrics.render()).unwrap().contains(series);
+        metrics.set_certificates("ca", &[("a".into(), 1), ("b".into(), 2)]);
+        metrics.set_certificates("server", &[("a".into(), 3)]);
+        metrics.set_certificates("ca", &[("b".into(), 4)]);
+        let name = "larder_certificate_expiry_timestamp_seconds";
+        assert!(has(&format!("{name}{{file=\"b\",role=\"ca\"}} 4")));
+        assert!(
+            has(&format!("{name}{{file=\"a\",role=\"server\"}} 3")),
+            "another role's file of that name stays"
+        );
+        assert!(!has(&format!("{name}{{file=\"a\",role=\"ca\"}}")));
+        assert_eq!(metrics.certificates(), [("server", "a".to_owned(), 3), ("ca", "b".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_disk_that_is_not_known_has_no_numbers() {
+        let metrics = Metrics::new();
+        let has = || String::from_utf8(metrics.render()).unwrap().contains("larder_disk_free_bytes 7\n");
+        metrics.set_disk(Some((7, 70)));
+        assert!(has());
+        metrics.set_disk(None);
+        assert!(!String::from_utf8(metrics.render()).unwrap().contains("larder_disk_"));
+        metrics.set_disk(Some((7, 70)));
+        assert!(has());
     }
 }

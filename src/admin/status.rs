@@ -3,10 +3,15 @@
 use super::Administration;
 use super::change::Scrub;
 use super::prefetch::Job;
+use crate::clock::Timestamp;
 use crate::failures::{Failure, What};
 use crate::registry::breaker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long before its end a certificate is told of.
+const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,10 +168,21 @@ impl Administration {
             warm_up: self.warm_up_job(),
             scrub: self.scrub(),
             settings,
-            certificates: Vec::new(),
+            certificates: self.certificates(),
         };
         status.warnings = self.warnings(&status, is_draining);
         status
+    }
+
+    fn certificates(&self) -> Vec<Certificate> {
+        let mut known = self.metrics.certificates();
+        known.sort_by_key(|(_, _, until)| *until);
+        let shown = |(role, file, until): (&str, _, _)| Certificate {
+            role: role.into(),
+            file,
+            not_after: Timestamp::from_unix(until).to_string(),
+        };
+        known.into_iter().map(shown).collect()
     }
 
     fn registries(&self) -> Vec<Registry> {
@@ -208,6 +224,11 @@ impl Administration {
         }
         for name in self.client.unverified() {
             warnings.push(format!("certificates of {name} are not verified (insecure_skip_verify)"));
+        }
+        let soon = self.clock.now().plus(SOON).to_string();
+        for certificate in status.certificates.iter().filter(|certificate| certificate.not_after < soon) {
+            let Certificate { role, file, not_after } = certificate;
+            warnings.push(format!("the certificate in {file} ({role}) ends at {not_after}"));
         }
         if let Some(refused) = &status.settings.refused {
             warnings.push(format!("changed settings are not in use: {refused}"));

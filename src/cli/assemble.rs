@@ -1,5 +1,6 @@
 //! Where registry, store, clock and cache meet.
 
+use super::certificates;
 use crate::admin::Administration;
 use crate::admin::history::History;
 use crate::admin::status::Settings;
@@ -32,6 +33,8 @@ pub struct Read {
     pub breakers: Arc<Breakers>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Counters, at zero.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Reads the files that the settings name.
@@ -45,7 +48,7 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let names = names(loaded).map_err(|found| faults.extend(found));
     let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
     match (names, hosts) {
-        (Ok(names), Ok(hosts)) => Ok(Read { names, hosts, breakers, clock }),
+        (Ok(names), Ok(hosts)) => Ok(Read { names, hosts, breakers, clock, metrics: Arc::default() }),
         _ => Err(faults),
     }
 }
@@ -253,7 +256,8 @@ pub fn assemble(
 ) -> Result<Assembled, StoreError> {
     let clock = read.clock;
     let recent = Arc::<Failures>::default();
-    let metrics = Arc::<Metrics>::default();
+    let metrics = read.metrics;
+    certificates::count(&metrics, &read.hosts);
     let overlay = overlay(config).live();
     let room = Room::new(config.fill.memory.as_u64());
     let store =

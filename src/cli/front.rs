@@ -3,14 +3,11 @@
 use super::reload::{Apply, Part};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
+use crate::metrics::Metrics;
 use crate::server::access::{Access, Rules};
 use crate::server::tls::{Ready, Tls};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// Time between two warnings of the same.
-const REMINDED: Duration = Duration::from_secs(24 * 3600);
 
 /// What was read, and is not used yet.
 pub struct Read {
@@ -65,12 +62,21 @@ pub struct Front {
     pub admin: Arc<Tls>,
     /// Whom plugins are for.
     pub access: Arc<Access>,
+    metrics: Arc<Metrics>,
 }
 
 impl Front {
     /// Begins with what was read.
-    pub fn new(read: Read) -> Self {
-        Self { data: Tls::new(read.data), admin: Tls::new(read.admin), access: Access::new(read.rules) }
+    pub fn new(read: Read, metrics: Arc<Metrics>) -> Self {
+        let (data, admin) = (Tls::new(read.data), Tls::new(read.admin));
+        let front = Self { data, admin, access: Access::new(read.rules), metrics };
+        front.count();
+        front
+    }
+
+    /// Tells when the certificates end.
+    fn count(&self) {
+        self.metrics.set_certificates("server", &[self.data.expiries(), self.admin.expiries()].concat());
     }
 
     /// What a reload reads of it.
@@ -93,15 +99,13 @@ impl Front {
         self.data.replace(read.data);
         self.admin.replace(read.admin);
         self.access.replace(read.rules);
+        self.count();
     }
 
-    /// Warns once a day of certificates that end, for as long as larder runs.
-    pub async fn remind(self) {
-        loop {
-            tokio::time::sleep(REMINDED).await;
-            for doubt in [&self.data, &self.admin].into_iter().flat_map(|tls| tls.doubts(now())) {
-                tracing::warn!("{doubt}");
-            }
+    /// Warns of what is doubtful about what is in use, such as certificates that end.
+    pub fn warn(&self) {
+        for doubt in [&self.data, &self.admin].into_iter().flat_map(|tls| tls.doubts(now())) {
+            tracing::warn!("{doubt}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and a plugin that does not exist (66) from a registry that is down (69).
 
 pub mod assemble;
+mod certificates;
 pub mod check;
 pub mod completions;
 pub mod explain;

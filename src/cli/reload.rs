@@ -5,7 +5,7 @@
 //! while it was read is read once more, so that what belongs together is used together. What can be used takes the place
 //! of what was; what cannot is told and changes nothing. Requests that are under way end with what they began with.
 
-use super::{Options, assemble, serve};
+use super::{Options, assemble, certificates, serve};
 use crate::admin::status::{Reloaded, Settings};
 use crate::catalog::Names;
 use crate::config::watch::Watched;
@@ -260,6 +260,7 @@ impl Reload {
         let dirs = if same { dirs } else { Arc::new(assemble::overlay(config)) };
         serve::raise_descriptor_limit(config.server.connections);
 
+        certificates::count(&parts.metrics, &hosts);
         parts.client.replace(hosts, assemble::retry(config));
         parts.names.store(Arc::new(names));
         parts.overlay.store(dirs);
@@ -290,6 +291,7 @@ impl Reload {
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");
         }
+        certificates::tell(&self.parts.metrics);
         let (by, changed) = (by.as_str(), reloaded.changed.join(", "));
         let needs_restart = reloaded.needs_restart.join(", ");
         match needs_restart.as_str() {

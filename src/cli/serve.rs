@@ -2,7 +2,7 @@
 
 use super::front::{self, Front};
 use super::reload::{Reload, Seen};
-use super::{Options, assemble, exit, log, machine, report, traces};
+use super::{Options, assemble, certificates, exit, log, machine, report, traces};
 use crate::admin::history;
 use crate::config::{Config, Fault, Loaded};
 use crate::plugin::Request;
@@ -73,7 +73,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in read.hosts.told().chain(&clients.told()) {
         tracing::warn!("{warning}");
     }
-    let clients = Front::new(clients);
+    let clients = Front::new(clients, read.metrics.clone());
     let others = vec![clients.part(), log.dial.part(config.log.level)];
     let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
     // From here on it asks for another reading, where it would have ended the process.
@@ -180,7 +180,8 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             lost.count(&metrics);
         }
     });
-    behind.spawn(clients.remind());
+    let reminded = move || clients.warn();
+    behind.spawn(certificates::watch(parts.metrics.clone(), reminded, certificates::DAY));
     let kept = parts.cache.clone();
     behind.spawn(again(
         current.subscribe(),

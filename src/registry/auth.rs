@@ -283,22 +283,24 @@ impl Auth {
             }
         }
         let response =
-            transport::exchange(host, &what, &url, here == Some(true), is_home, |client| match secret {
-                Some(Secret::Identity(token)) => {
-                    // OAuth2 as the distribution project documents it: the token stands in place of a password.
-                    let mut form = vec![
-                        ("grant_type", "refresh_token"),
-                        ("client_id", "larder"),
-                        ("scope", scope.as_str()),
-                        ("refresh_token", token.expose_secret()),
-                    ];
-                    form.extend(service.map(|service| ("service", service)));
-                    client.post(url.clone()).form(&form)
+            transport::exchange(&self.metrics, host, &what, &url, here == Some(true), is_home, |client| {
+                match secret {
+                    Some(Secret::Identity(token)) => {
+                        // OAuth2 as the distribution project documents it: the token stands in place of a password.
+                        let mut form = vec![
+                            ("grant_type", "refresh_token"),
+                            ("client_id", "larder"),
+                            ("scope", scope.as_str()),
+                            ("refresh_token", token.expose_secret()),
+                        ];
+                        form.extend(service.map(|service| ("service", service)));
+                        client.post(url.clone()).form(&form)
+                    }
+                    Some(Secret::Basic(name, password)) => {
+                        client.get(url.clone()).basic_auth(name, Some(password.expose_secret()))
+                    }
+                    _ => client.get(url.clone()),
                 }
-                Some(Secret::Basic(name, password)) => {
-                    client.get(url.clone()).basic_auth(name, Some(password.expose_secret()))
-                }
-                _ => client.get(url.clone()),
             });
         let mut response = response.await?;
         if response.status().is_redirection() {

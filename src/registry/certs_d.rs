@@ -179,6 +179,11 @@ impl Certs {
         self.hosts.get(host).or_else(others).cloned()
     }
 
+    /// Every place to ask that a folder tells of.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.hosts.values().flat_map(|layout| layout.mirrors.iter().chain([&layout.origin]))
+    }
+
     /// Hosts of which any certificate is accepted, and the file that says so.
     pub fn unverified(&self) -> Vec<(String, &Path)> {
         let skips = |layout: &Layout| {

@@ -242,19 +242,28 @@ impl Inner {
         let settings = self.settings.load_full();
         let repository = endpoint.named(reference.repository_path());
         let known = settings.auth.known(&endpoint.host, &repository).await;
-        let answer = transport::send(endpoint, method.clone(), path, headers.clone(), known.clone()).await?;
+        let answer =
+            transport::send(&self.metrics, endpoint, method.clone(), path, headers.clone(), known.clone())
+                .await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
         let challenge = answer.response.headers();
         let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
-        let answer =
-            transport::send(endpoint, method.clone(), path, headers.clone(), Some(value.clone())).await?;
+        let answer = transport::send(
+            &self.metrics,
+            endpoint,
+            method.clone(),
+            path,
+            headers.clone(),
+            Some(value.clone()),
+        )
+        .await?;
         if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
             return Ok(answer);
         }
         match settings.auth.refused(endpoint, &repository, &value).await {
-            Some(other) => transport::send(endpoint, method, path, headers, Some(other)).await,
+            Some(other) => transport::send(&self.metrics, endpoint, method, path, headers, Some(other)).await,
             None => Ok(answer),
         }
     }

@@ -168,6 +168,20 @@ pub struct ProxyConfig {
     pub no_proxy: Option<Vec<String>>,
 }
 
+impl ProxyConfig {
+    /// A rule's own: what it leaves open is as it is for all.
+    pub fn over(&self, all: &Self) -> Self {
+        let apart = self.url.is_some();
+        Self {
+            url: self.url.clone().or(all.url.clone()),
+            username: self.username.clone().or(all.username.clone().filter(|_| !apart)),
+            password_file: self.password_file.clone().or(all.password_file.clone().filter(|_| !apart)),
+            // A proxy of its own is meant for it.
+            no_proxy: self.no_proxy.clone().or(apart.then(Vec::new)).or(all.no_proxy.clone()),
+        }
+    }
+}
+
 impl Config {
     /// All files and folders that the settings name, or that are looked at without being named.
     pub fn files(&self, env: &Surroundings) -> Vec<PathBuf> {

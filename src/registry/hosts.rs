@@ -9,6 +9,7 @@ use super::certs_d::{Broken, Certs, Entry};
 use super::config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
 use super::credentials::{Source, usual_docker_config};
 use super::egress::Egress;
+use super::expiry::Expiries;
 use super::names::{api, authority, bare};
 use super::pem::{self, Bundle};
 use super::route::{Clients, Endpoint, Host, Limits, Route};
@@ -32,6 +33,8 @@ pub struct Hosts {
     trace: Trace,
     place: Place,
     routes: Mutex<HashMap<String, Arc<Route>>>,
+    /// When certificates run out.
+    pub expiries: Expiries,
     /// What works and is doubtful.
     pub warnings: Vec<String>,
     /// What was found without being named, could not be used, and was left out.
@@ -102,6 +105,7 @@ impl Hosts {
             trace: with.trace,
             place: with.place,
             routes: Mutex::default(),
+            expiries: Expiries::default(),
             warnings: Vec::new(),
             broken,
         };
@@ -111,6 +115,8 @@ impl Hosts {
         }
         let trusted = Trust { bundles: hosts.system.clone(), ..Trust::default() };
         warnings.extend(trusted.doubts(trust::now()));
+        hosts.expiries.note(&trusted);
+        hosts.expiries.note_folders(&hosts.certs);
         for (name, settings) in &hosts.config.hosts {
             let key = format!("registry.hosts.{}", masked(name));
             if let Err(problem) = hosts.rule(name, settings) {
@@ -433,27 +439,13 @@ impl Hosts {
         if skips {
             trust.skip_verify = [name, own].map(|host| bare(host).to_owned()).into();
         }
+        self.expiries.note(&trust);
         Ok(trust)
     }
 
     fn egress(&self, settings: &HostConfig, key: &str) -> Result<Egress, String> {
         let config = &self.config.proxy;
         let Some(own) = &settings.proxy else { return Egress::new(config, key, &self.env) };
-        // What a rule leaves open is as it is for all.
-        let merged = ProxyConfig {
-            url: own.url.clone().or(config.url.clone()),
-            username: own.username.clone().or(config.username.clone().filter(|_| own.url.is_none())),
-            password_file: own
-                .password_file
-                .clone()
-                .or(config.password_file.clone().filter(|_| own.url.is_none())),
-            // A proxy of its own is meant for it.
-            no_proxy: own
-                .no_proxy
-                .clone()
-                .or(own.url.as_ref().map(|_| Vec::new()))
-                .or(config.no_proxy.clone()),
-        };
-        Egress::new(&merged, key, &self.env)
+        Egress::new(&own.over(config), key, &self.env)
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! The road of a question: [`client`] takes the registry's route ([`hosts`]) and asks its endpoints, mirrors first, while
 //! [`breaker`] lets it; [`transport`] sends one request and follows its redirects; [`egress`] chooses the way out,
-//! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads; [`auth`] answers a challenge ([`challenge`]) with
+//! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads ([`expiry`]: for how long); [`auth`] answers a challenge ([`challenge`]) with
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
 //! tells all of it to `larder explain`. One conversation is not with a registry: [`collector`].
@@ -29,6 +29,7 @@ mod diagnose;
 pub mod docker_config;
 pub mod egress;
 pub mod error;
+pub mod expiry;
 pub mod hosts;
 mod names;
 pub mod pem;

@@ -6,12 +6,16 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, RootCertStore};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A certificate or key file longer than this is something else.
 const PEM_BYTES: u64 = 4 << 20;
+
+/// What stands for a file where certificates are the system's or built in.
+const SYSTEM: [&str; 2] = ["the system's roots", "Mozilla's roots, built in"];
 
 /// Certificates that are trusted, and where they were read.
 #[derive(Debug, Clone)]
@@ -32,6 +36,21 @@ impl Bundle {
         let verifier = verifier.map_err(|e| format!("{label}: {e}"))?;
         Ok(Self { label, certificates: certificates.into(), verifier })
     }
+
+    /// When the first of them runs out that has no later one of the same name beside it, in seconds since 1970. `None` for
+    /// the system's, which are not ours to renew.
+    pub fn until(&self) -> Option<i64> {
+        if SYSTEM.contains(&self.label.as_str()) {
+            return None;
+        }
+        let mut by_name = HashMap::<Vec<u8>, i64>::new();
+        for certificate in self.certificates.iter() {
+            let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { continue };
+            let until = by_name.entry(parsed.subject().as_raw().to_vec()).or_insert(i64::MIN);
+            *until = parsed.validity().not_after.timestamp().max(*until);
+        }
+        by_name.into_values().min()
+    }
 }
 
 /// A client certificate.
@@ -45,6 +64,14 @@ pub struct Identity {
     pub key: PrivateKeyDer<'static>,
 }
 
+impl Identity {
+    /// When it runs out, or something between it and its CA, in seconds since 1970.
+    pub fn until(&self) -> Option<i64> {
+        let parsed = self.chain.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+        parsed.map(|(_, certificate)| certificate.validity().not_after.timestamp()).min()
+    }
+}
+
 /// The system's roots, or Mozilla's where there are none, as in an image from scratch.
 ///
 /// # Errors
@@ -53,9 +80,9 @@ pub fn system_roots() -> Result<Bundle, String> {
     let found = rustls_native_certs::load_native_certs().certs;
     if found.is_empty() {
         let certificates = webpki_root_certs::TLS_SERVER_ROOT_CERTS.to_vec();
-        return Bundle::new("Mozilla's roots, built in".into(), certificates);
+        return Bundle::new(SYSTEM[1].into(), certificates);
     }
-    Bundle::new("the system's roots".into(), found)
+    Bundle::new(SYSTEM[0].into(), found)
 }
 
 /// The certificates of a PEM file, or of the files of a folder that end in `.pem`, `.crt` or `.cer`.

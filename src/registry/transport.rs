@@ -12,10 +12,11 @@ use super::egress::Choice;
 use super::error::{Kind, RegistryError};
 use super::names::{authority, listed};
 use super::route::{Endpoint, Host};
+use crate::metrics::Metrics;
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// Redirects followed for one request. Real registries need one.
@@ -43,8 +44,9 @@ pub struct Answer {
     pub from: String,
 }
 
-/// Sends a request to `endpoint` and follows redirects.
+/// Sends a request to `endpoint` and follows redirects, each counted in `metrics`.
 pub async fn send(
+    metrics: &Metrics,
     endpoint: &Endpoint,
     method: Method,
     path: &str,
@@ -66,7 +68,7 @@ pub async fn send(
         if !is_home {
             authorization = None;
         }
-        let response = exchange(host, &what, &url, from_here, is_home, |client| {
+        let response = exchange(metrics, host, &what, &url, from_here, is_home, |client| {
             let request = client.request(method.clone(), url.clone()).headers(headers.clone());
             let request = if hop == 0 { request.headers(endpoint.headers.clone()) } else { request };
             match &authorization {
@@ -88,8 +90,39 @@ pub async fn send(
 }
 
 /// One request and its answer's head. `from_here` says that the URL was written in the settings, or that this machine
-/// itself led to it; `as_ourselves` that our certificate may be shown.
+/// itself led to it; `as_ourselves` that our certificate may be shown. Every exchange passes here and is counted, under
+/// the name that the settings have for the host: where a registry redirects to is no label.
 pub async fn exchange(
+    metrics: &Metrics,
+    host: &Host,
+    what: &str,
+    url: &Url,
+    from_here: bool,
+    as_ourselves: bool,
+    build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
+) -> Result<Response, RegistryError> {
+    let began = Instant::now();
+    let answered = answer(host, what, url, from_here, as_ourselves, build).await;
+    let outcome = match &answered {
+        Ok(response) => outcome(response.status()),
+        Err(error) => error.code,
+    };
+    metrics.upstream(&host.name, outcome, began.elapsed());
+    answered
+}
+
+/// The word for metrics. What is not modified is as good as sent again.
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        304 => "ok",
+        300..=399 => "redirect",
+        400..=499 => "client_error",
+        500.. => "server_error",
+        _ => "ok",
+    }
+}
+
+async fn answer(
     host: &Host,
     what: &str,
     url: &Url,
@@ -338,5 +371,19 @@ mod tests {
         assert_eq!(read("99999999"), Some(MAX_RETRY_AFTER));
         assert_eq!(read("Tue, 14 Nov 2023 22:13:20 GMT"), Some(Duration::ZERO));
         assert_eq!(read("soon"), None);
+    }
+
+    #[test]
+    fn an_outcome_is_one_of_four_words_whatever_the_status() {
+        for (statuses, word) in [
+            (vec![200, 201, 206, 299, 304], "ok"),
+            (vec![300, 301, 302, 303, 307, 308, 399], "redirect"),
+            (vec![400, 401, 403, 404, 407, 429, 499], "client_error"),
+            (vec![500, 503, 599, 600, 999], "server_error"),
+        ] {
+            for status in statuses {
+                assert_eq!(outcome(StatusCode::from_u16(status).unwrap()), word, "{status}");
+            }
+        }
     }
 }

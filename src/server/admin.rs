@@ -83,6 +83,12 @@ impl Admin {
         for (registry, state) in self.client.breakers() {
             self.metrics.breaker_state.with_label_values(&[registry.as_str()]).set(state as i64);
         }
+        for (tier, limit) in
+            [("memory", usage.memory_limit), ("disk", usage.disk_limit), ("held", usage.held_limit)]
+        {
+            self.metrics.cache_limit.with_label_values(&[tier]).set(limit as i64);
+        }
+        self.metrics.ready.set(i64::from(self.is_ready()));
         let text = self.metrics.render();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
@@ -130,9 +136,12 @@ impl Admin {
 
     /// Ready from the first moment, or when the plugins of the start are there, until the drain begins. A registry that is down is no reason to send nobody here:
     /// what is held is served.
+    fn is_ready(&self) -> bool {
+        !self.drain.is_draining() && self.administration.is_warm()
+    }
+
     fn ready(&self) -> Answer {
-        let is_warm = self.administration.is_warm();
-        if !self.drain.is_draining() && is_warm {
+        if self.is_ready() {
             // What is doubtful about being ready, for people.
             let open = self.client.unverified();
             let doubts = open.iter().map(|name| {
@@ -144,7 +153,7 @@ impl Admin {
             let lines = std::iter::once("ready\n".to_owned()).chain(degraded).chain(doubts);
             return respond::plain(lines.collect::<String>());
         }
-        let text = if is_warm { "draining\n" } else { "warming up\n" };
+        let text = if self.administration.is_warm() { "draining\n" } else { "warming up\n" };
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));

@@ -125,6 +125,7 @@ impl HttpServerApp for Connection {
                 tracing::info!(target: "access", request_id = %id, peer = %self.peer, status, error, "malformed request");
                 let status_text = status.to_string();
                 self.app.metrics.requests.with_label_values(&["none", status_text.as_str(), "none"]).inc();
+                self.app.refused(if status == 431 { "headers_too_large" } else { "no_http" });
                 let mut refused = ServerSession::generate_error(status);
                 let _ = refused.insert_header(REQUEST_ID, id.value());
                 let _ = session.write_error_response(refused, Bytes::new()).await;
@@ -187,8 +188,14 @@ impl Connection {
         let cache = note.cache.unwrap_or("none");
         let metrics = &self.app.metrics;
         metrics.requests.with_label_values(&[label, status_text.as_str(), cache]).inc();
-        metrics.request_duration.with_label_values(&[label]).observe(took.as_secs_f64());
+        metrics
+            .request_duration
+            .with_label_values(&[label, status_text.as_str(), cache])
+            .observe(took.as_secs_f64());
         metrics.response_bytes.with_label_values(&[label]).inc_by(bytes);
+        if let Some(code) = &note.code {
+            self.app.refused(code);
+        }
         access_log::write(&Line {
             id,
             peer: self.peer,
@@ -355,6 +362,13 @@ impl Connection {
 }
 
 impl App {
+    /// Counts what was refused to a gateway.
+    fn refused(&self, code: &str) {
+        if matches!(self.face, Face::Data(_)) {
+            self.metrics.refused.with_label_values(&[code]).inc();
+        }
+    }
+
     /// The answer, its label for metrics, and whether the connection may go on.
     async fn answer(
         &self,

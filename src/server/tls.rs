@@ -12,6 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -243,12 +244,14 @@ impl Tls {
         self.0.load().doubts(now)
     }
 
-    /// The files with our certificates, and when the first in each ends, in seconds since 1970.
+    /// The files with our certificates and clients' CAs, and when the first in each ends, in seconds since 1970.
     pub fn expiries(&self) -> Vec<(String, i64)> {
-        let ready = self.0.load();
-        let ours = ready.certificates.iter().filter(|certificate| certificate.is_ours);
-        let first = ours.min_by_key(|certificate| certificate.not_after);
-        first.map(|first| (first.file.clone(), first.not_after)).into_iter().collect()
+        let mut first = BTreeMap::new();
+        for Dated { file, not_after, .. } in &self.0.load().certificates {
+            let end = first.entry(file.clone()).or_insert(*not_after);
+            *end = (*end).min(*not_after);
+        }
+        first.into_iter().collect()
     }
 }
 

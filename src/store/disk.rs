@@ -227,9 +227,17 @@ impl Disk {
         self.free.load(Ordering::Relaxed)
     }
 
-    /// Looks at what the file system has left.
+    /// Most bytes of what is held in memory in its place, fetches in progress included.
+    pub fn held_limit(&self) -> u64 {
+        self.room.limit()
+    }
+
+    /// Looks at what the file system has left, and tells it to whoever watches.
     pub fn look_at_free(&self) {
-        self.free.store(self.free_bytes(), Ordering::Relaxed);
+        let known = rustix::fs::statvfs(self.layout.root()).ok();
+        let known = known.map(|fs| (fs.f_bavail * fs.f_frsize, fs.f_blocks * fs.f_frsize));
+        self.free.store(known.map_or(0, |(free, _)| free), Ordering::Relaxed);
+        self.metrics.set_disk(known);
     }
 
     /// How a module is held, as far as the index knows.

@@ -94,6 +94,8 @@ pub struct Usage {
     pub disk_limit: u64,
     /// Most bytes of modules in memory.
     pub memory_limit: u64,
+    /// Most bytes of those that the disk would not take, and of fetches in progress.
+    pub held_limit: u64,
     /// What the file system had left at the last look, in bytes.
     pub disk_free: u64,
 }

@@ -235,6 +235,7 @@ impl Store for Tiered {
             held_bytes,
             disk_limit: self.disk.limit(),
             memory_limit: self.memory.limit(),
+            held_limit: self.disk.held_limit(),
             disk_free: self.disk.free_at_last_look(),
         }
     }

@@ -31,6 +31,7 @@ mod machine;
 mod manifests;
 mod matrix;
 mod memory;
+mod metrics;
 mod mirrors;
 mod model;
 mod network;

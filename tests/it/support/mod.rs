@@ -21,6 +21,7 @@ pub mod odd_registry;
 pub mod otlp;
 pub mod pki;
 pub mod process;
+pub mod prometheus;
 pub mod registry;
 pub mod reloaded;
 pub mod scripted;

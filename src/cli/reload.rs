@@ -5,7 +5,7 @@
 //! while it was read is read once more, so that what belongs together is used together. What can be used takes the place
 //! of what was; what cannot is told and changes nothing. Requests that are under way end with what they began with.
 
-use super::{Options, assemble, certificates, serve};
+use super::{Options, assemble, certificates, machine, serve};
 use crate::admin::status::{Reloaded, Settings};
 use crate::catalog::Names;
 use crate::config::watch::Watched;
@@ -252,6 +252,7 @@ impl Reload {
         // What the settings' own file says is told by key.
         let own = self.options.file().map(|path| path.display().to_string());
         reloaded.changed.extend(files.into_iter().filter(|path| Some(path) != own.as_ref()));
+        reloaded.warnings.extend(all(&machine::doubts(&loaded)));
         reloaded.warnings.extend(hosts.told().cloned());
         let seen = Seen { loaded: Arc::new(written), used: watched.clone(), watched, found: hosts.used() };
         // Looked through before it is used: it may take a moment.

@@ -100,7 +100,7 @@ fn the_second_who_asks_while_settings_are_read_is_told_so_and_the_first_gets_its
     assert_eq!(first.changed[0], "lifetimes.tag");
     assert_eq!(home.tag(), 7200);
     go_on.send(()).unwrap();
-    assert_eq!(home.asked(), Ok(Reloaded::default()), "and then nothing has changed");
+    assert!(home.asked().unwrap().changed.is_empty(), "and then nothing has changed");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn what_changes_while_it_is_read_is_read_again_so_that_what_belongs_together_is_
     assert_eq!((home.tag(), home.lists("second"), home.lists("third")), (10_800, false, true));
     assert_eq!(reads.load(Ordering::SeqCst), 2);
     assert!(reloaded.changed.contains(&"lifetimes.tag".to_owned()), "{reloaded:?}");
-    assert_eq!(home.asked(), Ok(Reloaded::default()));
+    assert!(home.asked().unwrap().changed.is_empty());
 }
 
 #[test]

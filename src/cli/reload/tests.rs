@@ -87,7 +87,7 @@ fn the_second_who_asks_while_settings_are_read_is_told_so_and_the_first_gets_its
     let home = Home::new(|_| {
         vec![part(move |_| {
             begun.send(()).unwrap();
-            gate.lock().unwrap().recv().unwrap();
+            gate.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
             Ok(Box::new(|| {}))
         })]
     });

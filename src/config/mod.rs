@@ -109,8 +109,8 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Where settings come from, the weakest first.
-#[derive(Debug, Default)]
+/// Where settings come from, the weakest first. It cannot be printed: what is refused for a password in it is in it still.
+#[derive(Default)]
 pub struct Sources {
     /// The file and its text.
     pub file: Option<(PathBuf, String)>,

@@ -58,8 +58,8 @@ struct Grant {
 
 #[derive(Deserialize)]
 struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
+    token: Option<SecretString>,
+    access_token: Option<SecretString>,
     #[serde(default)]
     expires_in: serde_json::Value,
 }
@@ -349,7 +349,9 @@ impl Auth {
 pub fn parse(what: &str, body: &[u8]) -> Result<(HeaderValue, Duration), RegistryError> {
     let answer: TokenAnswer =
         serde_json::from_slice(body).map_err(|_| bad_token(what, "is no JSON object with a token"))?;
-    let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
+    let token = answer.token.filter(|t| !t.expose_secret().is_empty()).or(answer.access_token);
+    let token = token.unwrap_or_default();
+    let token = token.expose_secret();
     if token.is_empty() {
         return Err(bad_token(what, "has neither token nor access_token"));
     }

@@ -212,8 +212,9 @@ impl Config {
     }
 }
 
-/// What the process was started with, as far as registries depend on it.
-#[derive(Debug, Clone, Default)]
+/// What the process was started with, as far as registries depend on it. It cannot be printed: passwords of proxies, and
+/// whatever else a process is given, stand in it.
+#[derive(Clone, Default)]
 pub struct Surroundings(HashMap<String, String>);
 
 impl Surroundings {

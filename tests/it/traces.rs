@@ -226,7 +226,7 @@ fn a_collector_that_refuses_stalls_or_is_away_costs_spans_and_no_request_and_no_
     let refusing = Sink { server: Scripted::start() };
     refusing.server.script(|_, _| Act::status(503));
     let stalling = Sink { server: Scripted::start() };
-    stalling.server.script(|_, _| Act::status(200).body("x").stall(0).body(vec![0; 100]).stall(1));
+    stalling.server.script(|_, _| Act::status(200).body(vec![0; 100]).stall(1));
     for (sink, why) in [(away, "connection"), (refusing, "503"), (stalling, "timed out")] {
         let mut larder = started(&registry, &sink, &[]);
         for _ in 0..3 {
@@ -257,6 +257,18 @@ fn what_was_told_just_before_the_end_still_arrives() {
     let spans = sink.spans();
     let request = spans.iter().find(|span| span.name == "GET plugin").unwrap();
     assert_eq!(request.trace, reply.header("larder-request-id"));
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_collector_that_stalls() {
+    let ((registry, bytes), sink) = (stocked(), Sink::start());
+    sink.server.script(|_, _| Act::status(200).body(vec![0; 100]).stall(1));
+    let mut larder = started(&registry, &sink, &[]);
+    assert_eq!(larder.get(PATH).body, bytes);
+    eventually("an exchange", || (!sink.posts().is_empty()).then_some(()));
+    larder.get(PATH);
+    ended(&mut larder);
+    assert!(larder.log_text().contains("the last spans are lost"), "{}", larder.log_text());
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub enum Wish {
 /// See the module's text.
 pub enum Larder {
     /// It runs.
-    Running(Remote),
+    Running(Box<Remote>),
     /// Nobody uses its directory.
     Stopped(Stopped),
 }
@@ -85,11 +85,11 @@ impl Address {
     /// There is none, or it cannot be reached.
     pub fn find(&self, loaded: &Loaded, runtime: &Runtime, wish: Wish) -> Result<Larder, Trouble> {
         if let Some(remote) = self.named(loaded)? {
-            return Ok(Larder::Running(remote));
+            return Ok(Larder::Running(Box::new(remote)));
         }
         match Stopped::open(loaded, runtime, wish)? {
             Ok(stopped) => Ok(Larder::Stopped(stopped)),
-            Err(why) => self.beside(loaded, why).map(Larder::Running),
+            Err(why) => self.beside(loaded, why).map(|remote| Larder::Running(Box::new(remote))),
         }
     }
 

@@ -148,7 +148,7 @@ mod tests {
         ];
         assert_eq!(
             table(&["NAME", "SIZE", "WHERE"], &[1], rows),
-            "NAME         SIZE  WHERE\na\\u{1b}[31m     5 B  x\nb          50 MiB  y\n"
+            "NAME           SIZE  WHERE\na\\u{1b}[31m     5 B  x\nb            50 MiB  y\n"
         );
     }
 }

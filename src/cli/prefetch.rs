@@ -53,10 +53,17 @@ pub struct Prefetch {
     address: Address,
 }
 
+/// How it ended.
+struct Ended {
+    job: Job,
+    /// Whether the disk took it.
+    kept: Result<(), Trouble>,
+}
+
 impl Prefetch {
     /// Fetches, shows how far it is, and sums up.
     pub fn run(&self, loaded: &Loaded) -> ExitCode {
-        let (job, closed) = match self.fetch(loaded) {
+        let Ended { job, kept } = match self.fetch(loaded) {
             Ok(Some(ended)) => ended,
             Ok(None) => return ExitCode::from(INTERRUPTED),
             Err(trouble) => return trouble.tell(),
@@ -65,27 +72,28 @@ impl Prefetch {
             Output::Json => output::json(&job),
             Output::Text => summary(&job),
         });
-        match (closed, worst(&job)) {
+        match (kept, worst(&job)) {
             (Err(trouble), _) => trouble.tell(),
             (Ok(()), Some(code)) => ExitCode::from(code),
             (Ok(()), None) => printed,
         }
     }
 
-    /// How it ended, and whether the disk took it; nothing if somebody did not want to wait.
-    fn fetch(&self, loaded: &Loaded) -> Result<Option<(Job, Result<(), Trouble>)>, Trouble> {
+    /// How it ended; nothing if somebody did not want to wait.
+    fn fetch(&self, loaded: &Loaded) -> Result<Option<Ended>, Trouble> {
         let runtime = runtime()?;
         let larder = self.address.find(loaded, &runtime, Wish::Fill)?;
-        let words = [(self.all, "all"), (self.used, "used")];
-        let words = words.into_iter().filter_map(|(wanted, word)| wanted.then(|| word.to_owned()));
-        let wanted = Wanted { plugins: words.chain(self.plugins.iter().map(ToString::to_string)).collect() };
+        let mut plugins: Vec<_> = self.plugins.iter().map(ToString::to_string).collect();
+        plugins.extend(self.all.then(|| "all".to_owned()));
+        plugins.extend(self.used.then(|| "used".to_owned()));
+        let wanted = Wanted { plugins };
         runtime.block_on(async {
             let job = larder.prefetch(&wanted).await?;
             let id = job.id;
             tokio::select! {
                 ended = watch(&larder, job) => {
-                    let ended = ended?;
-                    Ok(Some((ended, larder.close().await)))
+                    let job = ended?;
+                    Ok(Some(Ended { job, kept: larder.close().await }))
                 }
                 _ = tokio::signal::ctrl_c() => {
                     left(&larder, id).await?;

@@ -34,8 +34,11 @@ pub struct Part {
     /// The files and folders that it reads, by these settings.
     pub files: fn(&Config) -> Vec<PathBuf>,
     /// Reads and checks them. What it returns puts them to use, and cannot fail.
-    pub read: Box<dyn Fn(&Loaded) -> Result<Apply, Vec<Fault>> + Send + Sync>,
+    pub read: Box<Read>,
 }
+
+/// Reads and checks.
+pub type Read = dyn Fn(&Loaded) -> Result<Apply, Vec<Fault>> + Send + Sync;
 
 /// Puts to use what was read.
 pub type Apply = Box<dyn FnOnce() + Send>;

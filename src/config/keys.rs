@@ -19,13 +19,13 @@ impl Loaded {
     /// The keys in which these settings differ from `other`. Of a map of the user's own it is an entry, such as
     /// `registry.hosts.harbor.corp`.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        keys(&self.tree, &other.tree).iter().map(|key| told(key)).collect()
+        keys(&self.tree, &other.tree).iter().map(told).collect()
     }
 
     /// The keys in which these settings differ from those of the start in a way that only another start can follow.
     pub fn needs_restart(&self, started: &Self) -> Vec<String> {
         let keys = keys(&self.tree, &started.tree);
-        keys.iter().filter(|key| self.waits(started, key)).map(|key| told(key)).collect()
+        keys.iter().filter(|key| self.waits(started, key)).map(told).collect()
     }
 
     /// These settings, but for what only another start can follow, which is as it was at the start.

@@ -41,7 +41,6 @@ test)
     need faketime faketime
     # A real Prometheus reads the metrics; promtool judges them, the rules and their tests.
     need prometheus prometheus
-    need promtool prometheus
     # Calls that fail, and disks whose power is cut.
     need strace strace
     need /usr/sbin/mkfs.btrfs btrfs-progs

@@ -76,7 +76,11 @@ impl Front {
 
     /// Tells when the certificates end.
     fn count(&self) {
-        self.metrics.set_certificates("server", &[self.data.expiries(), self.admin.expiries()].concat());
+        let mut files = [self.data.expiries(), self.admin.expiries()].concat();
+        // Both ports may have the same.
+        files.sort();
+        files.dedup();
+        self.metrics.set_certificates("server", &files);
     }
 
     /// What a reload reads of it.

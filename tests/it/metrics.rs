@@ -14,6 +14,7 @@ use larder::oci::Digest;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -115,9 +116,20 @@ fn eventful(folder: &Path) -> Vec<Larder> {
     let refused = "larder_connections_refused_total{listener=\"data\",reason=\"address\"}";
     eventually("a refused connection", || (larder.metric(refused) > 0.0).then_some(()));
     drop(crowd);
-    let homeless = Home::new("");
+    // One that nobody can speak to in plain HTTP, and whose cache has no place.
+    let (certificate, key) = (pki.certificate.display(), pki.key.display());
+    std::fs::set_permissions(&pki.key, PermissionsExt::from_mode(0o600)).unwrap();
+    let homeless = Home::new(&format!("tls: {{data: {{certificate: '{certificate}', key: '{key}'}}}}\n"));
     std::fs::write(homeless.cache(), "").unwrap();
-    vec![larder, homeless.start()]
+    let homeless = homeless.start();
+    let mut stream = client::connect(homeless.data).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let handshakes = "larder_tls_handshakes_total{listener=\"data\",result=\"plain_http\"}";
+    eventually("a handshake that failed", || (homeless.metric(handshakes) > 0.0).then_some(()));
+    let server =
+        format!("larder_certificate_expiry_timestamp_seconds{{file=\"{certificate}\",role=\"server\"}}");
+    assert!(homeless.metric(&server) > 0.0, "what clients are shown is counted too");
+    vec![larder, homeless]
 }
 
 #[test]
@@ -414,6 +426,7 @@ fn a_real_prometheus_shows_in_the_dashboard_the_numbers_of_what_was_asked() {
         let found = prometheus.query(&expression);
         let quiet_ones = [
             "Fetched in advance",
+            "TLS handshakes with clients",
             "Connections",
             "Retries and logins",
             "Tags moved",

@@ -441,8 +441,20 @@ fn everything_is_read_again_as_often_as_the_settings_say_now() {
     eventually("its beginning", || (scrubbed(&running) > rest).then_some(()));
 }
 
+#[test]
+fn the_log_has_the_level_that_the_settings_have_now() {
+    let mut running = Reloaded::with(&[]);
+    // Of probes there are lines at debug alone.
+    let told = |running: &Reloaded, path: &str| running.larder.log().iter().any(|line| line["path"] == path);
+    running.larder.get("/healthz?before");
+    running.change(&[("log.level", json!("debug"))]);
+    running.larder.get("/healthz?then");
+    eventually("a line at debug", || told(&running, "/healthz?then").then_some(()));
+    assert!(!told(&running, "/healthz?before"));
+}
+
 /// Keys that take effect at once, and what shows it.
-const AT_ONCE: [(&str, &str); 24] = [
+const AT_ONCE: [(&str, &str); 25] = [
     ("server.header_timeout", "connections_are_treated"),
     ("server.idle_timeout", "connections_are_treated"),
     ("server.connections", "connections_are_treated"),
@@ -471,6 +483,7 @@ const AT_ONCE: [(&str, &str); 24] = [
     ("tls.data.{certificate,key,client_ca,client_certificate}", "tls"),
     ("tls.admin.{certificate,key,client_ca,client_certificate}", "tls"),
     ("access.rules", "access"),
+    ("log.level", "the_log"),
     ("admin.{token_file,audit.file,audit.required}", "admin"),
 ];
 

@@ -15,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SMALL: &str = "/plugins/small/1/plugin.wasm";
 const LARGE: &str = "/plugins/large/1/plugin.wasm";
@@ -410,6 +410,11 @@ fn a_certificate_that_ends_soon_or_has_ended_serves_on_and_is_told_of() {
             line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| text.contains(told))
         });
         assert!(warned.is_some(), "{}", secure.larder.log_text());
+        let file = secure.pki.certificate.display();
+        let name = format!("larder_certificate_expiry_timestamp_seconds{{file=\"{file}\",role=\"server\"}}");
+        let ends =
+            secure.larder.metric(&name) - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(if reachable { ends > 200_000.0 && ends < 260_000.0 } else { ends < 0.0 }, "{ends}");
         assert_eq!(secure.client().get(secure.larder.data, SMALL).is_ok(), reachable, "the client decides");
         let (status, body) = curl(secure.larder.data, SMALL, &["--insecure", "--http2"]).unwrap();
         assert_eq!((status.as_str(), body), ("200 2", secure.small.clone()));

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub struct Metrics {
     registry: Registry,
     /// `larder_requests_total{route,status,cache}`: answered requests. `route` is plugin, metadata, listing, inventory,
-    /// health or none; `cache` is hit, stale, miss, collapsed, error or none.
+    /// health, admin or none; `cache` is hit, stale, miss, collapsed, error or none.
     pub requests: IntCounterVec,
     /// `larder_request_duration_seconds{route,status,cache}`: from the request's header to the answer's last byte.
     pub request_duration: HistogramVec,
@@ -95,6 +95,11 @@ pub struct Metrics {
     pub prefetched: IntCounterVec,
     /// `larder_warm_up_done`: 1 once each plugin of the start was fetched or has failed.
     pub warm_up_done: IntGauge,
+    /// `larder_admin_requests_total{action,result}`: what operators asked and did; `result` is ok, denied (who asks may
+    /// not), refused (what is asked cannot be done) or failed.
+    pub admin_requests: IntCounterVec,
+    /// `larder_audit_lost_total`: changes that could not be written down.
+    pub audit_lost: IntCounter,
     /// `larder_log_lines_dropped_total`: log lines that nobody took off our hands in time.
     pub log_lines_dropped: IntCounter,
     /// `larder_spans_dropped_total`: spans that no collector took.
@@ -253,6 +258,13 @@ impl Metrics {
             ),
             warm_up_done: made
                 .gauge("larder_warm_up_done", "1 once each plugin of the start was fetched or has failed."),
+            admin_requests: made.counters(
+                "larder_admin_requests_total",
+                "Requests to the administration, by what was asked and what came of it.",
+                &["action", "result"],
+            ),
+            audit_lost: made
+                .counter("larder_audit_lost_total", "Changes that could not be written to the audit log."),
             log_lines_dropped: made
                 .counter("larder_log_lines_dropped_total", "Log lines dropped because their reader stalls."),
             spans_dropped: made

@@ -112,6 +112,12 @@ if [ "$1" = test ] && [ ! -e target/python/redbot ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python redbot==2.7.1 httplint==2026.10.4
 fi
 
+# schemathesis asks the administration everything that its OpenAPI document allows, and more.
+if [ "$1" = test ] && [ ! -e target/python/schemathesis ]; then
+    echo "installing schemathesis 4.32.5 from PyPI into target/python"
+    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python schemathesis==4.32.5
+fi
+
 # Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
 # newer compiler than Debian's.
 if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then

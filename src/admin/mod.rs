@@ -35,6 +35,14 @@ pub struct Config {
     pub audit: AuditConfig,
 }
 
+impl Config {
+    /// What makes no sense together: the key, and what is wrong with it.
+    pub fn fault(&self) -> Option<(&'static str, &'static str)> {
+        let AuditConfig { file, required } = &self.audit;
+        (*required && file.is_none()).then_some(("admin.audit.required", "needs admin.audit.file"))
+    }
+}
+
 /// Settings of the audit log.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]

@@ -1,11 +1,14 @@
-//! What the settings say of clients: the certificates of both ports and whom plugins are for, read and replaced together.
+//! What the settings say of clients: the certificates of both ports, whom plugins are for and who may administer, read
+//! and replaced together.
 
 use super::reload::{Apply, Part};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
 use crate::metrics::Metrics;
 use crate::server::access::{Access, Rules};
+use crate::server::admin::{Auth, Policy};
 use crate::server::tls::{Ready, Tls};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +17,9 @@ pub struct Read {
     data: Ready,
     admin: Ready,
     rules: Rules,
+    policy: Policy,
+    /// Where the port for administration is bound to.
+    bound: IpAddr,
 }
 
 /// Reads what the settings name. Blocks.
@@ -35,15 +41,19 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let (data, admin) = (port("tls.data", &config.tls.data), port("tls.admin", &config.tls.admin));
     let rules = Rules::read(&config.access)
         .map_err(|found| faults.extend(found.into_iter().map(|problem| fault("access.rules", problem))));
-    match (data, admin, rules) {
-        (Some(data), Some(admin), Ok(rules)) => Ok(Read { data, admin, rules }),
+    let policy = Policy::read(&config.admin, !config.tls.admin.client_ca.is_empty())
+        .map_err(|(key, problem)| faults.push(fault(key, problem)));
+    let bound = config.listen.admin.ip();
+    match (data, admin, rules, policy) {
+        (Some(data), Some(admin), Ok(rules), Ok(policy)) => Ok(Read { data, admin, rules, policy, bound }),
         _ => Err(faults),
     }
 }
 
 /// The files that are read.
 pub fn files(config: &Config) -> Vec<PathBuf> {
-    [config.tls.data.files(), config.tls.admin.files(), config.access.files()].concat()
+    let tokens = config.admin.token_file.iter().cloned().collect();
+    [config.tls.data.files(), config.tls.admin.files(), config.access.files(), tokens].concat()
 }
 
 impl Read {
@@ -62,6 +72,8 @@ pub struct Front {
     pub admin: Arc<Tls>,
     /// Whom plugins are for.
     pub access: Arc<Access>,
+    /// Who may administer.
+    pub auth: Arc<Auth>,
     metrics: Arc<Metrics>,
 }
 
@@ -69,7 +81,8 @@ impl Front {
     /// Begins with what was read.
     pub fn new(read: Read, metrics: Arc<Metrics>) -> Self {
         let (data, admin) = (Tls::new(read.data), Tls::new(read.admin));
-        let front = Self { data, admin, access: Access::new(read.rules), metrics };
+        let (access, auth) = (Access::new(read.rules), Arc::new(Auth::new(read.policy, read.bound)));
+        let front = Self { data, admin, access, auth, metrics };
         front.count();
         front
     }
@@ -103,6 +116,7 @@ impl Front {
         self.data.replace(read.data);
         self.admin.replace(read.admin);
         self.access.replace(read.rules);
+        self.auth.replace(read.policy);
         self.count();
     }
 

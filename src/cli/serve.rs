@@ -6,7 +6,7 @@ use super::{Options, assemble, certificates, exit, log, machine, report, traces}
 use crate::admin::history;
 use crate::config::{Config, Fault, Loaded};
 use crate::plugin::Request;
-use crate::server::admin::{Admin, Explain};
+use crate::server::admin::{Admin, Audit, Explain};
 use crate::server::app::{App, Connection, Face};
 use crate::server::data::{Data, Memo};
 use crate::server::listen::{Drain, Port};
@@ -130,16 +130,27 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         clock: parts.clock.clone(),
     });
     let store = parts.cache.store().clone();
-    let admin = Face::Admin(Admin {
+    let audit = match Audit::open(&config.admin.audit, parts.metrics.clone()) {
+        Ok(audit) => audit,
+        Err((key, problem)) => {
+            return report(&[Fault { place: loaded.place(key), problem: format!("{key}: {problem}") }]);
+        }
+    };
+    let (told, set) = (log.dial.clone(), log.dial.clone());
+    let admin = Face::Admin(Box::new(Admin {
         metrics: parts.metrics.clone(),
         client: parts.client.clone(),
         explain: explainer(current.subscribe(), parts, behind.handle().clone()),
         explaining: Semaphore::new(EXPLAINING),
         administration: parts.administration.clone(),
+        auth: clients.auth.clone(),
+        audit,
         reload: reload.asked(behind.handle().clone()),
+        level: Arc::new(move || told.level()),
+        set_level: Arc::new(move |level| set.set_level(level)),
         store: store.clone(),
         drain: drain.clone(),
-    });
+    }));
     let (data, admin) = (app(data, data_sending), app(admin, admin_sending));
 
     let opened = open(&front, config, config.listen.data, "data", &clients.data)

@@ -330,6 +330,9 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     for problem in config.access.faults(!config.tls.data.client_ca.is_empty()) {
         wrong("access.rules", &problem);
     }
+    if let Some((key, problem)) = config.admin.fault() {
+        wrong(key, problem);
+    }
     for (key, time) in [
         ("fill.timeout", config.fill.timeout),
         ("fill.hold", config.fill.hold),

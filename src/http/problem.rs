@@ -34,6 +34,9 @@ pub struct Problem {
     /// Known names that look like the one asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nearest: Vec<String>,
+    /// Everything that is wrong, where it may be more than one thing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<String>,
 }
 
 impl Problem {
@@ -58,6 +61,7 @@ impl Problem {
         line("reference", self.reference.as_deref().unwrap_or_default());
         line("versions known", &self.versions.join(", "));
         line("nearest names", &self.nearest.join(", "));
+        self.faults.iter().for_each(|fault| line("fault", fault));
         line("next", &self.hint);
         out
     }

@@ -102,7 +102,7 @@ impl Rules {
         for rule in &config.rules {
             let mut tokens = Tokens::default();
             if let Some(file) = &rule.tokens_file {
-                match Tokens::read(file) {
+                match Tokens::read(file, 1) {
                     Ok(read) => tokens = read,
                     Err(fault) => faults.push(fault),
                 }

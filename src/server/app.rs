@@ -1,7 +1,7 @@
 //! One connection: pingora reads a request and writes an answer; what lies between is ours.
 
 use super::access_log::{self, Line};
-use super::admin::Admin;
+use super::admin::{self, Admin};
 use super::data::Data;
 use super::guard::{self, Head};
 use super::listen::{Arrival, Drain};
@@ -17,7 +17,7 @@ use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use crate::store::{Body, Room};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{RANGE, SERVER};
+use http::header::{HOST, RANGE, SERVER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
@@ -35,7 +35,7 @@ pub enum Face {
     /// Plugins.
     Data(Data),
     /// Metrics and health.
-    Admin(Admin),
+    Admin(Box<Admin>),
 }
 
 /// What all connections of a port share.
@@ -157,13 +157,12 @@ impl Connection {
         let began = Instant::now();
         // Frames have no lines to be ambiguous about.
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
-        let head = session.req_header();
-        let head_only = head.method == http::Method::HEAD;
-        let (answer, label, reusable) = self.app.answer(head, &raw, is_clean, self.shown.as_deref()).await;
+        let head_only = session.req_header().method == http::Method::HEAD;
+        let (answer, label, reusable) = self.app.answer(&mut session, &raw, is_clean, self, id).await;
         if let Face::Data(data) = &self.app.face {
             data.note_failure(session.req_header().raw_path(), &answer);
         }
-        let target = String::from_utf8_lossy(session.req_header().raw_path()).into_owned();
+        let target = admin::shown(String::from_utf8_lossy(session.req_header().raw_path()));
         let method = session.req_header().method.as_str().to_owned();
         let agent = session
             .get_header(http::header::USER_AGENT)
@@ -372,37 +371,57 @@ impl App {
     /// The answer, its label for metrics, and whether the connection may go on.
     async fn answer(
         &self,
-        head: &pingora::http::RequestHeader,
+        session: &mut ServerSession,
         raw: &[u8],
         is_clean: bool,
-        shown: Option<&Shown>,
+        connection: &Connection,
+        id: RequestId,
     ) -> (Answer, &'static str, bool) {
+        let head = session.req_header();
         let headers = &head.headers;
-        let checked = guard::check(&Head {
+        let methods: guard::Methods = match &self.face {
+            Face::Data(_) => guard::read_only,
+            Face::Admin(_) => admin::methods,
+        };
+        let head_as_it_came = Head {
             method: &head.method,
             target: head.raw_path(),
             version: head.version,
             headers,
             raw,
             is_clean,
+        };
+        let accepted = match guard::check(&head_as_it_came, methods) {
+            Ok(accepted) => accepted,
+            Err(rejected) => return (refuse::rejected(headers, &rejected), "none", false),
+        };
+        // RFC 9110, section 14.2: a range is for GET alone.
+        let without_range = (head.method == http::Method::HEAD && headers.contains_key(RANGE)).then(|| {
+            let mut headers = headers.clone();
+            headers.remove(RANGE);
+            headers
         });
-        match checked {
-            Err(rejected) => (refuse::rejected(headers, &rejected), "none", false),
-            Ok(accepted) => {
-                // RFC 9110, section 14.2: a range is for GET alone.
-                let without_range =
-                    (head.method == http::Method::HEAD && headers.contains_key(RANGE)).then(|| {
-                        let mut headers = headers.clone();
-                        headers.remove(RANGE);
-                        headers
-                    });
+        let admin = match &self.face {
+            Face::Admin(admin) => admin,
+            Face::Data(data) => {
                 let headers = without_range.as_ref().unwrap_or(headers);
-                let (answer, label) = match &self.face {
-                    Face::Admin(admin) => (admin.answer(headers, &accepted, shown).await, "health"),
-                    Face::Data(data) => data.answer(headers, &accepted, shown).await,
-                };
-                (answer, label, accepted.reusable)
+                let (answer, label) = data.answer(headers, &accepted, connection.shown.as_deref()).await;
+                return (answer, label, accepted.reusable && !accepted.has_body);
             }
-        }
+        };
+        let host = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        let host = host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes));
+        let asked = admin::Asked {
+            method: head.method.clone(),
+            host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
+            peer: connection.peer,
+            certificate: connection.shown.as_ref().map(|shown| shown.name()),
+            request_id: id.to_string(),
+            headers: without_range.unwrap_or_else(|| headers.clone()),
+            accepted,
+        };
+        let mut body = admin::Body::new(session, &connection.link, self.config.load().header_timeout);
+        let (answer, label) = admin.answer(&asked, &mut body).await;
+        (answer, label, asked.accepted.reusable && (body.is_read || !asked.accepted.has_body))
     }
 }

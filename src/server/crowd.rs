@@ -114,7 +114,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address.
-fn site(address: IpAddr) -> IpAddr {
+pub fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> SITE_BITS << SITE_BITS).into(),
         v4 => v4,

@@ -40,6 +40,23 @@ pub struct Rejected {
     pub detail: String,
     /// What to do.
     pub hint: &'static str,
+    /// For 405: the methods that there are.
+    pub allow: &'static str,
+}
+
+impl Rejected {
+    /// Without advice.
+    pub fn new(status: u16, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), hint: "", allow: "" }
+    }
+}
+
+/// The methods that a path has, as `Allow` names them; `None` for a path that is none, whose answer is to say so.
+pub type Methods = fn(&str) -> Option<&'static str>;
+
+/// Those of a port where nothing can be changed.
+pub fn read_only(_path: &str) -> Option<&'static str> {
+    Some("GET, HEAD")
 }
 
 /// A request that is well-formed.
@@ -49,13 +66,15 @@ pub struct Accepted {
     pub path: String,
     /// What stands behind the first `?`, as it came.
     pub query: String,
-    /// False when the connection must end with the answer, because a body came with the request.
+    /// Whether a body comes with it. One that is not read ends the connection with the answer.
+    pub has_body: bool,
+    /// False when the client wants the connection to end with the answer.
     pub reusable: bool,
 }
 
-/// Checks a head.
-pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
-    let reject = |status, code, detail: &str| Err(Rejected { status, code, detail: detail.into(), hint: "" });
+/// Checks a head, where paths have `methods`.
+pub fn check(head: &Head<'_>, methods: Methods) -> Result<Accepted, Rejected> {
+    let reject = |status, code, detail: &str| Err(Rejected::new(status, code, detail));
     if head.raw.len() > HEADER_BYTES || head.headers.len() > HEADER_FIELDS {
         if head.target.len() > TARGET_BYTES {
             return reject(414, "target_too_long", "the request target is over 8 KiB");
@@ -82,8 +101,12 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
         return reject(400, "bad_path", "the request line has a byte that is not printable ASCII");
     }
     check_host(head)?;
-    if *head.method != Method::GET && *head.method != Method::HEAD {
-        return reject(405, "method_not_allowed", "only GET and HEAD are answered here");
+    let path = check_path(head.target);
+    let allow = path.as_ref().map_or_else(|_| read_only(""), |path| methods(path));
+    if let Some(allow) = allow.filter(|allow| allow.split(", ").all(|method| method != head.method.as_str()))
+    {
+        let detail = format!("answered here: {allow}");
+        return Err(Rejected { allow, ..Rejected::new(405, "method_not_allowed", detail) });
     }
     let length = head.headers.get(CONTENT_LENGTH);
     if length.is_some_and(|length| !length.as_bytes().iter().all(u8::is_ascii_digit)) {
@@ -97,11 +120,7 @@ pub fn check(head: &Head<'_>) -> Result<Accepted, Rejected> {
     let is_closing = head.version < Version::HTTP_11 && !stays;
     let has_body = head.headers.contains_key(TRANSFER_ENCODING)
         || length.is_some_and(|length| length.as_bytes() != b"0");
-    Ok(Accepted {
-        path: check_path(head.target)?,
-        query: query_of(head.target),
-        reusable: !has_body && !is_closing,
-    })
+    Ok(Accepted { path: path?, query: query_of(head.target), has_body, reusable: !is_closing })
 }
 
 fn has_bare_line_feed(raw: &[u8]) -> bool {
@@ -116,7 +135,7 @@ fn content_lengths(head: &Head<'_>) -> usize {
 }
 
 fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
-    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_host", detail: detail.into(), hint: "" });
+    let bad = |detail: &str| Err(Rejected::new(400, "bad_host", detail));
     let mut hosts = head.headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if head.version == Version::HTTP_11 => bad("HTTP/1.1 asks for a Host field"),
@@ -151,7 +170,7 @@ fn query_of(target: &[u8]) -> String {
 }
 
 fn check_path(target: &[u8]) -> Result<String, Rejected> {
-    let bad = |detail: &str| Err(Rejected { status: 400, code: "bad_path", detail: detail.into(), hint: "" });
+    let bad = |detail: &str| Err(Rejected::new(400, "bad_path", detail));
     let path = target.split(|byte| *byte == b'?' || *byte == b'#').next().unwrap_or_default();
     // The query means nothing here, and what no target may hold is refused all the same.
     if target.iter().any(|byte| !byte.is_ascii_graphic()) {
@@ -170,12 +189,11 @@ fn check_path(target: &[u8]) -> Result<String, Rejected> {
         return bad("the path does not begin with '/'");
     }
     if is_unexpanded(path) {
+        let detail = "the path holds a template such as ${name} that was never expanded";
         return Err(Rejected {
-            status: 400,
-            code: "unexpanded_template",
-            detail: "the path holds a template such as ${name} that was never expanded".into(),
             hint: "HIGRESS_ADMIN_WASM_PLUGIN_CUSTOM_IMAGE_URL_PATTERN is expanded by Higress Console and nowhere else; \
                    elsewhere write the plugin's name and version",
+            ..Rejected::new(400, "unexpanded_template", detail)
         });
     }
     if path.contains(['%', '\\']) {
@@ -221,7 +239,7 @@ mod tests {
             raw: &raw,
             is_clean: true,
         };
-        check(&head).map_err(|r| (r.status, r.code))
+        check(&head, read_only).map_err(|r| (r.status, r.code))
     }
 
     fn path(target: &str) -> Result<String, &'static str> {
@@ -326,8 +344,8 @@ mod tests {
             let lines = [&["Host: l"][..], bad].concat();
             assert_eq!(checked("GET", b"/", &lines), Err((400, "bad_framing")), "{bad:?}");
         }
-        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.reusable), Ok(false));
-        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.reusable), Ok(true));
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 5"]).map(|a| a.has_body), Ok(true));
+        assert_eq!(checked("GET", b"/", &["Host: l", "Content-Length: 0"]).map(|a| a.has_body), Ok(false));
         let raw = b"GET / HTTP/1.1\nHost: l\r\n\r\n";
         let headers = [(HOST, "l".parse().unwrap())].into_iter().collect();
         let head = Head {
@@ -338,7 +356,7 @@ mod tests {
             raw,
             is_clean: true,
         };
-        assert_eq!(check(&head).unwrap_err().code, "bad_framing");
+        assert_eq!(check(&head, read_only).unwrap_err().code, "bad_framing");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use super::guard::Rejected;
 use super::respond::{self, Answer, Content, Note};
+use crate::admin::{Kind, Refused};
 use crate::cache::{CacheError, ErrorKind};
 use crate::http::problem::Problem;
 use crate::plugin::{PluginError, Request};
@@ -61,6 +62,7 @@ pub fn cache_error(
         reference: error.reference.as_ref().map(ToString::to_string),
         versions: if absent { versions } else { Vec::new() },
         nearest: if absent { nearest } else { Vec::new() },
+        faults: Vec::new(),
     };
     let mut answer = problem_answer(headers, &problem);
     answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
@@ -139,10 +141,41 @@ pub fn unknown(
 /// A malformed request.
 pub fn rejected(headers: &HeaderMap, rejected: &Rejected) -> Answer {
     let mut answer = simple(headers, rejected.status, rejected.code, &rejected.detail, rejected.hint);
-    if rejected.status == 405 {
-        answer.headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
+    let told = match rejected.status {
+        // RFC 6750, section 3.
+        401 => Some((WWW_AUTHENTICATE, "Bearer")),
+        405 => Some((ALLOW, rejected.allow)),
+        429 => Some((RETRY_AFTER, "1")),
+        _ => None,
+    };
+    answer.headers.extend(told.map(|(name, value)| (name, HeaderValue::from_static(value))));
     answer
+}
+
+/// Something that an operator asked and that is not done.
+pub fn not_done(headers: &HeaderMap, refused: &Refused) -> Answer {
+    let status = match refused.kind {
+        Kind::Bad => 400,
+        Kind::NotFound => 404,
+        Kind::Busy => 409,
+        Kind::TooMany => 413,
+        Kind::Failed => 503,
+    };
+    simple(headers, status, refused.code, &refused.detail, refused.hint)
+}
+
+/// New settings that cannot be used, fault by fault.
+pub fn unusable(headers: &HeaderMap, faults: Vec<String>) -> Answer {
+    let problem = Problem {
+        status: 422,
+        code: "settings_refused".into(),
+        title: title(422).into(),
+        detail: "the settings cannot be used as they are; those of before go on".into(),
+        hint: "mend what is listed; larder check tells the same".into(),
+        faults,
+        ..Problem::default()
+    };
+    problem_answer(headers, &problem)
 }
 
 /// A name or version that cannot be one.

@@ -120,6 +120,11 @@ impl Shown {
         }
         Self { names, digest }
     }
+
+    /// One name, for people: a certificate without any has its digest.
+    pub fn name(&self) -> String {
+        self.names.first().cloned().unwrap_or_else(|| self.digest.to_string())
+    }
 }
 
 /// What a port speaks with, read and checked.

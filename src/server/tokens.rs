@@ -26,11 +26,12 @@ pub enum Bearer {
 }
 
 impl Tokens {
-    /// Reads a file. Blocks.
+    /// Reads a file whose tokens have `least` characters or more. Empty lines and those that begin with `#` say nothing.
+    /// Blocks.
     ///
     /// # Errors
     /// A text that names the file and its line, and nothing of what stands there.
-    pub fn read(file: &Path) -> Result<Self, String> {
+    pub fn read(file: &Path, least: usize) -> Result<Self, String> {
         let shown = file.display();
         let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
         if size > TOKENS_BYTES {
@@ -40,15 +41,20 @@ impl Tokens {
         let mut tokens = Vec::new();
         for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() || line.starts_with(b"#") {
+                continue;
+            }
             if !line.iter().all(u8::is_ascii_graphic) {
                 return Err(format!(
                     "{shown}:{}: has a space or another character that no token has; expected a token alone",
                     at + 1
                 ));
             }
-            if !line.is_empty() {
-                tokens.push(Digest::of(line));
+            if line.len() < least {
+                let problem = format!("{} characters are soon guessed; expected {least} or more", line.len());
+                return Err(format!("{shown}:{}: {problem}", at + 1));
             }
+            tokens.push(Digest::of(line));
         }
         if tokens.is_empty() {
             return Err(format!("{shown}: is empty; expected a token a line"));
@@ -90,15 +96,16 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
         let name = file.path().display().to_string();
-        Tokens::read(file.path()).map_err(|fault| fault.replace(&name, "tokens"))
+        Tokens::read(file.path(), 3).map_err(|fault| fault.replace(&name, "tokens"))
     }
 
     #[test]
     fn a_line_is_a_token_and_what_is_none_is_told_by_its_line_alone() {
-        assert_eq!(read(b"a-token\r\n\nb/token==").unwrap().0.len(), 2);
+        assert_eq!(read(b"a-token\r\n\n# of b\nb/token==").unwrap().0.len(), 2);
         for (text, told) in [
             (&b""[..], "tokens: is empty"),
-            (b"\n\r\n", "tokens: is empty"),
+            (b"\n\r\n#none\n", "tokens: is empty"),
+            (b"good\nb4\n", "tokens:2: 2 characters"),
             (b"good\nb s3cret\n", "tokens:2: "),
             (b"s3cret\t\n", "tokens:1: "),
             (b"good\ngood\ns3cret\0", "tokens:3: "),
@@ -108,7 +115,7 @@ mod tests {
             let fault = read(text).unwrap_err();
             assert!(fault.starts_with(told) && !fault.contains("s3cr"), "{fault}");
         }
-        assert!(Tokens::read(Path::new("/not/there")).unwrap_err().starts_with("/not/there: "));
+        assert!(Tokens::read(Path::new("/not/there"), 1).unwrap_err().starts_with("/not/there: "));
     }
 
     #[test]

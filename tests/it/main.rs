@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod admin;
 mod administration;
 mod agent;
 mod artifacts;
@@ -35,6 +36,7 @@ mod metrics;
 mod mirrors;
 mod model;
 mod network;
+mod openapi;
 mod overlay;
 mod ports;
 mod power;

@@ -106,6 +106,8 @@ fn each_outside_thing_has_one_room() {
         ("reqwest", &["registry", "cli/remote.rs"]),
         ("fs::write", &["store", "cli"]),
         ("File::create", &["store"]),
+        // server/admin/audit, whose lines are nothing that is kept, and cli/get, into a pipe that is there.
+        ("OpenOptions", &["store", "server", "cli"]),
         ("NamedTempFile", &["store", "cli"]),
         ("fs::rename", &["store"]),
         ("remove_file", &["store"]),
@@ -116,6 +118,9 @@ fn each_outside_thing_has_one_room() {
     ] {
         for source in sources() {
             let found = source.code.contains(word);
+            if word == "OpenOptions" && source.room == "server" {
+                assert!(!found || source.path.ends_with("admin/audit.rs"), "{}", source.path.display());
+            }
             assert!(
                 !found || rooms.iter().any(|room| *room == source.room || source.path == Path::new(room)),
                 "{} names {word}",

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use larder::catalog::patterns::Pattern;
 use larder::oci::reference::is_tag;
 use larder::plugin::{PluginName, Request, Version as Asked};
-use larder::server::guard::{Head, check as guard};
+use larder::server::guard::{Head, check as guard, read_only};
 use larder::server::route::{Route, route};
 use std::sync::LazyLock;
 use url::Url;
@@ -35,7 +35,7 @@ pub fn check(bytes: &[u8]) {
         raw: b"GET / HTTP/1.1\r\nHost: larder\r\n\r\n",
         is_clean: true,
     };
-    let path = match guard(&head) {
+    let path = match guard(&head, read_only) {
         Ok(accepted) => accepted.path,
         Err(rejected) => {
             assert!(matches!(rejected.status, 400 | 414), "{rejected:?}");

@@ -38,9 +38,20 @@ pub fn request(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)
     raw(to, &head(method, path, headers)).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
 }
 
-/// The head of a request that is its connection's last.
+/// The same with a body.
+pub fn send(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let length = body.len().to_string();
+    let mut bytes = head(method, path, &[headers, &[("Content-Length", &length)]].concat());
+    bytes.extend(body.as_bytes());
+    raw(to, &bytes).unwrap_or_else(|e| panic!("{method} {path}: {e}"))
+}
+
+/// The head of a request that is its connection's last. A `Host` among `headers` is the only one.
 pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: larder.test\r\nConnection: close\r\n");
+    let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        text.push_str("Host: localhost\r\n");
+    }
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -124,9 +124,17 @@ impl<S: Read + Write + End> Connection<S> {
     /// ended without one. Good for one answer, not for large bodies: it never widens the window.
     pub fn get(&mut self, stream: u32, fields: &[u8]) -> (u16, Vec<u8>) {
         let sent = self.stream.write_all(&frame(HEADERS, END_STREAM | END_HEADERS, stream, fields));
-        if sent.is_err() {
-            return (0, Vec::new());
-        }
+        if sent.is_err() { (0, Vec::new()) } else { self.answer(stream) }
+    }
+
+    /// The same with a body.
+    pub fn send(&mut self, stream: u32, fields: &[u8], body: &[u8]) -> (u16, Vec<u8>) {
+        self.stream.write_all(&frame(HEADERS, END_HEADERS, stream, fields)).unwrap();
+        self.stream.write_all(&frame(DATA, END_STREAM, stream, body)).unwrap();
+        self.answer(stream)
+    }
+
+    fn answer(&mut self, stream: u32) -> (u16, Vec<u8>) {
         let (mut status, mut body) = (0, Vec::new());
         while let Some(frame) = self.next().unwrap() {
             match frame.kind {

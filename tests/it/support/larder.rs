@@ -40,6 +40,11 @@ impl Home {
         Self { dir: memory(), ..Self::new(settings) }
     }
 
+    /// The same folder with other settings, such as those that name a file in it.
+    pub fn with(self, settings: &str) -> Self {
+        Self { settings: settings.into(), ..self }
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -80,8 +85,11 @@ impl Home {
         let log = self.path().join(format!("log.{}", self.starts));
         let starter: Vec<&str> = self.starter.iter().map(String::as_str).collect();
         let mut command = self.command(&starter);
+        if !flags.contains(&"--admin-listen") {
+            command.args(["--admin-listen", "127.0.0.1:0"]);
+        }
         command
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(flags)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())

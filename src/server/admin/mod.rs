@@ -1,40 +1,57 @@
-//! The administration port: metrics, health and explanations. Nothing here can change anything that is kept.
+//! The administration port: metrics, health and the page for everybody; what is held, and every change of it, for those
+//! who may.
+
+mod api;
+mod audit;
+mod auth;
+mod body;
+mod page;
+mod routes;
+
+pub use audit::Audit;
+pub use auth::{Auth, Policy, shown};
+pub use body::Body;
+pub use routes::{ROUTES, methods};
 
 use super::guard::Accepted;
 use super::listen::Drain;
 use super::listing;
 use super::refuse;
 use super::respond::{self, Answer, Content, Note};
-use super::tls::Shown;
 use crate::admin::Administration;
 use crate::admin::status::Reloaded;
 use crate::cache::explain::Explanation;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
 use crate::registry::Client;
+use crate::registry::breaker::State;
 use crate::store::Store;
 use futures_util::future::BoxFuture;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// Walks a plugin's road aloud, or says why it cannot.
 pub type Explain = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Explanation, String>> + Send + Sync>;
-
-/// Reads the settings again, with all that they name.
+/// Reads all settings again and uses them, or none.
 pub type Reload = Arc<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Unusable>> + Send + Sync>;
+/// Sets the least important log line that is written: error, warn, info, debug or trace; or says why it cannot.
+pub type SetLevel = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+/// Tells it.
+pub type Level = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Why the settings are not in use as they are written now. Those of before are.
+/// Why settings were not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unusable {
-    /// They are being read already.
+    /// They are being read just now, because of another request or of a change.
     pub busy: bool,
     /// What is wrong with them, each with its place.
     pub faults: Vec<String>,
 }
 
-/// What it reads.
+/// What it reads and changes.
 pub struct Admin {
     /// What was counted.
     pub metrics: Arc<Metrics>,
@@ -46,28 +63,56 @@ pub struct Admin {
     pub explaining: Semaphore,
     /// What operators ask and do.
     pub administration: Arc<Administration>,
-    /// What reads the settings again.
+    /// Who may.
+    pub auth: Arc<Auth>,
+    /// Where each change is written down.
+    pub audit: Audit,
+    /// What reads settings again.
     pub reload: Reload,
+    /// What is logged.
+    pub level: Level,
+    /// What changes that.
+    pub set_level: SetLevel,
     /// What is held.
     pub store: Arc<dyn Store>,
     /// Whether we are about to leave.
     pub drain: Drain,
 }
 
+/// A request, without its body.
+pub struct Asked {
+    /// Its method.
+    pub method: Method,
+    /// Path and query.
+    pub accepted: Accepted,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Whom it is for, as `Host` or `:authority` say.
+    pub host: Option<String>,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The name in the certificate that they showed, if its CA is one of `tls.admin.client_ca`.
+    pub certificate: Option<String>,
+    /// What its answer and the log call it.
+    pub request_id: String,
+}
+
 impl Admin {
-    /// Answers a well-formed request of who has `shown` a certificate.
-    pub async fn answer(&self, headers: &HeaderMap, accepted: &Accepted, _shown: Option<&Shown>) -> Answer {
-        match accepted.path.as_str() {
-            "/" => {
-                respond::plain("larder: /metrics /livez /readyz /explain?name=NAME&version=VERSION\n".into())
-            }
+    /// Answers a well-formed request; the label is for the metrics.
+    pub async fn answer(&self, asked: &Asked, body: &mut Body<'_>) -> (Answer, &'static str) {
+        let (path, headers) = (asked.accepted.path.as_str(), &asked.headers);
+        if let Some(action) = routes::action(path, &asked.method) {
+            return (self.administer(action, asked, body).await, "admin");
+        }
+        let answer = match path {
             "/metrics" => self.metrics(),
             // Liveness asks nobody: a process that answers is alive.
             "/livez" => respond::plain("ok\n".into()),
             "/readyz" => self.ready(),
-            "/explain" => self.explain(headers, &accepted.query).await,
-            path => refuse::no_route(headers, path),
-        }
+            routes::OPENAPI => respond::small(headers, api::JSON, api::OPENAPI.into(), None),
+            path => page::answer(path).unwrap_or_else(|| refuse::no_route(headers, path)),
+        };
+        (answer, "health")
     }
 
     fn metrics(&self) -> Answer {
@@ -134,8 +179,8 @@ impl Admin {
         respond::plain(explanation.to_string())
     }
 
-    /// Ready from the first moment, or when the plugins of the start are there, until the drain begins. A registry that is down is no reason to send nobody here:
-    /// what is held is served.
+    /// Ready from the first moment, or when the plugins of the start are there, until the drain begins. A registry that is
+    /// down is no reason to send nobody here: what is held is served.
     fn is_ready(&self) -> bool {
         !self.drain.is_draining() && self.administration.is_warm()
     }
@@ -143,15 +188,20 @@ impl Admin {
     fn ready(&self) -> Answer {
         if self.is_ready() {
             // What is doubtful about being ready, for people.
-            let open = self.client.unverified();
-            let doubts = open.iter().map(|name| {
-                format!("warning: certificates of {name} are not verified (insecure_skip_verify)\n")
-            });
-            let degraded = (self.metrics.store_degraded.get() > 0).then(|| {
-                "warning: the cache directory takes nothing; what is new is held in memory\n".to_owned()
-            });
-            let lines = std::iter::once("ready\n".to_owned()).chain(degraded).chain(doubts);
-            return respond::plain(lines.collect::<String>());
+            let mut lines = vec!["ready".to_owned()];
+            if self.metrics.store_degraded.get() > 0 {
+                lines
+                    .push("warning: the cache directory takes nothing; what is new is held in memory".into());
+            }
+            let avoided = self.client.breakers().into_iter().filter(|(_, state)| *state != State::Closed);
+            lines.extend(avoided.map(|(name, _)| format!("warning: {name} is left alone after failures")));
+            if self.audit.is_failing() {
+                lines.push("warning: the audit log cannot be written".into());
+            }
+            lines.extend(self.client.unverified().iter().map(|name| {
+                format!("warning: certificates of {name} are not verified (insecure_skip_verify)")
+            }));
+            return respond::plain(lines.join("\n") + "\n");
         }
         let text = if self.administration.is_warm() { "draining\n" } else { "warming up\n" };
         let mut headers = HeaderMap::new();

@@ -47,6 +47,9 @@ test)
     need /usr/sbin/mkfs.ext4 e2fsprogs
     need /usr/sbin/mkfs.xfs xfsprogs
     need mount mount
+    # A real browser, for the status page, and what drives it.
+    need chromium chromium
+    need chromedriver chromium-driver
     # Manual pages are judged, and commands are given a terminal.
     need groff groff-base
     need script bsdutils

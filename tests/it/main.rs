@@ -38,6 +38,7 @@ mod model;
 mod network;
 mod openapi;
 mod overlay;
+mod page;
 mod ports;
 mod power;
 mod registries;

@@ -110,7 +110,7 @@ impl Admin {
             "/livez" => respond::plain("ok\n".into()),
             "/readyz" => self.ready(),
             routes::OPENAPI => respond::small(headers, api::JSON, api::OPENAPI.into(), None),
-            path => page::answer(path).unwrap_or_else(|| refuse::no_route(headers, path)),
+            path => page::answer(headers, path).unwrap_or_else(|| refuse::no_route(headers, path)),
         };
         (answer, "health")
     }

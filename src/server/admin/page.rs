@@ -1,9 +1,33 @@
-//! The page for people.
+//! The status page: four files within the program, which ask the administration port they came from and nobody else.
 
 use crate::server::respond::{self, Answer};
+use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What lies under a path: the page, or a file of it.
-pub fn answer(path: &str) -> Option<Answer> {
-    let text = "larder: /metrics /livez /readyz /explain?name=NAME&version=VERSION /api/v1/openapi.json\n";
-    (path == "/").then(|| respond::plain(text.into()))
+/// Nothing from elsewhere, nothing within the page's own text, and no text that becomes markup or a script: names and
+/// errors come from outside.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+     require-trusted-types-for 'script'; trusted-types 'none'",
+);
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+
+/// A file of the page, if `path` is one. Its `ETag` is asked about at each visit, so that a new larder has its own page
+/// at once.
+pub fn answer(headers: &HeaderMap, path: &str) -> Option<Answer> {
+    let (content_type, content) = match path {
+        "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
+        "/assets/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),
+        "/assets/page.js" => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
+        "/assets/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
+        _ => return None,
+    };
+    let mut answer = respond::small(headers, content_type, content.to_owned(), None);
+    answer.headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    answer.headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // For what does not know `frame-ancestors`.
+    answer.headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    answer.headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    Some(answer)
 }

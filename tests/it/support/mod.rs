@@ -1,6 +1,7 @@
 //! Parts for tests, each a real one or one that counts and fails on command.
 
 pub mod artifact;
+pub mod browser;
 pub mod canary;
 pub mod cgroup;
 pub mod client;

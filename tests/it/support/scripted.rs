@@ -229,7 +229,10 @@ fn read_ask(reader: &mut BufReader<TcpStream>) -> Option<Ask> {
 
 fn truth(state: &State, ask: &Ask) -> Act {
     let content = state.content.lock().unwrap();
-    let Some((content_type, bytes)) = content.get(ask.path.split('?').next().unwrap()) else {
+    // Who asks it as a proxy names a host too, and it is the registry of every host.
+    let path = ask.path.strip_prefix("http://").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
+    let path = path.unwrap_or(&ask.path).split('?').next().unwrap();
+    let Some((content_type, bytes)) = content.get(path) else {
         let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
         return Act::status(404).header("Content-Type", "application/json").body(body);
     };

@@ -70,7 +70,10 @@ pub struct Seen<'s> {
 
 /// What failed lately.
 #[derive(Default)]
-pub struct Failures(Mutex<HashMap<(What, String, String), (Timestamp, Failure)>>);
+pub struct Failures(Mutex<HashMap<Key, (Timestamp, Failure)>>);
+
+/// What failed, of what, and how.
+type Key = (What, String, String);
 
 impl Failures {
     /// Takes in what just happened.

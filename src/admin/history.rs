@@ -27,11 +27,11 @@ pub struct Hour {
 pub struct Point {
     /// Its end, in seconds since 1970.
     pub at: u64,
-    /// Modules served from memory, disk or a local folder.
+    /// Requests for plugins answered with what is held, fresh or not, or with a local file.
     pub hits: u64,
-    /// Modules that had to be fetched.
+    /// Requests for plugins answered with what had to be fetched.
     pub misses: u64,
-    /// Of both, those served past their lifetime.
+    /// Of the hits, those past their lifetime.
     pub stale: u64,
     /// Requests for plugins that were refused or failed.
     pub errors: u64,
@@ -51,23 +51,36 @@ struct Kept {
     points: VecDeque<Point>,
 }
 
+impl Point {
+    /// What happened from `before` to here, of two counts since the start.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            at: self.at,
+            hits: self.hits.saturating_sub(before.hits),
+            misses: self.misses.saturating_sub(before.misses),
+            stale: self.stale.saturating_sub(before.stale),
+            errors: self.errors.saturating_sub(before.errors),
+            sent_bytes: self.sent_bytes.saturating_sub(before.sent_bytes),
+            fetched_bytes: self.fetched_bytes.saturating_sub(before.fetched_bytes),
+        }
+    }
+}
+
 impl History {
-    /// Takes in what was counted since the start; to be called once a [`STEP`].
-    pub fn note(&self, counted: Point) {
+    /// Takes in what was counted since the start.
+    fn note(&self, counted: Point) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = std::mem::replace(&mut kept.last, counted);
-        kept.points.push_back(Point {
-            at: counted.at,
-            hits: counted.hits.saturating_sub(last.hits),
-            misses: counted.misses.saturating_sub(last.misses),
-            stale: counted.stale.saturating_sub(last.stale),
-            errors: counted.errors.saturating_sub(last.errors),
-            sent_bytes: counted.sent_bytes.saturating_sub(last.sent_bytes),
-            fetched_bytes: counted.fetched_bytes.saturating_sub(last.fetched_bytes),
-        });
+        kept.points.push_back(counted.since(&last));
         while kept.points.len() > STEPS {
             kept.points.pop_front();
         }
+    }
+
+    /// The steps that are over, and the one that is not.
+    fn points(&self, counted: Point) -> Vec<Point> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.points.iter().copied().chain([counted.since(&kept.last)]).collect()
     }
 }
 
@@ -77,23 +90,27 @@ impl Administration {
         self.history.note(counted(&self.metrics, self.clock.now()));
     }
 
-    /// The last hour.
+    /// The last hour. Its last step is not over.
     pub fn hour(&self) -> Hour {
-        let kept = self.history.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Hour { step_seconds: STEP.as_secs(), points: kept.points.iter().copied().collect() }
+        let points = self.history.points(counted(&self.metrics, self.clock.now()));
+        Hour { step_seconds: STEP.as_secs(), points }
     }
 }
 
 /// Everything counted since the start.
 fn counted(metrics: &Metrics, now: Timestamp) -> Point {
     let is_of_plugins = |route: &str| matches!(route, "plugin" | "metadata");
-    let is_miss = |tier: &str| tier == "upstream";
+    let requests = |fits: &dyn Fn(&str, bool) -> bool| {
+        sum(&metrics.requests, |label| {
+            is_of_plugins(&label("route")) && fits(&label("cache"), *label("status") >= *"400")
+        })
+    };
     Point {
         at: now.millis() / 1000,
-        hits: sum(&metrics.lookups, |label| !is_miss(&label("tier"))),
-        misses: sum(&metrics.lookups, |label| is_miss(&label("tier"))),
-        stale: sum(&metrics.stale_served, |_| true),
-        errors: sum(&metrics.requests, |label| is_of_plugins(&label("route")) && *label("status") >= *"400"),
+        hits: requests(&|cache, failed| !failed && matches!(cache, "hit" | "stale")),
+        misses: requests(&|cache, failed| !failed && matches!(cache, "miss" | "collapsed")),
+        stale: requests(&|cache, failed| !failed && cache == "stale"),
+        errors: requests(&|_, failed| failed),
         sent_bytes: sum(&metrics.response_bytes, |label| is_of_plugins(&label("route"))),
         fetched_bytes: sum(&metrics.fetched_bytes, |_| true),
     }
@@ -104,25 +121,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_has_what_was_counted_in_it_and_an_hour_is_kept() {
+    fn a_step_has_what_was_counted_in_it_each_request_once_and_an_hour_is_kept() {
         let metrics = Metrics::new();
         let history = History::default();
-        let points = || history.0.lock().unwrap().points.clone();
-        metrics.lookups.with_label_values(&["disk"]).inc_by(3);
-        metrics.lookups.with_label_values(&["upstream"]).inc_by(2);
-        metrics.requests.with_label_values(&["plugin", "404", "error"]).inc();
-        metrics.requests.with_label_values(&["plugin", "200", "hit"]).inc();
+        let answered = |status: &str, cache: &str, times| {
+            metrics.requests.with_label_values(&["plugin", status, cache]).inc_by(times);
+        };
+        answered("200", "hit", 3);
+        answered("200", "miss", 1);
+        answered("200", "collapsed", 1);
+        answered("502", "error", 1);
+        metrics.lookups.with_label_values(&["upstream"]).inc_by(3);
         metrics.requests.with_label_values(&["health", "503", "none"]).inc();
         metrics.response_bytes.with_label_values(&["plugin"]).inc_by(100);
-        history.note(counted(&metrics, Timestamp::from_millis(30_000)));
-        metrics.lookups.with_label_values(&["memory"]).inc_by(5);
-        metrics.stale_served.with_label_values(&["connect"]).inc();
-        history.note(counted(&metrics, Timestamp::from_millis(60_000)));
+        let at = |millis| counted(&metrics, Timestamp::from_millis(millis));
         let first = Point { at: 30, hits: 3, misses: 2, errors: 1, sent_bytes: 100, ..Point::default() };
-        assert_eq!(points(), [first, Point { at: 60, hits: 5, stale: 1, ..Point::default() }]);
+        assert_eq!(history.points(at(30_000)), [first], "the step that is not over");
+        history.note(at(30_000));
+        answered("200", "hit", 4);
+        answered("200", "stale", 1);
+        history.note(at(60_000));
+        let second = Point { at: 60, hits: 5, stale: 1, ..Point::default() };
+        let now = Point { at: 61, ..Point::default() };
+        assert_eq!(history.points(at(61_000)), [first, second, now]);
         for n in 3..=STEPS as u64 + 5 {
-            history.note(Point { at: n * 30, ..Point::default() });
+            history.note(at(n * 30_000));
         }
-        assert_eq!((points().len(), points()[0].at), (STEPS, 6 * 30));
+        let points = history.points(at(5_000_000));
+        assert_eq!((points.len(), points[0].at), (STEPS + 1, 6 * 30));
     }
 }

@@ -59,7 +59,7 @@ pub fn doubts(loaded: &Loaded) -> Vec<Fault> {
                 format!("is {wanted}; the file system of {} has {all} in all", dir.display()),
             );
         }
-        if let Some((_, why)) = DOUBTFUL.iter().find(|(magic, _)| *magic == i64::from(found.f_type)) {
+        if let Some((_, why)) = DOUBTFUL.iter().find(|(magic, _)| *magic == found.f_type) {
             doubt("cache.dir", format!("{} is on {why}", dir.display()));
         }
     }

@@ -225,7 +225,7 @@ async fn asking_again_tells_what_the_registry_said_and_takes_nothing_away() {
     let heart = stocked().await;
     heart.registry.put("plugins/waf", "1.0.1", &raw(&module("new", 6000)));
     heart.clock.advance(Duration::from_secs(5));
-    let ai = format!("/v2/plugins/ai-proxy/manifests/2.0.0");
+    let ai = "/v2/plugins/ai-proxy/manifests/2.0.0";
     heart.registry.script(move |ask, truth| if ask.path == ai { Act::status(404) } else { truth });
     let all = Selector { all: true, ..Selector::default() };
     let asked = heart.administration.revalidate(&all).await.unwrap();
@@ -345,6 +345,21 @@ fn a_larder_that_is_to_be_warm_first_is_ready_when_each_plugin_is_held_or_has_fa
     assert_eq!(larder.metric("larder_warm_up_done"), 1.0);
     registry.down();
     assert_eq!(larder.get("/plugins/waf/1.0.0/plugin.wasm").status, 200);
+}
+
+#[test]
+fn requests_that_were_refused_are_told_with_what_to_do_next() {
+    let registry = Scripted::start();
+    let larder = Home::new(&settings(&registry.host())).start();
+    for _ in 0..2 {
+        assert_eq!(larder.get("/plugins/none/1.0.0/plugin.wasm?x=1").status, 404);
+    }
+    let failures = client::get(larder.admin, "/api/v1/failures").json();
+    let told = &failures["failures"][0];
+    assert_eq!(told["subject"], "/plugins/none/1.0.0/plugin.wasm");
+    assert_eq!((told["status"].as_u64(), told["count"].as_u64()), (Some(404), Some(2)));
+    assert_eq!(told["code"], "not_found");
+    assert_ne!(told["hint"], "");
 }
 
 #[test]

@@ -516,7 +516,7 @@ fn every_key_takes_effect_at_once_or_is_named_as_one_that_waits_for_the_next_sta
         let is_below = |above: &&str| {
             key.strip_prefix(*above).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
-        larder::config::keys::AT_START.iter().any(|above| is_below(&above))
+        larder::config::keys::AT_START.iter().any(is_below)
     };
     let both: Vec<_> = at_once.iter().filter(|key| waits(key)).collect();
     assert!(both.is_empty(), "at once, and at the next start: {both:?}");

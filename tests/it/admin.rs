@@ -508,8 +508,9 @@ fn all_modules_are_read_once_at_a_time() {
 #[test]
 fn settings_are_read_once_at_a_time() {
     let (_registry, larder) = open();
-    let read = post(&larder, "/api/v1/reload", "{}");
-    assert_eq!(read.json(), json!({"changed": [], "needs_restart": [], "warnings": []}));
+    let read = post(&larder, "/api/v1/reload", "{}").json();
+    // Of the machine there may be warnings.
+    assert_eq!((&read["changed"], &read["needs_restart"]), (&json!([]), &json!([])), "{read}");
     let busy = eventually("a reload during a reload", || {
         let replies = std::thread::scope(|scope| {
             let asked: Vec<_> =

@@ -6,7 +6,7 @@ use crate::support::kept::{self, Kept, NEW, bytes};
 use crate::support::larder::Home;
 use crate::support::strace::Strace;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 /// Everything by which files, names and folders change.
 const CHANGES: &str = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,\
@@ -52,7 +52,18 @@ fn fetch(kept: &Kept, home: &Home, name: &str, last: usize) -> Traced {
 
 /// Has `larder get` take the directory, and follows it from its start.
 fn start(home: &Home, name: &str, last: usize) -> Traced {
-    let child = kept::get(home, &STOPPED, name);
+    from_the_start(home, kept::get(home, &STOPPED, name), last)
+}
+
+/// Has `larder purge` take a plugin away, and follows it from its start.
+fn purge(home: &Home, name: &str, last: usize) -> Traced {
+    let mut command = home.command(&STOPPED);
+    command.args(["purge", "--plugin", name, "--yes"]).stdout(Stdio::null()).stderr(Stdio::null());
+    from_the_start(home, command.spawn().unwrap(), last)
+}
+
+/// Follows a program that has stopped itself before it began.
+fn from_the_start(home: &Home, child: Child, last: usize) -> Traced {
     let status = format!("/proc/{}/status", child.id());
     let is_stopped = || std::fs::read_to_string(&status).unwrap().contains("State:\tT");
     eventually("the shell's stopping", || is_stopped().then_some(()));
@@ -143,4 +154,10 @@ fn a_kill_at_any_call_of_a_start_loses_nothing_and_the_next_start_goes_on() {
     kill_everywhere(&kept, &["a", "b", "c"], &among, 1, left_behind, |home, last| start(home, "b", last));
     let among = ["mkdir v1/tmp", "mkdir v1/records", "mkdir v1/modules/sha256"];
     kill_everywhere(&kept, &[], &among, 1, || kept.empty(), |home, last| start(home, NEW, last));
+}
+
+#[test]
+fn a_kill_at_any_call_of_a_purge_takes_nothing_else_away_and_leaves_no_record_that_leads_nowhere() {
+    let kept = Kept::new("1h");
+    kill_everywhere(&kept, &["a", "c"], &EVICTION, 1, || kept.copy(), |home, last| purge(home, "b", last));
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub struct Selector {
     /// Keys of entries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub references: Vec<String>,
+    pub keys: Vec<String>,
     /// A plugin's name; `*` is any text, but not alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<String>,
@@ -215,10 +215,10 @@ impl Administration {
     /// The keys that a selector means.
     fn choose(&self, which: &Selector) -> Result<Vec<String>, Refused> {
         let bad = |detail: &str| {
-            let hint = "one of references, plugin (and version), digest, all";
+            let hint = "one of keys, plugin (and version), digest, all";
             Err(Refused::new(Kind::Bad, "bad_selector", detail, hint))
         };
-        let given = [!which.references.is_empty(), which.plugin.is_some(), which.digest.is_some(), which.all];
+        let given = [!which.keys.is_empty(), which.plugin.is_some(), which.digest.is_some(), which.all];
         match given.iter().filter(|given| **given).count() {
             0 => return bad("nothing is selected"),
             1 => {}
@@ -227,7 +227,7 @@ impl Administration {
         if which.version.is_some() && which.plugin.is_none() {
             return bad("a version is selected without a plugin");
         }
-        if which.references.len() > MOST {
+        if which.keys.len() > MOST {
             let detail = format!("more than {MOST} entries are named");
             return Err(Refused::new(
                 Kind::TooMany,
@@ -243,7 +243,7 @@ impl Administration {
         let version = which.version.as_deref().map(glob).transpose()?;
         let fits = |entry: &Entry| {
             which.all
-                || which.references.contains(&entry.key)
+                || which.keys.contains(&entry.key)
                 || which.digest.as_ref().is_some_and(|digest| entry.digest.as_ref() == Some(digest))
                 || plugin.as_ref().is_some_and(|plugin| {
                     plugin.matches(&entry.plugin)
@@ -252,12 +252,12 @@ impl Administration {
         };
         let all = self.all_entries();
         let missing = |key: &&String| !all.iter().any(|entry| entry.key == **key);
-        if let Some(missing) = which.references.iter().find(missing) {
+        if let Some(missing) = which.keys.iter().find(missing) {
             return Err(unknown(missing));
         }
         let (local, ours): (Vec<&Entry>, Vec<&Entry>) =
             all.iter().filter(|entry| fits(entry)).partition(|entry| entry.state == State::Local);
-        if let Some(file) = local.iter().find(|entry| which.references.contains(&entry.key)) {
+        if let Some(file) = local.iter().find(|entry| which.keys.contains(&entry.key)) {
             let detail = format!("'{}' is a local file", file.key);
             let hint = "larder does not change local files: remove or replace it where it lies";
             return Err(Refused::new(Kind::Bad, "local_file", detail, hint));

@@ -104,7 +104,7 @@ impl Purge {
 
     fn selector(&self, dry_run: bool) -> Selector {
         Selector {
-            references: self.keys.clone(),
+            keys: self.keys.clone(),
             plugin: self.plugin.clone(),
             version: self.version.clone(),
             digest: self.digest.as_ref().map(ToString::to_string),

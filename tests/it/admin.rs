@@ -363,7 +363,7 @@ fn a_body_may_come_in_pieces_and_the_connection_goes_on_behind_it() {
             head(&larder, "/api/v1/purge", "Transfer-Encoding: chunked\r\n") + &chunked + "0\r\n\r\n";
         let reply = ask(chunked.as_bytes());
         assert_eq!((reply.status, reply.json()["dry_run"].clone()), (200, true.into()), "{}", reply.text());
-        let large = format!("{{\"references\":[\"{}\"]}}", "a".repeat(900_000));
+        let large = format!("{{\"keys\":[\"{}\"]}}", "a".repeat(900_000));
         let sized = head(&larder, "/api/v1/purge", &format!("Content-Length: {}\r\n", large.len())) + &large;
         says(&ask(sized.as_bytes()), 404, "unknown_entry");
         let get = format!("GET /api/v1/status HTTP/1.1\r\nHost: {}\r\n\r\n", larder.admin);
@@ -431,16 +431,16 @@ fn a_purge_takes_what_is_named_and_nothing_that_is_not() {
         (json!({"dry_run": true}), 400, "bad_selector"),
         (json!({"plugin": "*"}), 400, "bad_selector"),
         (json!({"plugin": "**"}), 400, "bad_selector"),
-        (json!({"plugin": "x", "references": []}), 400, "bad_selector"),
-        (json!({"references": []}), 400, "bad_selector"),
+        (json!({"plugin": "x", "keys": []}), 400, "bad_selector"),
+        (json!({"keys": []}), 400, "bad_selector"),
         (json!({"plugin": "x", "all": false}), 400, "bad_selector"),
         (json!({"plugin": "x", "all": true}), 400, "bad_selector"),
         (json!({"version": "1"}), 400, "bad_selector"),
         (json!({"plugin": "["}), 400, "bad_pattern"),
         (json!({"plugin": "../x"}), 404, "unknown_entry"),
-        (json!({"references": ["../../etc/passwd"]}), 404, "unknown_entry"),
+        (json!({"keys": ["../../etc/passwd"]}), 404, "unknown_entry"),
         (json!({"digest": other}), 404, "unknown_entry"),
-        (json!({"references": vec!["a"; 1001]}), 413, "too_many"),
+        (json!({"keys": vec!["a"; 1001]}), 413, "too_many"),
     ] {
         says(&purge(bad), status, code);
     }
@@ -449,7 +449,7 @@ fn a_purge_takes_what_is_named_and_nothing_that_is_not() {
     let dry = purge(json!({"plugin": "x*", "dry_run": true})).json();
     assert_eq!(dry, json!({"purged": [key], "modules": 1, "bytes": 5000, "dry_run": true}));
     assert!(is_held(&larder));
-    let real = purge(json!({"references": [key]})).json();
+    let real = purge(json!({"keys": [key]})).json();
     assert_eq!(real, json!({"purged": [key], "modules": 1, "bytes": 5000, "dry_run": false}));
     assert!(!is_held(&larder));
     assert_eq!(purge(json!({"all": true})).json()["purged"], json!([]));
@@ -701,7 +701,7 @@ fn each_change_is_a_line_of_the_audit_log_wherever_that_was_moved() {
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     get(&larder, "/api/v1/status");
     let key = format!("{}/plugins/x:1", registry.host());
-    let which = json!({ "references": [key] });
+    let which = json!({ "keys": [key] });
     assert_eq!(
         post(&larder, "/api/v1/revalidate", &which.to_string()).json()["results"][0]["result"],
         "unchanged"

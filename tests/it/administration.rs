@@ -39,7 +39,7 @@ fn versions(entries: &[Entry]) -> Vec<String> {
 }
 
 fn named(references: &[&str]) -> Selector {
-    Selector { references: references.iter().map(ToString::to_string).collect(), ..Selector::default() }
+    Selector { keys: references.iter().map(ToString::to_string).collect(), ..Selector::default() }
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, Refused>) -> (Kind, &'static str) {

@@ -264,7 +264,7 @@ fn the_documents_schemas_are_the_types() {
     let words = || vec!["w".to_owned()];
     let confirmed = Confirmed { key: "r/a:1".into(), result: Verdict::Failed, error: Some(failure()) };
     let selector = Selector {
-        references: words(),
+        keys: words(),
         plugin: text("a"),
         version: text("1"),
         digest: text("sha256:00"),
@@ -294,10 +294,7 @@ fn the_documents_schemas_are_the_types() {
     agree("Item", &job().items[0]);
     agree("Wanted", &Wanted { plugins: words() });
     agree("Selector", &selector);
-    agree(
-        "Questions",
-        &json!({"references": ["r"], "plugin": "a", "version": "1", "digest": "d", "all": true}),
-    );
+    agree("Questions", &json!({"keys": ["r"], "plugin": "a", "version": "1", "digest": "d", "all": true}));
     agree("Purged", &Purged { purged: words(), modules: 1, bytes: 1, dry_run: true });
     agree("Revalidated", &Revalidated { results: vec![confirmed.clone()] });
     agree("Confirmed", &confirmed);

@@ -234,7 +234,7 @@ impl Admin {
         let selector = self.understood(bytes, what).await?;
         let says_nothing =
             |name: &str, nothing: Value| what.as_ref().and_then(|w| w.get(name)) == Some(&nothing);
-        for (name, nothing) in [("references", json!([])), ("all", json!(false))] {
+        for (name, nothing) in [("keys", json!([])), ("all", json!(false))] {
             if says_nothing(name, nothing) {
                 return Err(Rejected::new(400, "bad_selector", format!("{name}: says nothing")).into());
             }

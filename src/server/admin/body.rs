@@ -127,8 +127,8 @@ mod tests {
             r#"{"plugin": null}"#,
             r#"{"all": "true"}"#,
             r#"{"all": 1}"#,
-            r#"{"references": "a"}"#,
-            r#"{"references": [1]}"#,
+            r#"{"keys": "a"}"#,
+            r#"{"keys": [1]}"#,
             r#"{"plugins": "waf"}"#,
             r#"{"plugin": "a", "plugin": "b"}"#,
         ] {

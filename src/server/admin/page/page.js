@@ -567,8 +567,8 @@ function row(entry) {
     dress(cell("Size", bytes(entry.size)), ["number"], {}, []), cell("Last use", entry.last_used_at ? time(entry.last_used_at) : "–"),
     cell("From", el("span.wrap.quiet", {}, local ? "this machine" : entry.registry ?? "–")),
     el("td.actions", {}, local ? "" : [
-      el("button", { type: "button", "aria-label": `Revalidate ${name}`, click: (event) => revalidate(event.target, { references: [entry.key] }) }, "Revalidate"),
-      el("button.risky", { type: "button", "aria-label": `Purge ${name} …`, click: (event) => purge(event.target, { references: [entry.key] }) }, "Purge …"),
+      el("button", { type: "button", "aria-label": `Revalidate ${name}`, click: (event) => revalidate(event.target, { keys: [entry.key] }) }, "Revalidate"),
+      el("button.risky", { type: "button", "aria-label": `Purge ${name} …`, click: (event) => purge(event.target, { keys: [entry.key] }) }, "Purge …"),
     ])));
   if (open.has(entry.key)) body.append(more(entry));
   return body;
@@ -628,9 +628,9 @@ async function found() {
   if (!isSearched()) return { all: true };
   if (shown.total > MOST) throw new Refusal(413, { detail: `The search finds ${number(shown.total)}; at most ${number(MOST)} can be changed at once.`, hint: "Search for less." });
   const { entries } = await ask(query(MOST, ""));
-  const references = entries.filter((entry) => entry.state !== "local").map((entry) => entry.key);
-  if (!references.length) throw new Refusal(404, { detail: "Only local files were found, which larder does not change.", hint: "" });
-  return { references };
+  const keys = entries.filter((entry) => entry.state !== "local").map((entry) => entry.key);
+  if (!keys.length) throw new Refusal(404, { detail: "Only local files were found, which larder does not change.", hint: "" });
+  return { keys };
 }
 
 const VERDICTS = { unchanged: "as it was", updated: "updated", absent: "gone from the registry", failed: "not confirmed", pending: "still being asked" };
@@ -652,7 +652,7 @@ const purge = (button, selector) => doing(button, async () => {
   set($("sure-detail"), `${plural(would.modules, "module")} with ${bytes(would.bytes)} will leave memory and disk. The next request for one fetches it again, if its registry answers.`);
   list($("sure-list"), [...some, ...(would.purged.length > some.length ? [`and ${number(would.purged.length - some.length)} more`] : [])], (key) => key, (key) => el("li", {}, el("code.whole", {}, key)));
   if (!(await agreed())) return;
-  const gone = await ask("purge", selector.all ? selector : { references: would.purged });
+  const gone = await ask("purge", selector.all ? selector : { keys: would.purged });
   say("good", `Purged ${plural(gone.purged.length, "plugin")}, ${bytes(gone.bytes)}.`);
 });
 

@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Failures that are remembered, of each kind.
 const MOST: usize = 200;
+/// And of them with the same code: who invents paths pushes out his own kind.
+const MOST_OF_A_CODE: usize = 40;
 /// Longest path or reference that is kept, in characters.
 const LONGEST: usize = 300;
 
@@ -81,10 +83,19 @@ impl Failures {
         let subject = crate::oci::error_code::bounded(seen.subject, LONGEST);
         let key = (seen.what, subject.clone(), seen.code.to_owned());
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_kind = || all.iter().filter(|((what, ..), _)| *what == seen.what);
-        if !all.contains_key(&key) && of_kind().count() >= MOST {
-            let oldest = of_kind().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
-            oldest.map(|oldest| all.remove(&oldest));
+        if !all.contains_key(&key) {
+            let of_kind = || all.iter().filter(|((what, ..), _)| *what == seen.what);
+            let of_code = || of_kind().filter(|((.., code), _)| code == seen.code);
+            let oldest = if of_code().count() >= MOST_OF_A_CODE {
+                of_code().min_by_key(|(_, (at, _))| *at)
+            } else if of_kind().count() >= MOST {
+                of_kind().min_by_key(|(_, (at, _))| *at)
+            } else {
+                None
+            };
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                all.remove(&oldest);
+            }
         }
         let (count, first_at) =
             all.get(&key).map_or_else(|| (0, now.to_string()), |(_, old)| (old.count, old.first_at.clone()));
@@ -156,11 +167,20 @@ mod tests {
     #[test]
     fn their_number_has_a_limit_and_the_oldest_leaves() {
         let failures = Failures::default();
-        for n in 0..MOST as u64 + 50 {
-            failures.note(&seen(&format!("r/{n}:1"), "dns"), Timestamp::from_millis(n));
+        let codes = ["a", "b", "c", "d", "e", "f"];
+        failures.note(&seen("r/rare:1", "rare"), Timestamp::from_millis(0));
+        for n in 1..=MOST_OF_A_CODE as u64 + 50 {
+            failures.note(&seen(&format!("r/{n}:1"), codes[0]), Timestamp::from_millis(n));
         }
         let list = failures.list();
-        assert_eq!(list.len(), MOST);
-        assert_eq!(list.last().unwrap().subject, "r/50:1");
+        assert_eq!(list.len(), MOST_OF_A_CODE + 1);
+        assert_eq!(list[list.len() - 1].subject, "r/rare:1", "another code's stays");
+        assert_eq!(list[list.len() - 2].subject, "r/51:1");
+        for code in &codes[1..] {
+            for n in 1..=MOST_OF_A_CODE as u64 {
+                failures.note(&seen(&format!("r/{n}:1"), code), Timestamp::from_millis(1000 + n));
+            }
+        }
+        assert_eq!(failures.list().len(), MOST);
     }
 }

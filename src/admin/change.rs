@@ -4,7 +4,7 @@ use super::entries::{Entry, MOST, State, glob, unknown};
 use super::{Administration, Kind, Refused};
 use crate::cache::asked::Asked;
 use crate::failures::Failure;
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::record::Record;
 use crate::store::Purge;
 use futures_util::StreamExt;
@@ -81,7 +81,7 @@ pub enum Verdict {
     Absent,
     /// There was no usable answer; what is held stays.
     Failed,
-    /// There was no answer yet; it is still being asked.
+    /// There was no answer yet: it is still being asked, or was not asked for want of time.
     Pending,
 }
 
@@ -113,7 +113,7 @@ impl Administration {
     /// No such entry, a selector that says nothing or too much, or a disk that would not.
     pub async fn purge(&self, which: &Selector) -> Result<Purged, Refused> {
         let chosen = self.choose(which)?;
-        let references: Vec<Reference> = chosen.iter().filter_map(|key| key.parse().ok()).collect();
+        let references: HashSet<Reference> = chosen.iter().filter_map(|key| key.parse().ok()).collect();
         let store = self.cache.store();
         let (leaving, staying): (Vec<_>, Vec<_>) =
             store.records().into_iter().partition(|record| references.contains(&record.reference));
@@ -122,16 +122,26 @@ impl Administration {
         if which.dry_run {
             let staying: HashSet<_> = staying.iter().filter_map(module).collect();
             let unused: Vec<_> = modules.difference(&staying).collect();
-            let bytes = unused.iter().map(|(_, size)| size).sum();
-            return Ok(Purged { purged: chosen, modules: unused.len() as u64, bytes, dry_run: true });
+            let mut would = Purged { purged: chosen, modules: unused.len() as u64, ..Purged::default() };
+            would.bytes = unused.iter().map(|(_, size)| size).sum();
+            if which.all {
+                // Those too that no record leads to.
+                let usage = store.usage();
+                would.modules = would.modules.max(usage.disk_entries);
+                would.bytes = would.bytes.max(usage.disk_bytes);
+            }
+            return Ok(Purged { dry_run: true, ..would });
         }
         references.iter().for_each(|reference| self.cache.forget_failure(reference));
         // Those that another reference leads to stay; the store looks when it takes away.
         let modules = modules.into_iter().map(|(digest, _)| digest).collect();
-        let left = store.purge(Purge { references, modules, unused: which.all }).await.map_err(|error| {
-            let hint = "look at the disk; what is listed is still held";
-            Refused::new(Kind::Failed, "not_purged", error.to_string(), hint)
-        })?;
+        let left = store
+            .purge(Purge { references: references.into_iter().collect(), modules, unused: which.all })
+            .await
+            .map_err(|error| {
+                let hint = "look at the disk; what is listed is still held";
+                Refused::new(Kind::Failed, "not_purged", error.to_string(), hint)
+            })?;
         Ok(Purged { purged: chosen, modules: left.modules, bytes: left.bytes, dry_run: false })
     }
 
@@ -150,6 +160,10 @@ impl Administration {
             let Ok(reference) = key.parse::<Reference>() else {
                 return Confirmed { key, result: Verdict::Failed, error: None };
             };
+            // When the wait is over nothing more is begun.
+            if tokio::time::Instant::now() >= end {
+                return Confirmed { key, result: Verdict::Pending, error: None };
+            }
             let cache = self.cache.clone();
             self.cache.forget_failure(&reference);
             // A task of its own: it goes on when the wait is over.
@@ -236,14 +250,20 @@ impl Administration {
                 "select them by a pattern, or in parts",
             ));
         }
+        if let Some(digest) = which.digest.as_deref().filter(|digest| digest.parse::<Digest>().is_err()) {
+            let detail = format!("'{}' is no digest", crate::oci::error_code::bounded(digest, 100));
+            let hint = "sha256: and 64 lower-case hexadecimal digits";
+            return Err(Refused::new(Kind::Bad, "bad_digest", detail, hint));
+        }
         if which.plugin.as_deref().is_some_and(|plugin| !plugin.contains(|c| c != '*')) {
             return bad("a pattern that has every plugin is not taken; say all");
         }
         let plugin = which.plugin.as_deref().map(glob).transpose()?;
         let version = which.version.as_deref().map(glob).transpose()?;
+        let keys: HashSet<&String> = which.keys.iter().collect();
         let fits = |entry: &Entry| {
             which.all
-                || which.keys.contains(&entry.key)
+                || keys.contains(&entry.key)
                 || which.digest.as_ref().is_some_and(|digest| entry.digest.as_ref() == Some(digest))
                 || plugin.as_ref().is_some_and(|plugin| {
                     plugin.matches(&entry.plugin)

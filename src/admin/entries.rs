@@ -318,8 +318,9 @@ impl Sort {
 
 /// A name with `*` for any text.
 pub(super) fn glob(text: &str) -> Result<glob::Pattern, Refused> {
-    glob::Pattern::new(text).map_err(|error| {
-        let detail = format!("'{}' is no pattern: {error}", crate::oci::error_code::shown(text));
+    let is_plain = !text.contains(['?', '[', ']', '!']);
+    glob::Pattern::new(text).ok().filter(|_| is_plain).ok_or_else(|| {
+        let detail = format!("'{}' is no pattern", crate::oci::error_code::shown(text));
         Refused::new(Kind::Bad, "bad_pattern", detail, "a name, with * for any text")
     })
 }

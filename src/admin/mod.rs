@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use history::History;
 use prefetch::Jobs;
 use serde::Deserialize;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -40,6 +41,19 @@ impl Config {
     pub fn fault(&self) -> Option<(&'static str, &'static str)> {
         let AuditConfig { file, required } = &self.audit;
         (*required && file.is_none()).then_some(("admin.audit.required", "needs admin.audit.file"))
+    }
+}
+
+impl Config {
+    /// Who may administer on a port that is bound to `bound`, where clients are asked for `certificates` or not; for people.
+    pub fn told(&self, bound: IpAddr, certificates: bool) -> &'static str {
+        match (&self.token_file, certificates) {
+            (Some(_), true) => "by token or client certificate",
+            (Some(_), false) => "by token",
+            (None, true) => "by client certificate",
+            (None, false) if bound.is_loopback() => "open to this machine",
+            (None, false) => "closed; set admin.token_file or tls.admin.client_ca",
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Most plugins of one request.
 pub const MOST: usize = 1000;
@@ -68,6 +69,9 @@ pub struct Item {
     /// Size of the module in bytes, once it is held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
+    /// Which step of the search it was found by: `exact`, `alias` or `fallback`; none for what was known of already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<String>,
     /// Why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
@@ -86,7 +90,11 @@ pub enum Progress {
 
 /// Jobs that are remembered.
 const JOBS: usize = 20;
-/// Plugins that a request has fetched at once.
+/// Jobs that run at once: gateways ask the same registries, and come first.
+const MOST_RUNNING: usize = 4;
+/// Time between two looks at a fetch that takes longer than a request would wait.
+const LOOK: Duration = Duration::from_millis(200);
+/// Plugins that a job has fetched at once.
 const AT_ONCE: usize = 4;
 /// The word for a job at the start.
 const WARM_UP: &str = "warm_up";
@@ -114,6 +122,13 @@ enum Target {
     Plugin(Request),
     /// What is known of already.
     Known(Reference),
+}
+
+/// What was fetched: by which reference or file, its size, and by which step of the search.
+struct Found {
+    from: String,
+    size: u64,
+    matched: Option<String>,
 }
 
 impl Running {
@@ -168,6 +183,15 @@ impl Administration {
             return Err(Refused::new(Kind::TooMany, "too_many", detail, "name them in parts, or say all"));
         }
         let targets = self.targets(&wanted.plugins)?;
+        if self.jobs().iter().filter(|job| job.finished_at.is_none()).count() >= MOST_RUNNING {
+            let detail = format!("{MOST_RUNNING} lists of plugins are being fetched already");
+            return Err(Refused::new(
+                Kind::Busy,
+                "prefetching",
+                detail,
+                "ask again when one of them is over",
+            ));
+        }
         Ok(self.begin("prefetch", targets, AT_ONCE))
     }
 
@@ -279,6 +303,7 @@ impl Administration {
                     received: 0,
                     expected: 0,
                     size: None,
+                    matched: None,
                     error: None,
                 }
             })
@@ -328,12 +353,21 @@ impl Administration {
             Target::Known(reference) => self.fetch_known(&reference).await,
         };
         running.turn(at, &self.metrics, |item| match fetched {
-            Ok((reference, size)) => {
+            Ok(Found { from, size, matched }) => {
                 item.state = Progress::Held;
-                (item.reference, item.size) = (Some(reference), Some(size));
+                (item.reference, item.size, item.matched) = (Some(from), Some(size), matched);
                 (item.received, item.expected) = (size, size);
             }
             Err(error) => {
+                let (plugin, version) = (&item.plugin, &item.version);
+                tracing::warn!(
+                    plugin,
+                    version,
+                    code = error.code,
+                    error = error.detail,
+                    hint = error.hint,
+                    "not fetched in advance"
+                );
                 item.state = Progress::Failed;
                 item.reference = error.reference.clone();
                 item.error = Some(error);
@@ -342,7 +376,7 @@ impl Administration {
     }
 
     /// Fetches what a gateway would get, however long it takes.
-    async fn fetch_plugin(&self, request: &Request) -> Result<(String, u64), Failure> {
+    async fn fetch_plugin(&self, request: &Request) -> Result<Found, Failure> {
         let catalog = self.names.load().catalog.clone();
         let plan = catalog.plan(request);
         if crate::cache::explain::is_unknown(request, &plan, &self.cache) {
@@ -358,9 +392,10 @@ impl Administration {
                         Origin::Registry { reference, .. } => reference.to_string(),
                         Origin::Overlay(path) => path.display().to_string(),
                     };
-                    return Ok((from, found.module.size));
+                    let matched = Some(found.why.as_str().to_owned());
+                    return Ok(Found { from, size: found.module.size, matched });
                 }
-                Err(error) if error.kind == ErrorKind::Pending => {}
+                Err(error) if error.kind == ErrorKind::Pending => tokio::time::sleep(LOOK).await,
                 Err(error) => {
                     let reference = error.reference.as_ref().map(ToString::to_string);
                     return Err(self.failure(request, reference, error.code, &error.detail, &error.hint));
@@ -370,7 +405,7 @@ impl Administration {
     }
 
     /// Confirms what is known of, and fetches it if it is not held.
-    async fn fetch_known(&self, reference: &Reference) -> Result<(String, u64), Failure> {
+    async fn fetch_known(&self, reference: &Reference) -> Result<Found, Failure> {
         let held = |record: Arc<Record>| {
             let size = record.present()?.module.size;
             self.cache.store().holds(&record.present()?.module).then_some(size)
@@ -387,7 +422,7 @@ impl Administration {
             }
         }
         match record().and_then(held) {
-            Some(size) => Ok((reference.to_string(), size)),
+            Some(size) => Ok(Found { from: reference.to_string(), size, matched: None }),
             None => {
                 let detail = format!("{reference} does not exist any more");
                 Err(self.failed(

@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 /// What the settings name, read and checked.
 pub struct Read {
     /// Names and URLs.
-    pub names: Names,
+    pub names: Arc<Names>,
     /// Registries.
     pub hosts: Hosts,
     /// Which of them are left alone.
@@ -48,7 +48,9 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let names = names(loaded).map_err(|found| faults.extend(found));
     let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
     match (names, hosts) {
-        (Ok(names), Ok(hosts)) => Ok(Read { names, hosts, breakers, clock, metrics: Arc::default() }),
+        (Ok(names), Ok(hosts)) => {
+            Ok(Read { names: Arc::new(names), hosts, breakers, clock, metrics: Arc::default() })
+        }
         _ => Err(faults),
     }
 }
@@ -278,7 +280,7 @@ pub fn assemble(
         trace: Trace::default(),
         recent: recent.clone(),
     });
-    let names = Arc::new(ArcSwap::from_pointee(read.names));
+    let names = Arc::new(ArcSwap::new(read.names));
     let administration = Administration {
         cache: cache.clone(),
         client: client.clone(),

@@ -27,6 +27,10 @@ pub fn run(sources: &Sources) -> ExitCode {
         format!("plugins at    {}://{}", scheme(&config.tls.data), config.listen.data),
         format!("metrics at    {}://{}/metrics", scheme(&config.tls.admin), config.listen.admin),
         format!(
+            "administered  {}",
+            config.admin.told(config.listen.admin.ip(), !config.tls.admin.client_ca.is_empty())
+        ),
+        format!(
             "names         {} listed; others {}",
             read.names.catalog.names().count(),
             if read.names.catalog.is_open() { "by the template" } else { "refused" }

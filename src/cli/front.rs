@@ -2,6 +2,7 @@
 //! and replaced together.
 
 use super::reload::{Apply, Part};
+use crate::catalog::Names;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Fault, Loaded};
 use crate::metrics::Metrics;
@@ -79,9 +80,9 @@ pub struct Front {
 
 impl Front {
     /// Begins with what was read.
-    pub fn new(read: Read, metrics: Arc<Metrics>) -> Self {
+    pub fn new(read: Read, names: Arc<Names>, metrics: Arc<Metrics>) -> Self {
         let (data, admin) = (Tls::new(read.data), Tls::new(read.admin));
-        let (access, auth) = (Access::new(read.rules), Arc::new(Auth::new(read.policy, read.bound)));
+        let (access, auth) = (Access::new(names, read.rules), Arc::new(Auth::new(read.policy, read.bound)));
         let front = Self { data, admin, access, auth, metrics };
         front.count();
         front
@@ -101,21 +102,21 @@ impl Front {
         let front = self.clone();
         let read = move |loaded: &Loaded| -> Result<Apply, Vec<Fault>> {
             let (front, read) = (front.clone(), read(loaded)?);
-            Ok(Box::new(move || {
+            Ok(Box::new(move |names| {
                 for doubt in read.told() {
                     tracing::warn!("{doubt}");
                 }
-                front.replace(read);
+                front.replace(names, read);
             }))
         };
         Part { files, read: Box::new(read) }
     }
 
     /// From now on new connections and requests are met with what was read.
-    pub fn replace(&self, read: Read) {
+    fn replace(&self, names: &Arc<Names>, read: Read) {
         self.data.replace(read.data);
         self.admin.replace(read.admin);
-        self.access.replace(read.rules);
+        self.access.replace(names.clone(), read.rules);
         self.auth.replace(read.policy);
         self.count();
     }

@@ -66,7 +66,7 @@ impl Dial {
         let (dial, last) = (self.clone(), Arc::new(ArcSwap::from_pointee(written)));
         let read = move |loaded: &Loaded| -> Result<Apply, Vec<Fault>> {
             let (dial, last, level) = (dial.clone(), last.clone(), loaded.config.log.level);
-            Ok(Box::new(move || {
+            Ok(Box::new(move |_| {
                 if *last.swap(Arc::new(level)) != level
                     && let Err(error) = dial.set_level(level.as_str())
                 {

@@ -40,8 +40,8 @@ pub struct Part {
 /// Reads and checks.
 pub type Read = dyn Fn(&Loaded) -> Result<Apply, Vec<Fault>> + Send + Sync;
 
-/// Puts to use what was read.
-pub type Apply = Box<dyn FnOnce() + Send>;
+/// Puts to use what was read, with the names that were read with it.
+pub type Apply = Box<dyn FnOnce(&Arc<Names>) + Send>;
 
 /// What is reloaded, and into what.
 pub struct Reload {
@@ -266,12 +266,13 @@ impl Reload {
 
         certificates::count(&parts.metrics, &hosts);
         parts.client.replace(hosts, assemble::retry(config));
-        parts.names.store(Arc::new(names));
+        let names = Arc::new(names);
+        parts.names.store(names.clone());
         parts.overlay.store(dirs);
         parts.cache.change(assemble::rules(config));
         self.sending.iter().for_each(|room| room.resize(config.server.send_memory.as_u64()));
         self.server.store(Arc::new(config.server));
-        others.into_iter().for_each(|apply| apply());
+        others.into_iter().for_each(|apply| apply(&names));
         // Behind everything else: what leaves the disk takes a while.
         parts.store.change(&config.cache);
         parts.cache.doubt();

@@ -73,7 +73,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     for warning in read.hosts.told().chain(&clients.told()) {
         tracing::warn!("{warning}");
     }
-    let clients = Front::new(clients, read.metrics.clone());
+    let clients = Front::new(clients, read.names.clone(), read.metrics.clone());
     let others = vec![clients.part(), log.dial.part(config.log.level)];
     let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
     // From here on it asks for another reading, where it would have ended the process.
@@ -117,13 +117,12 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     let parts = &reload.parts;
     let drain = Drain::new();
     let [data_sending, admin_sending] = reload.sending.clone();
-    let app = |face, sending| {
+    let app = |face, tls: &Arc<Tls>, sending| {
         let (config, metrics) = (reload.server.clone(), parts.metrics.clone());
-        Arc::new(App { face, config, metrics, drain: drain.clone(), sending })
+        Arc::new(App { face, config, metrics, drain: drain.clone(), tls: tls.clone(), sending })
     };
     let data = Face::Data(Data {
         cache: parts.cache.clone(),
-        names: parts.names.clone(),
         access: clients.access.clone(),
         memo: Memo::default(),
         failures: parts.administration.failures.clone(),
@@ -151,7 +150,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         store: store.clone(),
         drain: drain.clone(),
     }));
-    let (data, admin) = (app(data, data_sending), app(admin, admin_sending));
+    let (data, admin) = (app(data, &clients.data, data_sending), app(admin, &clients.admin, admin_sending));
 
     let opened = open(&front, config, config.listen.data, "data", &clients.data)
         .and_then(|port| Ok((port, open(&behind, config, config.listen.admin, "admin", &clients.admin)?)));
@@ -298,6 +297,7 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
         data = shown(data),
         admin = shown(admin),
         version = env!("CARGO_PKG_VERSION"),
+        administration = config.admin.told(config.listen.admin.ip(), !config.tls.admin.client_ca.is_empty()),
         "listening"
     );
     let catalog = parts.names.load().catalog.clone();

@@ -216,7 +216,8 @@ impl Inner {
         let pause = retry::pause(attempts);
         self.metrics.retries.with_label_values(&[reference.registry()]).inc();
         let millis = pause.as_millis() as u64;
-        tracing::info!(%reference, code = error.code, attempts, millis, error = error.detail, "asked again");
+        let request_id = crate::origin::request().map(tracing::field::display);
+        tracing::info!(request_id, %reference, code = error.code, attempts, millis, error = error.detail, "asked again");
         if let Ok(route) = self.route(reference.registry())
             && let Some(endpoint) = route.endpoints.first()
         {

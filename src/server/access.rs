@@ -1,7 +1,8 @@
 //! Whom plugins are for.
 
-use super::tls::Shown;
 use super::tokens::{Bearer, Tokens};
+use crate::catalog::Names;
+use crate::plugin::PluginName;
 use arc_swap::ArcSwap;
 use glob::Pattern;
 use http::HeaderMap;
@@ -40,10 +41,10 @@ impl Config {
             if rule.plugins.is_empty() {
                 out.push(format!("rule {n} is for no plugin; expected plugins: [NAME]"));
             }
-            for plugins in &rule.plugins {
-                if let Err(e) = Pattern::new(plugins) {
-                    out.push(format!("rule {n}: '{plugins}' is no pattern of names: {}", e.msg));
-                }
+            for plugins in rule.plugins.iter().filter(|plugins| !is_pattern(plugins)) {
+                let expected = "expected a plugin's name (a-z 0-9 . _ -), or part of one and * for any text";
+                let shown = crate::oci::error_code::shown(plugins);
+                out.push(format!("rule {n}: '{shown}' fits no plugin's name; {expected}"));
             }
             if rule.tokens_file.is_none() && rule.client_certificates.is_empty() {
                 out.push(format!("rule {n} lets nobody in; expected tokens_file or client_certificates"));
@@ -66,6 +67,11 @@ impl Config {
     pub fn files(&self) -> Vec<PathBuf> {
         self.rules.iter().filter_map(|rule| rule.tokens_file.clone()).collect()
     }
+}
+
+/// Whether a text is a plugin's name, or one with `*` in it. What fits no name would protect nothing.
+fn is_pattern(text: &str) -> bool {
+    text.replace('*', "a").parse::<PluginName>().is_ok()
 }
 
 /// The rules, read and checked.
@@ -118,14 +124,14 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Whether the plugin `name` is for who sends `headers` and has `shown` a certificate.
-    pub fn judge(&self, name: &str, headers: &HeaderMap, shown: Option<&Shown>) -> Verdict {
+    /// Whether the plugin `name` is for who sends `headers` and has `shown` a certificate with these names.
+    pub fn judge(&self, name: &str, headers: &HeaderMap, shown: Option<&[String]>) -> Verdict {
         let Some(rule) = self.0.iter().find(|rule| rule.plugins.iter().any(|plugins| plugins.matches(name)))
         else {
             return Verdict::Open;
         };
-        let bearer = rule.tokens.judge(headers);
-        let names = shown.map(|shown| &shown.names[..]).unwrap_or_default();
+        let bearer = rule.tokens.judge_any(headers);
+        let names = shown.unwrap_or_default();
         match bearer {
             Bearer::Right(_) => Verdict::Allowed,
             _ if names.iter().any(|name| rule.certificates.contains(name)) => Verdict::Allowed,
@@ -135,30 +141,37 @@ impl Rules {
     }
 }
 
-/// The rules in use.
-pub struct Access(ArcSwap<Rules>);
+/// What names mean and whom they are for. They are replaced as one: a name that comes with its rule is never without it.
+pub struct Meaning {
+    /// The names.
+    pub names: Arc<Names>,
+    /// The rules.
+    pub rules: Rules,
+}
+
+/// Names and rules in use.
+pub struct Access(ArcSwap<Meaning>);
 
 impl Access {
     /// Begins with these.
-    pub fn new(rules: Rules) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(rules)))
+    pub fn new(names: Arc<Names>, rules: Rules) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(Meaning { names, rules })))
     }
 
     /// From now on these decide.
-    pub fn replace(&self, rules: Rules) {
-        self.0.store(Arc::new(rules));
+    pub fn replace(&self, names: Arc<Names>, rules: Rules) {
+        self.0.store(Arc::new(Meaning { names, rules }));
     }
 
-    /// The rules in use, the same for all of a request.
-    pub fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {
-        self.0.load()
+    /// What is in use, the same for all of a request.
+    pub fn current(&self) -> Arc<Meaning> {
+        self.0.load_full()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::Digest;
     use http::header::AUTHORIZATION;
 
     fn rule(plugins: &[&str], file: Option<&std::path::Path>, certificates: &[&str]) -> RuleConfig {
@@ -188,8 +201,7 @@ mod tests {
                 headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
             }
             let names: Vec<_> = certificate.iter().map(ToString::to_string).collect();
-            let shown = Shown { names, digest: Digest::of(b"") };
-            rules.judge(name, &headers, (!certificate.is_empty()).then_some(&shown))
+            rules.judge(name, &headers, (!certificate.is_empty()).then_some(&names[..]))
         };
         for (name, token, certificate, verdict) in [
             ("waf", "", &[][..], Verdict::Open),

@@ -25,7 +25,7 @@ pub struct Line<'a> {
     pub complete: bool,
     /// `User-Agent`.
     pub agent: &'a str,
-    /// True for health and metrics, which are asked for all the time: their lines are for `log.level: debug`.
+    /// True for health, metrics and looks at the administration, which are asked for all the time: their lines are for `log.level: debug`.
     pub probe: bool,
     /// What the answer was about.
     pub note: &'a Note,

@@ -6,13 +6,14 @@ use super::data::Data;
 use super::guard::{self, Head};
 use super::listen::{Arrival, Drain};
 use super::respond::{Answer, Asked, Content};
-use super::tls::Shown;
+use super::tls::{Shown, Tls};
 use super::wire::{HEAD_TOO_LARGE, Link};
 use super::{Config, Live, refuse, spans};
 use crate::http::trace_context::{RequestId, TraceParent};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
 use crate::origin;
+use crate::registry::trust;
 use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use crate::store::{Body, Room};
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{Instrument, Span};
 
@@ -48,6 +49,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Whether we are about to leave.
     pub drain: Drain,
+    /// What is spoken, and whose certificates count.
+    pub tls: Arc<Tls>,
     /// Memory for what was read from disk and is not sent yet.
     pub sending: Room,
 }
@@ -60,6 +63,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Whose certificate they showed, if they did.
     pub shown: Option<Arc<Shown>>,
+    /// By which reading of the certificates it was found good last.
+    pub vouched: AtomicU64,
     /// When they came.
     pub since: Instant,
     /// True once it had a request.
@@ -159,16 +164,15 @@ impl Connection {
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
         let head_only = session.req_header().method == http::Method::HEAD;
         let (answer, label, reusable) = self.app.answer(&mut session, &raw, is_clean, self, id).await;
-        if let Face::Data(data) = &self.app.face {
-            data.note_failure(session.req_header().raw_path(), &answer);
-        }
         let target = admin::shown(String::from_utf8_lossy(session.req_header().raw_path()));
         let method = session.req_header().method.as_str().to_owned();
         let agent = session
             .get_header(http::header::USER_AGENT)
             .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
 
-        let reusable = reusable && !self.app.drain.is_draining() && !*shutdown.borrow();
+        // Whoever is known no longer has to show another certificate, on another connection.
+        let is_known = self.shown.is_none() || self.shown().is_some();
+        let reusable = reusable && is_known && !self.app.drain.is_draining() && !*shutdown.borrow();
         session.set_keepalive(reusable.then(|| config.idle_timeout.as_secs().max(1)));
         if !reusable && !session.is_http2() {
             self.link.linger();
@@ -181,6 +185,9 @@ impl Connection {
         let (status, note) = (answer.status, answer.note.clone());
         spans::answered(&span, session.req_header(), label, status, &note);
         let (bytes, complete) = self.write(&mut session, answer, head_only, patience(&config), id).await;
+        if let Face::Data(data) = &self.app.face {
+            data.note_failure(&target, status, &note);
+        }
 
         let took = began.elapsed();
         let status_text = status.to_string();
@@ -205,7 +212,8 @@ impl Connection {
             took,
             complete,
             agent: agent.as_deref().unwrap_or_default(),
-            probe: label == "health",
+            // A page that is open asks every few seconds; what it changes is told.
+            probe: label == "health" || (label == "admin" && method == "GET" && status < 400),
             note: &note,
         });
         if !complete {
@@ -356,7 +364,16 @@ impl Connection {
             options.h2_idle_timeout = Some(config.idle_timeout);
         }
         let Arrival { peer, shown, since, link, share } = arrival;
-        Self { app, peer, shown, since, used: AtomicBool::new(false), link, share, options }
+        let vouched = AtomicU64::new(0);
+        Self { app, peer, shown, vouched, since, used: AtomicBool::new(false), link, share, options }
+    }
+}
+
+impl Connection {
+    /// The certificate that was shown, as long as it would be taken now too.
+    fn shown(&self) -> Option<&Shown> {
+        let now = trust::now();
+        self.shown.as_deref().filter(|shown| self.app.tls.vouches(shown, &self.vouched, now))
     }
 }
 
@@ -405,7 +422,7 @@ impl App {
             Face::Admin(admin) => admin,
             Face::Data(data) => {
                 let headers = without_range.as_ref().unwrap_or(headers);
-                let (answer, label) = data.answer(headers, &accepted, connection.shown.as_deref()).await;
+                let (answer, label) = data.answer(headers, &accepted, connection.shown()).await;
                 return (answer, label, accepted.reusable && !accepted.has_body);
             }
         };
@@ -415,7 +432,7 @@ impl App {
             method: head.method.clone(),
             host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
             peer: connection.peer,
-            certificate: connection.shown.as_ref().map(|shown| shown.name()),
+            certificate: connection.shown().map(Shown::name),
             request_id: id.to_string(),
             headers: without_range.unwrap_or_else(|| headers.clone()),
             accepted,

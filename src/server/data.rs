@@ -9,7 +9,7 @@ use super::route::{self, Route};
 use super::tls::Shown;
 use crate::artifact::metadata_txt::{self, Metadata};
 use crate::cache::{Ask, Cache, CacheError, Found, Origin};
-use crate::catalog::{self, Names, Plan, Why};
+use crate::catalog::{Names, Plan, Why};
 use crate::clock::{Clock, Timestamp};
 use crate::failures::{Failures, Seen, What};
 use crate::oci::{Digest, Reference};
@@ -23,9 +23,7 @@ use std::sync::{Arc, Weak};
 pub struct Data {
     /// The heart.
     pub cache: Arc<Cache>,
-    /// What may be asked for, and which paths are modules.
-    pub names: catalog::Live,
-    /// Whom they are for.
+    /// What may be asked for, which paths are modules, and whom they are for.
     pub access: Arc<Access>,
     /// What was worked out before.
     pub memo: Memo,
@@ -67,14 +65,13 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Data {
     /// Remembers a request that was refused or failed, for operators.
-    pub fn note_failure(&self, target: &[u8], answer: &Answer) {
-        let Note { code: Some(code), detail, hint, reference, .. } = &answer.note else { return };
-        let target = String::from_utf8_lossy(target);
+    pub fn note_failure(&self, target: &str, status: u16, note: &Note) {
+        let Note { code: Some(code), detail, hint, reference, .. } = note else { return };
         let seen = Seen {
             what: What::Request,
             subject: target.split('?').next().unwrap_or_default(),
             reference: reference.clone(),
-            status: Some(answer.status),
+            status: Some(status),
             code,
             detail: detail.as_deref().unwrap_or_default(),
             hint: hint.as_deref().unwrap_or_default(),
@@ -90,10 +87,10 @@ impl Data {
         shown: Option<&Shown>,
     ) -> (Answer, &'static str) {
         let path = &accepted.path;
-        let rules = self.access.rules();
         // To the answer's end: what takes their place meanwhile is for those who ask later.
-        let names = self.names.load_full();
-        let asker = Asker { headers, shown, rules: &rules, names: &names };
+        let meaning = self.access.current();
+        let (names, rules) = (meaning.names.clone(), &meaning.rules);
+        let asker = Asker { headers, shown, rules, names: &names };
         if let Some(planned) = self.memo.routes.get(path.as_str())
             && std::ptr::eq(planned.names.as_ptr(), Arc::as_ptr(&names))
         {
@@ -314,7 +311,7 @@ impl Limits {
 
 impl Asker<'_> {
     fn judge(&self, name: &str) -> Verdict {
-        self.rules.judge(name, self.headers, self.shown)
+        self.rules.judge(name, self.headers, self.shown.map(|shown| &shown.names[..]))
     }
 
     /// Whether the plugin `name` is for them, or the answer that it is not. Asked before anything else is.

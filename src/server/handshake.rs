@@ -107,7 +107,7 @@ impl Door {
         match TlsAcceptor::from(config).accept(stream).into_fallible().await {
             Ok(stream) => {
                 let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                let shown = certificates.first().map(|certificate| Arc::new(Shown::of(certificate)));
+                let shown = Shown::of(certificates).map(Arc::new);
                 Ok((Line::Tls(Box::new(stream)), shown))
             }
             Err((error, stream)) => {

@@ -193,7 +193,7 @@ pub fn token_needed(headers: &HeaderMap) -> Answer {
         "plugins of this name are not for everybody",
         "send Authorization: Bearer TOKEN, or show a client certificate, as access.rules say",
     );
-    answer.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer.headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer, Basic realm=\"larder\""));
     answer
 }
 

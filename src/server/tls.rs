@@ -7,7 +7,7 @@
 use crate::oci::Digest;
 use crate::registry::pem;
 use arc_swap::ArcSwap;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -16,8 +16,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+/// Readings so far; none has the number 0.
+static READINGS: AtomicU64 = AtomicU64::new(1);
 /// What is spoken, the best first (RFC 7301).
 const PROTOCOLS: [&[u8]; 2] = [H2, b"http/1.1"];
 /// HTTP/2 by its name in a handshake.
@@ -101,13 +104,18 @@ pub struct Shown {
     pub names: Vec<String>,
     /// SHA-256 of the certificate.
     pub digest: Digest,
+    /// When it ends, in seconds since 1970.
+    not_after: i64,
+    /// It, and what stands between it and its CA.
+    chain: Vec<CertificateDer<'static>>,
 }
 
 impl Shown {
-    /// Reads a certificate that was verified.
-    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+    /// Reads a chain that was verified; `None` of an empty one.
+    pub fn of(chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let certificate = chain.first()?;
         let digest = Digest::of(certificate);
-        let mut names = Vec::new();
+        let (mut names, mut not_after) = (Vec::new(), 0);
         if let Ok((_, parsed)) = X509Certificate::from_der(certificate) {
             let others = parsed.subject_alternative_name().ok().flatten();
             for name in others.iter().flat_map(|others| &others.value.general_names) {
@@ -117,8 +125,10 @@ impl Shown {
             }
             let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
             names.extend(common.map(ToOwned::to_owned));
+            not_after = parsed.validity().not_after.timestamp();
         }
-        Self { names, digest }
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Some(Self { names, digest, not_after, chain })
     }
 
     /// One name, for people: a certificate without any has its digest.
@@ -132,6 +142,10 @@ impl Shown {
 pub struct Ready {
     /// `None` for plain HTTP.
     config: Option<Arc<ServerConfig>>,
+    /// Whose certificates count; `None` when clients are not asked.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    /// Which reading this is, of all of the process.
+    number: u64,
     /// Our certificates and the clients' CAs.
     certificates: Vec<Dated>,
     /// What is doubtful whatever the time.
@@ -200,7 +214,9 @@ impl Tls {
     /// # Errors
     /// All faults: the setting's key below the port's, and a text that names the file.
     pub fn read(config: &PortConfig) -> Result<Ready, Vec<(&'static str, String)>> {
-        let mut ready = Ready { config: None, certificates: Vec::new(), doubts: Vec::new() };
+        let number = READINGS.fetch_add(1, Ordering::Relaxed);
+        let mut ready =
+            Ready { config: None, verifier: None, number, certificates: Vec::new(), doubts: Vec::new() };
         let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(ready) };
         let mut faults = Vec::new();
         let identity = pem::identity(certificate, key).map_err(|fault| {
@@ -229,14 +245,39 @@ impl Tls {
             }
         }
         let (Ok(identity), true) = (identity, faults.is_empty()) else { return Err(faults) };
-        let made = server_config(identity, roots, config.client_certificate);
+        let asks = !roots.is_empty();
+        let verifier =
+            verifier(roots, config.client_certificate).map_err(|fault| vec![("client_ca", fault)])?;
+        let made = server_config(identity, verifier.clone(), asks);
         ready.config = Some(Arc::new(made.map_err(|fault| vec![("certificate", fault)])?));
+        ready.verifier = asks.then_some(verifier);
         Ok(ready)
     }
 
     /// From now on handshakes are made with these.
     pub fn replace(&self, ready: Ready) {
         self.0.store(Arc::new(ready));
+    }
+
+    /// Whether a certificate that was shown when a connection began would be taken now, at `now` in seconds since 1970: its
+    /// CA may have been taken away, or it may have ended. `known` is by which reading that was found out last, and is
+    /// kept up to date.
+    pub fn vouches(&self, shown: &Shown, known: &AtomicU64, now: i64) -> bool {
+        let ready = self.0.load();
+        if shown.not_after < now {
+            return false;
+        }
+        if known.load(Ordering::Relaxed) == ready.number {
+            return true;
+        }
+        let Some(((first, others), verifier)) = shown.chain.split_first().zip(ready.verifier.as_ref()) else {
+            return false;
+        };
+        let is_good = verifier.verify_client_cert(first, others, UnixTime::now()).is_ok();
+        if is_good {
+            known.store(ready.number, Ordering::Relaxed);
+        }
+        is_good
     }
 
     /// What a new connection is met with; `None` for plain HTTP.
@@ -262,15 +303,14 @@ impl Tls {
 
 fn server_config(
     identity: pem::Identity,
-    roots: RootCertStore,
-    wanted: ClientCertificate,
+    verifier: Arc<dyn ClientCertVerifier>,
+    asks: bool,
 ) -> Result<ServerConfig, String> {
-    let asks = !roots.is_empty();
     let builder = ServerConfig::builder_with_provider(pem::provider())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?;
     let mut config = builder
-        .with_client_cert_verifier(verifier(roots, wanted)?)
+        .with_client_cert_verifier(verifier)
         .with_single_cert(identity.chain, identity.key)
         .map_err(|e| format!("{}: {e}", identity.label))?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
@@ -334,7 +374,7 @@ mod tests {
         params.distinguished_name.push(rcgen::DnType::CommonName, "gateway");
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "corp");
         let made = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
-        let shown = Shown::of(made.der());
+        let shown = Shown::of(std::slice::from_ref(made.der())).unwrap();
         assert_eq!(shown.names, ["gateway.corp", "spiffe://corp/gateway", "gateway"]);
         assert_eq!(shown.digest, Digest::of(made.der()));
     }

@@ -3,6 +3,7 @@
 //! Only digests are kept and compared, so that neither memory nor the time of a comparison tells of a token.
 
 use crate::oci::Digest;
+use base64::Engine;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use std::path::Path;
@@ -64,15 +65,22 @@ impl Tokens {
 
     /// What a request shows.
     pub fn judge(&self, headers: &HeaderMap) -> Bearer {
+        self.judge_by(headers, bearer)
+    }
+
+    /// What a request shows, as a bearer token or as the password of Basic authentication (RFC 7617): a gateway that is
+    /// given `user:password@` in a URL knows no other. Not for what browsers are shown, who would send it by themselves.
+    pub fn judge_any(&self, headers: &HeaderMap) -> Bearer {
+        self.judge_by(headers, |field| bearer(field).or_else(|| password(field)))
+    }
+
+    fn judge_by(&self, headers: &HeaderMap, token_of: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Bearer {
         let mut fields = headers.get_all(AUTHORIZATION).iter();
         let (first, more) = (fields.next(), fields.next());
-        let token = first.and_then(|field| {
-            let (scheme, token) = field.as_bytes().split_at_checked(7)?;
-            scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii_start())
-        });
+        let token = first.and_then(|field| token_of(field.as_bytes()));
         match (token, more) {
             (Some(token), None) => {
-                let digest = Digest::of(token);
+                let digest = Digest::of(&token);
                 // All of them, whichever it is.
                 let found = self.0.iter().fold(false, |found, known| is_same(known, &digest) | found);
                 if found { Bearer::Right(digest) } else { Bearer::Wrong }
@@ -81,6 +89,19 @@ impl Tokens {
             (_, Some(_)) => Bearer::Wrong,
         }
     }
+}
+
+fn bearer(field: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, token) = field.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii_start().to_vec())
+}
+
+fn password(field: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, pair) = field.split_at_checked(6)?;
+    let pair = scheme.eq_ignore_ascii_case(b"basic ").then(|| pair.trim_ascii())?;
+    let pair = base64::engine::general_purpose::STANDARD.decode(pair).ok()?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    Some(pair[colon + 1..].to_vec())
 }
 
 /// Takes as long for two that differ in the first byte as for two that are equal.

@@ -6,11 +6,15 @@ use crate::support::client::{self, Reply};
 use crate::support::h2::{Connection, field, request};
 use crate::support::larder::{Home, Larder, settings};
 use crate::support::pki::{self, Pki};
+use crate::support::reloaded::Reloaded;
 use crate::support::scripted::Scripted;
 use crate::support::tls::Client;
 use crate::support::{canary, eventually};
+use base64::Engine;
+use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const TOKEN: &str = "t0ken-of-the-gateway";
 const OTHER: &str = "t0ken-of-somebody-else";
@@ -76,7 +80,7 @@ fn a_private_plugin_is_refused_at_every_url_before_anybody_is_asked_for_it() {
                 {
                     let reply = ask(to, method, &path, token);
                     assert_eq!(reply.status, status, "{method} {path} {token}");
-                    let challenge = if status == 401 { "Bearer" } else { "" };
+                    let challenge = if status == 401 { "Bearer, Basic realm=\"larder\"" } else { "" };
                     assert_eq!(reply.header("www-authenticate"), challenge, "{method} {path} {token}");
                     assert_eq!(reply.header("cache-control"), "no-store", "{method} {path} {token}");
                     if method == "GET" {
@@ -116,7 +120,8 @@ fn a_private_plugin_is_refused_at_every_url_before_anybody_is_asked_for_it() {
     assert_eq!(ask(to, "GET", path, "first").status, 200);
     let twice = [("Authorization", "Bearer first"), ("Authorization", "Bearer first")];
     assert_eq!(client::request(to, "GET", path, &twice).status, 403);
-    assert_eq!(client::request(to, "GET", path, &[("Authorization", "Basic Zmlyc3Q6")]).status, 401);
+    // As a name and not as a password.
+    assert_eq!(client::request(to, "GET", path, &[("Authorization", "Basic Zmlyc3Q6")]).status, 403);
     assert_eq!(client::get(to, &format!("{path}?access_token=first")).status, 401, "never from the URL");
     // Everybody's is everybody's, whoever asks.
     for token in ["", OTHER] {
@@ -297,10 +302,65 @@ fn rules_that_cannot_be_are_named_with_file_and_line() {
             &[place, "rule 1: client_certificates need tls.data.client_ca"],
         ),
         ("\naccess:\n  rules: [{plugins: []}]\n", &[place, "rule 1 is for no plugin"]),
-        ("\naccess:\n  rules: [{plugins: ['a[']}]\n", &[place, "rule 1: 'a[' is no pattern of names: "]),
+        ("\naccess:\n  rules: [{plugins: ['a[']}]\n", &[place, "rule 1: 'a[' fits no plugin's name"]),
+        // What fits no name would protect nothing.
+        ("\naccess:\n  rules: [{plugins: [Payment]}]\n", &[place, "rule 1: 'Payment' fits no plugin's name"]),
+        ("\naccess:\n  rules: [{plugins: ['pay@1']}]\n", &[place, "rule 1: 'pay@1' fits no plugin's name"]),
+        (
+            "\naccess:\n  rules: [{plugins: ['plugins/pay*']}]\n",
+            &[place, "'plugins/pay*' fits no plugin's name"],
+        ),
         (
             "\naccess:\n  rules: [{plugin: [a]}]\n",
             &["larder.yaml:3:3: access.rules: ", "unknown field `plugin`"],
         ),
     ]);
+}
+
+#[test]
+fn a_name_that_comes_with_its_rule_is_never_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, tokens) = (folder.path().join("p.properties"), folder.path().join("tokens"));
+    std::fs::write(&tokens, TOKEN).unwrap();
+    let mut running = Reloaded::with(&[("catalog.template", json!(null))]);
+    let host = running.registry.host();
+    running.registry.put("plugins/secret-x", "1", &raw(&module("x", 5000)));
+    std::fs::write(&lines, format!("secret-x={host}/plugins/secret-x:1\n")).unwrap();
+    let (data, over, asked) = (running.larder.data, AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    let status = client::get(data, "/plugins/secret-x/1/plugin.wasm").status;
+                    assert!(matches!(status, 401 | 404), "{status}");
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for turn in 0..20 {
+            let rules = json!([{"plugins": ["secret-*"], "tokens_file": tokens}]);
+            let (files, rules) = if turn % 2 == 0 { (json!([lines]), rules) } else { (json!([]), json!([])) };
+            running.change(&[("catalog.files", files), ("access.rules", rules)]);
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(asked.into_inner() > 0);
+    assert_eq!(running.registry.asked().len(), 0, "a registry was asked for it");
+}
+
+#[test]
+fn a_token_is_taken_as_a_password_too_because_gateways_know_no_other_way() {
+    let private = started("", "");
+    let pair = |pair: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair));
+    for (value, status) in [
+        (pair(&format!("larder:{TOKEN}")), 200),
+        (pair(&format!(":{TOKEN}")), 200),
+        (pair(&format!("larder:{OTHER}")), 403),
+        (pair(TOKEN), 401),
+        ("Basic %%%".into(), 401),
+    ] {
+        let headers = [("Authorization", value.as_str())];
+        let path = "/plugins/secret-x/1/plugin.wasm";
+        assert_eq!(private.larder.request("GET", path, &headers).status, status, "{value}");
+    }
 }

@@ -190,7 +190,12 @@ async fn a_selector_that_says_nothing_too_much_or_what_is_not_there_changes_noth
         (Selector { version: some("1"), all: true, ..none() }, (Kind::Bad, "bad_selector")),
         (Selector { plugin: some("[a"), ..none() }, (Kind::Bad, "bad_pattern")),
         (Selector { plugin: some("nope"), ..none() }, (Kind::NotFound, "unknown_entry")),
-        (Selector { digest: some("sha256:00"), ..none() }, (Kind::NotFound, "unknown_entry")),
+        (Selector { digest: some("sha256:00"), ..none() }, (Kind::Bad, "bad_digest")),
+        (
+            Selector { digest: some(&Digest::of(b"x").to_string()), ..none() },
+            (Kind::NotFound, "unknown_entry"),
+        ),
+        (Selector { plugin: some("?*"), ..none() }, (Kind::Bad, "bad_pattern")),
         (named(&["../../etc/passwd"]), (Kind::NotFound, "unknown_entry")),
         (named(&vec!["a"; 1001]), (Kind::TooMany, "too_many")),
     ] {

@@ -82,7 +82,8 @@ fn schemathesis_gets_nothing_without_the_token() {
         "--phases=fuzzing",
         "--max-examples=1",
         "--mode=positive",
-        "--rate-limit=auto",
+        // Of wrong tokens, five a second are told that they are wrong.
+        "--rate-limit=4/s",
     ];
     schemathesis(&larder, &flags);
 }
@@ -218,6 +219,7 @@ fn job() -> Job {
         received: 1,
         expected: 1,
         size: Some(1),
+        matched: text("exact"),
         error: Some(failure()),
     };
     Job {
@@ -310,7 +312,17 @@ fn the_documents_schemas_are_the_types() {
     let least = |name: &str, value: &dyn erased::Full| agree_when_empty(&document, name, &value.value());
     least("Failure", &Failure { reference: None, status: None, ..failure() });
     least("Job", &Job { finished_at: None, ..job() });
-    least("Item", &Item { version: None, reference: None, size: None, error: None, ..job().items.remove(0) });
+    least(
+        "Item",
+        &Item {
+            version: None,
+            reference: None,
+            size: None,
+            matched: None,
+            error: None,
+            ..job().items.remove(0)
+        },
+    );
     least("Scrub", &Scrub { finished_at: None, ..scrub() });
     least("Settings", &Settings { refused: None, ..settings });
     least("Registry", &Registry { error: None, ..registry });

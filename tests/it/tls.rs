@@ -576,3 +576,38 @@ fn who_comes_again_is_asked_for_its_certificate_again() {
         assert_eq!(last, Some(expected), "{port}");
     }
 }
+
+#[test]
+fn a_connection_does_not_outlive_the_trust_in_the_certificate_that_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, two] = ["one", "two"].map(|name| {
+        let at = folder.path().join(name);
+        std::fs::create_dir_all(&at).unwrap();
+        Pki::make(&at)
+    });
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    let mounted = Mounted::new(&folder.path().join("mounted"), &[("ca.crt", read(&one.ca))]);
+    let larder = Home::new(&format!(
+        "{}tls: {{admin: {{certificate: '{}', key: '{}', client_ca: ['{}']}}}}\n",
+        settings("127.0.0.1:1"),
+        one.certificate.display(),
+        one.key.display(),
+        mounted.path("ca.crt"),
+    ))
+    .start();
+    let client = Client::showing(&one.ca, &(one.client_certificate.clone(), one.client_key.clone()));
+    let mut stream = client.connect(larder.admin).unwrap();
+    let mut ask = || {
+        stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        client::read_reply(&mut stream, false).unwrap()
+    };
+    let loaded = |reply: &client::Reply| reply.json()["settings"]["loaded_at"].as_str().unwrap().to_owned();
+    let begun = loaded(&ask());
+    // Another CA beside it changes nothing for who is known.
+    mounted.turn("..both", &[("ca.crt", [read(&one.ca), read(&two.ca)].concat())]);
+    eventually("the other CA in use", || (loaded(&ask()) != begun).then_some(()));
+    mounted.turn("..two", &[("ca.crt", read(&two.ca))]);
+    let refused = eventually("the first CA gone", || Some(ask()).filter(|reply| reply.status != 200));
+    assert_eq!((refused.status, refused.header("connection")), (403, "close"), "{}", refused.text());
+    assert!(client.get(larder.admin, "/api/v1/status").is_err(), "nor is another one begun");
+}

@@ -88,7 +88,7 @@ fn the_second_who_asks_while_settings_are_read_is_told_so_and_the_first_gets_its
         vec![part(move |_| {
             begun.send(()).unwrap();
             gate.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
-            Ok(Box::new(|| {}))
+            Ok(Box::new(|_| {}))
         })]
     });
     write(home.dir.path(), "2h", "waf");
@@ -116,7 +116,7 @@ fn what_another_part_finds_wrong_leaves_everything_as_it_was() {
                 return Err(vec![Fault { place: "token".into(), problem: format!("is {text}") }]);
             }
             let used = counted.clone();
-            Ok(Box::new(move || {
+            Ok(Box::new(move |_: &_| {
                 used.fetch_add(1, Ordering::SeqCst);
             }) as Apply)
         };
@@ -152,7 +152,7 @@ fn what_changes_while_it_is_read_is_read_again_so_that_what_belongs_together_is_
             if counted.fetch_add(1, Ordering::SeqCst) == 0 {
                 write(&dir, "3h", "third");
             }
-            Ok(Box::new(|| {}))
+            Ok(Box::new(|_| {}))
         })]
     });
     write(home.dir.path(), "2h", "second");
@@ -170,7 +170,7 @@ fn files_that_never_stay_the_same_are_told_and_nothing_of_them_is_used() {
         let dir = dir.to_owned();
         vec![part(move |_| {
             write(&dir, &format!("{}h", turns.fetch_add(1, Ordering::SeqCst)), "other");
-            Ok(Box::new(|| {}))
+            Ok(Box::new(|_| {}))
         })]
     });
     let refused = home.asked().unwrap_err();

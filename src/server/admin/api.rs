@@ -75,7 +75,10 @@ impl Admin {
             self.change(action, asked, body, &mut who, &mut what).await
         } else {
             match self.auth.permit(asked, Instant::now()) {
-                Ok(_) => self.look(action, asked).await,
+                Ok(_) => match check_origin(asked) {
+                    Ok(()) => self.look(action, asked).await,
+                    Err(rejected) => Err(rejected.into()),
+                },
                 Err(rejected) => Err(rejected.into()),
             }
         };
@@ -92,7 +95,7 @@ impl Admin {
             _ => "failed",
         };
         self.metrics.admin_requests.with_label_values(&[action.as_str(), result]).inc();
-        if action.is_change() {
+        if action.is_change() && (who.is_some() || self.auth.is_written_down(asked.peer, Instant::now())) {
             let line = Line {
                 at: self.administration.clock.now().to_string(),
                 who: who.map(|who: Who| who.to_string()),
@@ -115,7 +118,9 @@ impl Admin {
             Action::Explain => self.explain(&asked.headers, query).await,
             Action::Status => {
                 parameters(query, &[])?;
-                told(200, &administration.status(self.drain.is_draining()))
+                let mut status = administration.status(self.drain.is_draining());
+                status.settings.log_level = (self.level)();
+                told(200, &status)
             }
             Action::History => {
                 parameters(query, &[])?;
@@ -213,7 +218,7 @@ impl Admin {
             Action::SetLevel => {
                 let LogLevel { level } = self.understood(&bytes, what).await?;
                 if !LEVELS.contains(&level.as_str()) {
-                    let detail = format!("level: is none; expected {}", LEVELS.join(", "));
+                    let detail = format!("level: is none of {}", LEVELS.join(", "));
                     return Err(Rejected::new(400, "bad_member", detail).into());
                 }
                 (self.set_level)(&level).map_err(|detail| Refused {

@@ -11,11 +11,12 @@ use crate::server::crowd::site;
 use crate::server::guard::Rejected;
 use crate::server::tokens::{Bearer, Tokens};
 use arc_swap::ArcSwap;
-use http::header::{AUTHORIZATION, ORIGIN};
+use http::HeaderName;
+use http::header::ORIGIN;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -74,12 +75,19 @@ pub struct Auth {
     policy: ArcSwap<Policy>,
     bound: IpAddr,
     guesses: Guesses,
+    /// Changes that were refused to who is not let in.
+    refused: Guesses,
 }
 
 impl Auth {
     /// For a port that is bound to an address.
     pub fn new(policy: Policy, bound: IpAddr) -> Self {
-        Self { policy: ArcSwap::from_pointee(policy), bound, guesses: Guesses::default() }
+        Self {
+            policy: ArcSwap::from_pointee(policy),
+            bound,
+            guesses: Guesses::default(),
+            refused: Guesses::default(),
+        }
     }
 
     /// From now on this decides.
@@ -127,13 +135,14 @@ impl Auth {
 
     fn by_token(&self, tokens: &Tokens, asked: &Asked, now: Instant) -> Result<Who, Rejected> {
         let site = site(asked.peer.ip());
-        // Whoever guesses waits, with the right token too: else the wait would not slow a guesser down.
-        if asked.headers.contains_key(AUTHORIZATION) && self.guesses.are_over(site, now) {
+        let judged = tokens.judge(&asked.headers);
+        // Whoever guesses waits; who knows a token does not wait for others of the same address.
+        if judged == Bearer::Wrong && self.guesses.are_over(site, now) {
             let detail = "too many wrong tokens came from this address";
             return Err(Rejected { hint: "wait a second", ..Rejected::new(429, "too_many_tokens", detail) });
         }
         let hint = "send Authorization: Bearer TOKEN, with a token of admin.token_file";
-        match tokens.judge(&asked.headers) {
+        match judged {
             Bearer::Right(digest) => Ok(Who::Token(digest)),
             Bearer::Wrong => {
                 self.guesses.note(site, now);
@@ -143,6 +152,17 @@ impl Auth {
                 Err(Rejected { hint, ..Rejected::new(401, "token_needed", "this is for who has a token") })
             }
         }
+    }
+
+    /// Whether a change that was refused to `peer` is one of the few of a second that are written down: nobody may fill a
+    /// log, or a disk, without being let in.
+    pub fn is_written_down(&self, peer: SocketAddr, now: Instant) -> bool {
+        let site = site(peer.ip());
+        if self.refused.are_over(site, now) {
+            return false;
+        }
+        self.refused.note(site, now);
+        true
     }
 
     /// Whether a `Host` means this machine, whatever the port: a tunnel may lead here.
@@ -157,7 +177,7 @@ impl Auth {
     }
 }
 
-/// A change is not for pages of others: a browser tells where a page is from. Behind a proxy the scheme may differ.
+/// Nothing of this is for pages of others: a browser tells where a page is from. Behind a proxy the scheme may differ.
 pub fn check_origin(asked: &Asked) -> Result<(), Rejected> {
     let host = asked.host.as_deref().unwrap_or_default();
     let own = |origin: &[u8]| {
@@ -165,12 +185,18 @@ pub fn check_origin(asked: &Asked) -> Result<(), Rejected> {
         let authority = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host))
     };
-    if asked.headers.get_all(ORIGIN).iter().all(|origin| own(origin.as_bytes())) {
+    // What a browser says of a request that has no `Origin`, such as that for an image.
+    let is_led_here =
+        asked.headers.get_all(FETCH_SITE).iter().any(|site| site != "same-origin" && site != "none");
+    if !is_led_here && asked.headers.get_all(ORIGIN).iter().all(|origin| own(origin.as_bytes())) {
         return Ok(());
     }
-    let detail = "a page from elsewhere may change nothing here";
+    let detail = "this is not for a page from elsewhere";
     Err(Rejected::new(403, "cross_origin", detail))
 }
+
+/// Fetch Metadata: where a request was led from, as browsers say.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 fn has_token(query: &str) -> bool {
     let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name.to_ascii_lowercase());

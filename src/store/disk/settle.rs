@@ -165,6 +165,8 @@ impl Disk {
             }
             Err(OpenError::Damaged(damage, inode)) => {
                 let records = self.lose(&module.digest, &damage, inode);
+                // One that could not be put aside had its turn too.
+                self.index().looked_at(&module.digest, None, self.clock.now());
                 return Some(Lost { digest: module.digest, records });
             }
         }

@@ -12,6 +12,38 @@ use prometheus::{
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+/// Why no answer came from a registry, in as many words as there are.
+const NO_ANSWER: [&str; 16] = [
+    "dns",
+    "connect",
+    "timeout",
+    "address_refused",
+    "proxy_auth",
+    "proxy_closed",
+    "proxy_connect",
+    "proxy_refused",
+    "tls",
+    "tls_client_certificate",
+    "tls_expired",
+    "tls_name",
+    "tls_not_yet_valid",
+    "tls_plain_http",
+    "tls_unknown_ca",
+    "tls_version",
+];
+/// How handshakes with clients end.
+const HANDSHAKES: [&str; 9] = [
+    "ok",
+    "timeout",
+    "closed",
+    "plain_http",
+    "no_certificate",
+    "bad_certificate",
+    "refused",
+    "incompatible",
+    "malformed",
+];
+
 /// All metrics and the registry that they are in.
 pub struct Metrics {
     registry: Registry,
@@ -30,7 +62,8 @@ pub struct Metrics {
     pub stale_served: IntCounterVec,
     /// `larder_upstream_requests_total{registry,outcome}`: HTTP exchanges with a registry or a mirror, with its token service,
     /// and with where it redirects to; `outcome` is ok, redirect, client_error, server_error, or an error's code where
-    /// no answer came. The 401 by which a registry asks for a token is a client_error too.
+    /// no answer came. The 401 by which a registry asks for a token is a client_error too. Registries that the settings or
+    /// the catalog name are there from the start, and others from their first exchange.
     pub upstream_requests: IntCounterVec,
     /// `larder_upstream_request_duration_seconds{registry}`: from the question to the head of its answer, or to the error.
     pub upstream_request_duration: HistogramVec,
@@ -54,12 +87,15 @@ pub struct Metrics {
     /// `larder_tls_unverified{registry}`: 1 for each rule that believes any certificate.
     pub tls_unverified: IntGaugeVec,
     /// `larder_certificate_expiry_timestamp_seconds{role,file}`: when a certificate runs out, in seconds since 1970: ours for
-    /// clients (`server`), ours for registries (`client`), and those that we trust (`ca`; the system's own are left
-    /// out). Of several in a file it is the first that runs out and has no later one of the same name beside it.
+    /// clients (`server`), ours for registries (`client`), and those that we trust: of clients (`client_ca`) and of
+    /// registries (`ca`; the system's own are left out). Of several CAs in a file it is the next that runs out and has no
+    /// later one of the same name beside it, and the last one when all are over.
     certificate_expiry: IntGaugeVec,
     certificates: Mutex<Vec<(&'static str, String, i64)>>,
     /// `larder_reloads_total{result}`: changes of the settings noticed; `result` is ok or error.
     pub reloads: IntCounterVec,
+    /// `larder_settings_refused`: 1 while newer settings, or files that they name, are there and cannot be used.
+    pub settings_refused: IntGauge,
     /// `larder_settings_loaded_timestamp_seconds`: when the settings in use were read, in seconds since 1970.
     pub settings_loaded: IntGauge,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
@@ -205,6 +241,8 @@ impl Metrics {
                 "Changes of settings and of the files they name, by result.",
                 &["result"],
             ),
+            settings_refused: made
+                .gauge("larder_settings_refused", "1 while newer settings are there and cannot be used."),
             settings_loaded: made.gauge(
                 "larder_settings_loaded_timestamp_seconds",
                 "When the settings in use were read, in seconds since 1970.",
@@ -289,11 +327,34 @@ impl Metrics {
             registry: registry.clone(),
         };
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        // So that a ratio can be computed before the first request.
+        metrics.begin();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
+        metrics
+    }
+
+    /// Closed sets begin at 0, so that the first one is seen to be more than none: what a series begins with is no
+    /// increase.
+    fn begin(&self) {
+        let metrics = self;
         for tier in ["memory", "disk", "overlay", "upstream"] {
             metrics.lookups.with_label_values(&[tier]);
         }
-        // So that the first one is seen to be more than none: what a series begins with is no increase.
+        for cache in ["hit", "stale", "miss", "collapsed"] {
+            metrics.requests.with_label_values(&["plugin", "200", cache]);
+        }
+        for status in ["404", "502", "503", "504"] {
+            metrics.requests.with_label_values(&["plugin", status, "error"]);
+        }
+        for reason in
+            NO_ANSWER.iter().chain(&["while-revalidate", "upstream", "rate_limited", "denied", "token"])
+        {
+            metrics.stale_served.with_label_values(&[*reason]);
+        }
+        let operations = ["creating", "writing", "syncing", "renaming", "removing", "opening", "reading"];
+        for operation in operations.iter().chain(&["listing", "looking at", "locking"]) {
+            metrics.disk_errors.with_label_values(&[*operation]);
+        }
         for code in [
             "not_found",
             "denied",
@@ -308,13 +369,28 @@ impl Metrics {
         for result in ["ok", "error"] {
             metrics.reloads.with_label_values(&[result]);
         }
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
-        metrics
+    }
+
+    /// Begins at 0 what is counted of a registry by outcome.
+    pub fn expect_registry(&self, registry: &str) {
+        for outcome in NO_ANSWER.iter().chain(&["ok", "redirect", "client_error", "server_error"]) {
+            self.upstream_requests.with_label_values(&[registry, *outcome]);
+        }
+    }
+
+    /// Begins at 0 what is counted of a port.
+    pub fn expect_listener(&self, listener: &str, speaks_tls: bool) {
+        for reason in ["total", "address"] {
+            self.connections_refused.with_label_values(&[listener, reason]);
+        }
+        for result in HANDSHAKES.iter().filter(|_| speaks_tls) {
+            self.tls_handshakes.with_label_values(&[listener, *result]);
+        }
     }
 
     /// Counts an exchange with `registry`.
     pub fn upstream(&self, registry: &str, outcome: &str, took: Duration) {
+        self.expect_registry(registry);
         self.upstream_requests.with_label_values(&[registry, outcome]).inc();
         self.upstream_request_duration.with_label_values(&[registry]).observe(took.as_secs_f64());
     }

@@ -227,6 +227,14 @@ pub async fn explain(
     .await)
 }
 
+/// Begins at 0 what is counted of registries, and of their mirrors, that the settings and the catalog name.
+pub fn expect(metrics: &Metrics, hosts: &Hosts, names: &Names) {
+    let routes = names.catalog.registries().into_iter().filter_map(|registry| hosts.route(&registry).ok());
+    for route in routes.chain(hosts.routes()) {
+        route.endpoints.iter().for_each(|endpoint| metrics.expect_registry(&endpoint.host.name));
+    }
+}
+
 /// A working cache.
 pub struct Assembled {
     /// The heart.
@@ -259,7 +267,8 @@ pub fn assemble(
     let clock = read.clock;
     let recent = Arc::<Failures>::default();
     let metrics = read.metrics;
-    certificates::count(&metrics, &read.hosts);
+    expect(&metrics, &read.hosts, &read.names);
+    certificates::count(&metrics, &read.hosts.expiries);
     let overlay = overlay(config).live();
     let room = Room::new(config.fill.memory.as_u64());
     let store =

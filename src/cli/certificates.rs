@@ -3,7 +3,8 @@
 
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
-use crate::registry::{Hosts, trust};
+use crate::registry::expiry::Expiries;
+use crate::registry::trust;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long before its end a certificate is told of, in seconds.
 const EARLY: i64 = 7 * 24 * 3600;
 
-/// Counts what `hosts` was given, in place of what was before.
-pub fn count(metrics: &Metrics, hosts: &Hosts) {
+/// Counts what registries are met with, in place of what was before.
+pub fn count(metrics: &Metrics, expiries: &Expiries) {
+    let now = trust::now();
     for role in ["ca", "client"] {
-        metrics.set_certificates(role, &hosts.expiries.of(role));
+        metrics.set_certificates(role, &expiries.of(role, now));
     }
 }
 
@@ -32,7 +34,8 @@ pub async fn watch(metrics: Arc<Metrics>, others: impl Fn(), between: Duration) 
 /// Tells of those towards registries that run out within a week, or have.
 pub fn tell(metrics: &Metrics) {
     let now = trust::now();
-    for (role, file, until) in metrics.certificates().into_iter().filter(|(role, ..)| *role != "server") {
+    let towards = metrics.certificates().into_iter().filter(|(role, ..)| matches!(*role, "ca" | "client"));
+    for (role, file, until) in towards {
         let left = until - now;
         let until = Timestamp::from_unix(until);
         if left < 0 {

@@ -89,12 +89,17 @@ impl Front {
     }
 
     /// Tells when the certificates end.
-    fn count(&self) {
-        let mut files = [self.data.expiries(), self.admin.expiries()].concat();
-        // Both ports may have the same.
-        files.sort();
-        files.dedup();
-        self.metrics.set_certificates("server", &files);
+    pub fn count(&self) {
+        let both = [&self.data, &self.admin];
+        for (role, mut files) in [
+            ("server", both.map(|port| port.expiries()).concat()),
+            ("client_ca", both.map(|port| port.client_cas(now())).concat()),
+        ] {
+            // Both ports may have the same.
+            files.sort();
+            files.dedup();
+            self.metrics.set_certificates(role, &files);
+        }
     }
 
     /// What a reload reads of it.

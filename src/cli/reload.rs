@@ -264,7 +264,8 @@ impl Reload {
         let dirs = if same { dirs } else { Arc::new(assemble::overlay(config)) };
         serve::raise_descriptor_limit(config.server.connections);
 
-        certificates::count(&parts.metrics, &hosts);
+        assemble::expect(&parts.metrics, &hosts, &names);
+        certificates::count(&parts.metrics, &hosts.expiries);
         parts.client.replace(hosts, assemble::retry(config));
         let names = Arc::new(names);
         parts.names.store(names.clone());
@@ -292,6 +293,7 @@ impl Reload {
             ..Settings::clone(&told.load())
         }));
         self.parts.metrics.settings_loaded.set((now.millis() / 1000) as i64);
+        self.parts.metrics.settings_refused.set(0);
         self.parts.metrics.reloads.with_label_values(&["ok"]).inc();
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");
@@ -318,6 +320,7 @@ impl Reload {
     ) -> Vec<String> {
         let (by, changed, error) = (by.as_str(), changed.join(", "), faults.join("; "));
         tracing::error!(by, changed, error, "settings_refused; those of before go on");
+        self.parts.metrics.settings_refused.set(1);
         self.parts.metrics.reloads.with_label_values(&["error"]).inc();
         let told = &self.parts.administration.settings;
         told.store(Arc::new(Settings { refused: Some(error), ..Settings::clone(&told.load()) }));

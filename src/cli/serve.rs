@@ -190,7 +190,13 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             lost.count(&metrics);
         }
     });
-    let reminded = move || clients.warn();
+    let (metrics, client) = (parts.metrics.clone(), parts.client.clone());
+    let reminded = move || {
+        // Of several in a file another one may be the next by now.
+        certificates::count(&metrics, &client.expiries());
+        clients.count();
+        clients.warn();
+    };
     behind.spawn(certificates::watch(parts.metrics.clone(), reminded, certificates::DAY));
     let kept = parts.cache.clone();
     behind.spawn(again(

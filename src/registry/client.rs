@@ -86,6 +86,11 @@ impl Client {
         self.inner.settings.load().hosts.unverified()
     }
 
+    /// When the certificates end that registries are met with.
+    pub fn expiries(&self) -> super::expiry::Expiries {
+        self.inner.settings.load().hosts.expiries.clone()
+    }
+
     /// Which registries are left alone.
     pub fn breakers(&self) -> Vec<(String, State)> {
         self.inner.breakers.list()

@@ -3,21 +3,24 @@
 use super::certs_d::Certs;
 use super::trust::Trust;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// By role and file: seconds since 1970.
-#[derive(Default)]
-pub struct Expiries(Mutex<BTreeMap<(&'static str, String), i64>>);
+/// By role and file, all ends that are in it: seconds since 1970.
+#[derive(Debug, Clone, Default)]
+pub struct Expiries(Arc<Mutex<BTreeMap<(&'static str, String), Vec<i64>>>>);
 
 impl Expiries {
     /// Notes what is trusted, and as whom we come.
     pub fn note(&self, trust: &Trust) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for bundle in &trust.bundles {
-            known.extend(bundle.until().map(|until| (("ca", bundle.label.clone()), until)));
+            let ends = bundle.ends();
+            if !ends.is_empty() {
+                known.insert(("ca", bundle.label.clone()), ends);
+            }
         }
         if let Some(own) = &trust.identity {
-            known.extend(own.until().map(|until| (("client", own.label.clone()), until)));
+            known.extend(own.until().map(|until| (("client", own.label.clone()), vec![until])));
         }
     }
 
@@ -29,10 +32,17 @@ impl Expiries {
         }
     }
 
-    /// As (file, seconds since 1970): of `client`, ours, or of `ca`, those that are trusted beside the system's.
-    pub fn of(&self, role: &str) -> Vec<(String, i64)> {
+    /// As (file, seconds since 1970): of `client`, ours, or of `ca`, those that are trusted beside the system's. Of several
+    /// in a file it is the first end that is ahead at `now`: one that is over has been replaced, or is missed already.
+    pub fn of(&self, role: &str, now: i64) -> Vec<(String, i64)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_role = known.iter().filter(|((other, _), _)| *other == role);
-        of_role.map(|((_, file), until)| (file.clone(), *until)).collect()
+        of_role.filter_map(|((_, file), ends)| Some((file.clone(), next(ends, now)?))).collect()
     }
+}
+
+/// The first that is ahead; the last where none is.
+fn next(ends: &[i64], now: i64) -> Option<i64> {
+    let ahead = ends.iter().filter(|end| **end > now).min();
+    ahead.or(ends.iter().max()).copied()
 }

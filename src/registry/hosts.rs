@@ -182,6 +182,11 @@ impl Hosts {
         Ok(routes.entry(name.into()).or_insert(route).clone())
     }
 
+    /// The routes that are made, as of each rule for one registry.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Rules, and hosts by folder, whose certificates are not verified.
     pub fn unverified(&self) -> Vec<String> {
         let open = self.config.hosts.iter().filter(|(_, settings)| settings.insecure_skip_verify);

@@ -37,11 +37,11 @@ impl Bundle {
         Ok(Self { label, certificates: certificates.into(), verifier })
     }
 
-    /// When the first of them runs out that has no later one of the same name beside it, in seconds since 1970. `None` for
-    /// the system's, which are not ours to renew.
-    pub fn until(&self) -> Option<i64> {
+    /// When they run out, of those of one name the last, in seconds since 1970. Empty for the system's, which are not ours
+    /// to renew.
+    pub fn ends(&self) -> Vec<i64> {
         if SYSTEM.contains(&self.label.as_str()) {
-            return None;
+            return Vec::new();
         }
         let mut by_name = HashMap::<Vec<u8>, i64>::new();
         for certificate in self.certificates.iter() {
@@ -49,7 +49,7 @@ impl Bundle {
             let until = by_name.entry(parsed.subject().as_raw().to_vec()).or_insert(i64::MIN);
             *until = parsed.validity().not_after.timestamp().max(*until);
         }
-        by_name.into_values().min()
+        by_name.into_values().collect()
     }
 }
 

@@ -172,6 +172,7 @@ impl Port {
         let mut phase = drain.phase.subscribe();
         let door = Arc::new(Door::new(self.name, metrics.clone(), drain.clone()));
         let app = Arc::new(app);
+        metrics.expect_listener(self.name, self.tls.current().is_some());
         loop {
             let accepted = tokio::select! {
                 accepted = self.tcp.accept() => accepted,

@@ -5,7 +5,9 @@
 //! of another one.
 
 use crate::oci::Digest;
+use crate::registry::expiry::Expiries;
 use crate::registry::pem;
+use crate::registry::trust::Trust;
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -148,6 +150,8 @@ pub struct Ready {
     number: u64,
     /// Our certificates and the clients' CAs.
     certificates: Vec<Dated>,
+    /// When the clients' CAs end.
+    client_cas: Expiries,
     /// What is doubtful whatever the time.
     doubts: Vec<String>,
 }
@@ -215,8 +219,14 @@ impl Tls {
     /// All faults: the setting's key below the port's, and a text that names the file.
     pub fn read(config: &PortConfig) -> Result<Ready, Vec<(&'static str, String)>> {
         let number = READINGS.fetch_add(1, Ordering::Relaxed);
-        let mut ready =
-            Ready { config: None, verifier: None, number, certificates: Vec::new(), doubts: Vec::new() };
+        let mut ready = Ready {
+            config: None,
+            verifier: None,
+            number,
+            certificates: Vec::new(),
+            client_cas: Expiries::default(),
+            doubts: Vec::new(),
+        };
         let (Some(certificate), Some(key)) = (&config.certificate, &config.key) else { return Ok(ready) };
         let mut faults = Vec::new();
         let identity = pem::identity(certificate, key).map_err(|fault| {
@@ -240,6 +250,7 @@ impl Tls {
                         }
                         roots.add_parsable_certificates(bundle.certificates.iter().cloned());
                     }
+                    ready.client_cas.note(&Trust { bundles, ..Trust::default() });
                 }
                 Err(fault) => faults.push(("client_ca", fault)),
             }
@@ -290,10 +301,16 @@ impl Tls {
         self.0.load().doubts(now)
     }
 
-    /// The files with our certificates and clients' CAs, and when the first in each ends, in seconds since 1970.
+    /// The files with clients' CAs, and when the next in each ends, in seconds since 1970 as `now`.
+    pub fn client_cas(&self, now: i64) -> Vec<(String, i64)> {
+        self.0.load().client_cas.of("ca", now)
+    }
+
+    /// The files with our certificates, and when the first in each ends, in seconds since 1970.
     pub fn expiries(&self) -> Vec<(String, i64)> {
         let mut first = BTreeMap::new();
-        for Dated { file, not_after, .. } in &self.0.load().certificates {
+        let ready = self.0.load();
+        for Dated { file, not_after, .. } in ready.certificates.iter().filter(|dated| dated.is_ours) {
             let end = first.entry(file.clone()).or_insert(*not_after);
             *end = (*end).min(*not_after);
         }

@@ -506,6 +506,19 @@ mod tests {
     }
 
     #[test]
+    fn a_registry_that_nobody_named_has_all_outcomes_from_its_first_exchange_on() {
+        let metrics = Metrics::new();
+        metrics.upstream("r", "ok", Duration::ZERO);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        let value = |outcome: &str, number: u64| {
+            text.contains(&format!(
+                "larder_upstream_requests_total{{outcome=\"{outcome}\",registry=\"r\"}} {number}\n"
+            ))
+        };
+        assert!(value("ok", 1) && value("connect", 0) && value("server_error", 0), "{text}");
+    }
+
+    #[test]
     fn a_certificate_is_there_as_long_as_its_role_has_it() {
         let metrics = Metrics::new();
         let has = |series: &str| String::from_utf8(metrics.render()).unwrap().contains(series);

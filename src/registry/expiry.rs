@@ -46,3 +46,16 @@ fn next(ends: &[i64], now: i64) -> Option<i64> {
     let ahead = ends.iter().filter(|end| **end > now).min();
     ahead.or(ends.iter().max()).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_the_next_end_that_is_ahead_and_the_last_when_all_are_over() {
+        let ends = [30, 10, 20];
+        let at = [5, 10, 19, 25, 30, 99].map(|now| next(&ends, now).unwrap());
+        assert_eq!(at, [10, 20, 20, 30, 30, 30]);
+        assert_eq!(next(&[], 5), None);
+    }
+}

@@ -850,4 +850,6 @@ fn a_ca_that_is_over_hides_neither_the_next_one_nor_is_it_forgotten_when_there_i
     assert_eq!(until("client_ca", &bundle), next.2);
     assert_eq!(until("ca", &gone), over.2, "the last that was good");
     assert_eq!(until("server", &at("own.pem")), far.2);
+    let handshakes = counted(&larder, "larder_tls_handshakes_total{listener=\"data\"");
+    assert!(handshakes.len() == 9 && handshakes.values().all(|number| *number == 0.0), "{handshakes:?}");
 }

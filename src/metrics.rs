@@ -542,7 +542,8 @@ mod tests {
         metrics.set_disk(Some((7, 70)));
         assert!(has());
         metrics.set_disk(None);
-        assert!(!String::from_utf8(metrics.render()).unwrap().contains("larder_disk_"));
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(!text.contains("larder_disk_free") && !text.contains("larder_disk_size"));
         metrics.set_disk(Some((7, 70)));
         assert!(has());
     }

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// By role and file, all ends that are in it: seconds since 1970.
+type Ends = BTreeMap<(&'static str, String), Vec<i64>>;
+
+/// What is known of them, wherever it is noted.
 #[derive(Debug, Clone, Default)]
-pub struct Expiries(Arc<Mutex<BTreeMap<(&'static str, String), Vec<i64>>>>);
+pub struct Expiries(Arc<Mutex<Ends>>);
 
 impl Expiries {
     /// Notes what is trusted, and as whom we come.

@@ -4,10 +4,12 @@ use crate::support::artifact::{module, raw};
 use crate::support::browser::{Browser, ENTER, ESCAPE};
 use crate::support::client::{self, Reply};
 use crate::support::eventually;
+use crate::support::heart::files;
 use crate::support::larder::{Home, Larder, memory};
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
 use serde_json::{Value, json};
+use std::path::Path;
 use tempfile::TempDir;
 
 /// The registry that answers, and the one that does not.
@@ -196,6 +198,9 @@ fn one_look_tells_what_is_held_what_failed_why_and_what_to_do() {
     browser.keys(".opens", ENTER);
     browser.sees(".more", &Digest::of(&module("cors", 388_000)).to_string());
     browser.sees(".more", "388,000 bytes");
+    for word in ["First used", "Last used", "Checked"] {
+        browser.sees(".more", word);
+    }
     assert_eq!(browser.script("return document.activeElement.className", json!([])), "opens");
     browser.click(".more button");
     browser.sees("#told-text", &format!("{PUBLIC}/plugins/cors:2.0.0"));
@@ -237,6 +242,118 @@ fn one_look_tells_what_is_held_what_failed_why_and_what_to_do() {
     assert_eq!(names(&browser).len(), all.len(), "what was seen stays");
 }
 
+/// What was asked, as whoever asked counts it.
+#[derive(Default)]
+struct Load {
+    hits: u64,
+    misses: u64,
+    errors: u64,
+    sent: usize,
+    fetched: usize,
+}
+
+impl Load {
+    /// Asks for what was not asked for before, and then `hits` times again.
+    fn held(&mut self, scene: &Scene, name: &str, hits: u64) {
+        let (_, version, size) = HELD.into_iter().find(|(held, ..)| *held == name).unwrap();
+        for _ in 0..=hits {
+            let reply = scene.ask(name, version);
+            assert_eq!((reply.status, reply.body.len()), (200, size), "{name}");
+            self.sent += size;
+        }
+        self.misses += 1;
+        self.hits += hits;
+        self.fetched += size;
+    }
+
+    fn fails(&mut self, scene: &Scene, name: &str, times: u64) {
+        for _ in 0..times {
+            let reply = scene.ask(name, "1.0.0");
+            assert!(reply.status >= 400, "{name}");
+            self.sent += reply.body.len();
+        }
+        self.errors += times;
+    }
+
+    /// Waits until the page has the same numbers, and compares all that it makes of them.
+    fn is_shown(&self, browser: &Browser) {
+        let Self { hits, misses, errors, sent, fetched } = *self;
+        let (asked, rate) = (hits + misses + errors, hits * 1000 / (hits + misses));
+        let rate = format!("{}.{} %", rate / 10, rate % 10);
+        let (all_sent, all_fetched) = (human(sent), human(fetched));
+        come_back(browser);
+        browser.sees("#numbers", &format!("{asked}\n{errors} errors among them"));
+        let seen = browser.script(DRAWN, json!([]));
+        let tiles = json!([
+            ["Hit rate", rate, format!("{hits} hits, {misses} misses")],
+            ["Requests", asked.to_string(), format!("{errors} errors among them")],
+            ["Sent", all_sent, format!("{all_fetched} fetched")],
+        ]);
+        assert_eq!(seen["tiles"], tiles);
+        assert_eq!(seen["requests"], format!("Hits{hits}Misses{misses}Errors{errors}Hit rate over 5 min"));
+        assert_eq!(seen["traffic"], format!("Sent{all_sent}Fetched{all_fetched}"));
+        // The half minute that goes on; the one before it has the rest where one ended just now.
+        let counts = json!([hits, misses, errors]);
+        assert_eq!(seen["told"], counts, "what is said of each step: {}", seen["steps"]);
+        assert_eq!(seen["bars"], counts, "as high as their numbers");
+        let near = |drawn: &Value, true_one: f64| (drawn.as_f64().unwrap() / true_one - 1.0).abs() < 0.01;
+        assert!(near(&seen["rate"], hits as f64 / (hits + misses) as f64), "{seen}");
+        assert!(near(&seen["sent"], sent as f64) && near(&seen["fetched"], fetched as f64), "{seen}");
+        let row = [hits.to_string(), "0".into(), misses.to_string(), errors.to_string()];
+        assert_eq!(seen["row"], json!([&row[..], &[rate, all_sent, all_fetched]].concat()));
+    }
+}
+
+/// A size as the page has it.
+fn human(bytes: usize) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 100.0 { format!("{mib:.1} MiB") } else { format!("{mib:.0} MiB") }
+}
+
+/// What the tiles, the charts and the table say of the last hour; heights are measured by the charts' own marks.
+const DRAWN: &str = "
+    const all = (what, of = document) => [...of.querySelectorAll(what)], words = (what) => document.querySelector(what).textContent;
+    const sum = (numbers) => numbers.reduce((a, b) => a + b, 0);
+    const marks = (chart, like) => all(`#${chart}-chart text`).map((t) => [t.textContent.match(like), Number(t.getAttribute('y')) - 4])
+        .filter(([found]) => found).map(([found, y]) => [Number(found[1]), y]);
+    const scale = (marks) => { const [top, up] = marks.at(-1), [, zero] = marks[0]; return (y) => ((zero - y) / (zero - up)) * top; };
+    const [count, share] = [scale(marks('requests', /^([0-9]+)$/)), scale(marks('requests', /^([0-9]+) %$/).reverse())];
+    const mib = scale([[0, marks('traffic', /^(0) B$/)[0][1]], marks('traffic', /^([0-9.]+) MiB$/).at(-1)]);
+    const ups = (path) => document.querySelector(path).getAttribute('d').split(/[ML]/).slice(1).map((pair) => Number(pair.split(' ')[1]));
+    const steps = all('#requests-chart title').map((t) => t.textContent);
+    return {
+        tiles: all('#numbers > div').slice(0, 3).map((tile) => all('dt, b, span', tile).map((e) => e.textContent)),
+        requests: words('#requests-legend'), traffic: words('#traffic-legend'), steps,
+        told: ['hit', 'miss', 'error'].map((word) => sum(steps.map((step) => Number(step.match(`([0-9]+) ${word}`)[1])))),
+        bars: ['hits', 'misses', 'errors'].map((kind) => Math.round(sum(all(`#requests-chart rect.${kind}`)
+            .map((bar) => count(Number(bar.getAttribute('y'))) - count(Number(bar.getAttribute('y')) + Number(bar.getAttribute('height'))))))),
+        rate: share(ups('#requests-chart path.rate').at(-1)) / 100,
+        sent: sum(ups('#traffic-chart path.sent:not(.area)').map(mib)) * 1048576,
+        fetched: sum(ups('#traffic-chart path.fetched').map(mib)) * 1048576,
+        row: all('#hour tbody tr:first-child td').map((cell) => cell.textContent),
+    };";
+
+#[test]
+fn the_last_hour_has_exactly_what_was_asked() {
+    let scene = Scene::new("");
+    let mut load = Load::default();
+    for (name, hits) in [("ai-cache", 4), ("cors", 6), ("jwt-auth", 3), ("key-auth", 0)] {
+        load.held(&scene, name, hits);
+    }
+    load.fails(&scene, "waf", 5);
+    load.fails(&scene, "ai-poxy", 2);
+    // Neither is a request for a plugin.
+    assert_eq!(scene.larder.get("/nothing").status, 404);
+    assert_eq!(client::get(scene.larder.admin, "/metrics").status, 200);
+    let browser = scene.opened();
+    load.is_shown(&browser);
+    // And while one looks on.
+    load.held(&scene, "ai-proxy", 8);
+    load.fails(&scene, "waf", 3);
+    load.is_shown(&browser);
+    quiet(&browser);
+}
+
 #[test]
 fn buttons_fetch_ask_again_and_purge_what_they_name_and_nothing_else() {
     let scene = Scene::new("");
@@ -266,6 +383,7 @@ fn buttons_fetch_ask_again_and_purge_what_they_name_and_nothing_else() {
         browser.sees("#sure", "Purge 1 plugin?");
         browser.sees("#sure", &format!("{PUBLIC}/plugins/jwt-auth:2.0.0"));
         browser.sees("#sure", "640 KiB");
+        assert!(!browser.text("#sure").contains("also what comes"), "no others");
         if way.is_empty() {
             browser.keys("#sure-no", ESCAPE)
         } else {
@@ -289,6 +407,17 @@ fn buttons_fetch_ask_again_and_purge_what_they_name_and_nothing_else() {
     browser.sees("#nothing", "Nothing is like that");
     assert!(!scene.holds("key-auth") && !scene.holds("basic-auth") && scene.holds("cors"));
 
+    // All: what came since is taken away as well, which is said before.
+    browser.script("document.querySelector('#text').value = ''", json!([]));
+    browser.click("button[data-sort=plugin]");
+    browser.sees("#purge-found", "Purge all");
+    browser.click("#purge-found");
+    browser.sees("#sure", "also what comes until then");
+    assert_eq!(scene.ask("key-auth", "2.0.0").status, 200);
+    browser.click("#sure-yes");
+    told(&browser, "Purged ");
+    assert!(!scene.holds("key-auth") && !scene.holds("cors"));
+
     browser.click("#scrub");
     browser.sees("#care", "none damaged");
     quiet(&browser);
@@ -309,7 +438,11 @@ fn settings_are_read_again_and_the_log_says_more_by_a_click() {
     browser.click("#level option:nth-child(4)");
     told(&browser, "the log has debug");
     assert_eq!(scene.api("/api/v1/log")["level"], "debug");
-    browser.until("it is what is chosen", "document.querySelector('#level').value === 'debug'");
+    // Where it has the focus it stays what was chosen; elsewhere it is what larder says.
+    browser
+        .script("document.activeElement.blur(); document.querySelector('#level').value = 'error'", json!([]));
+    come_back(&browser);
+    browser.until("it is what is in use", "document.querySelector('#level').value === 'debug'");
 }
 
 #[test]
@@ -457,7 +590,11 @@ fn nobody_frames_it_and_its_files_come_once() {
     let scene = Scene::new("");
     let get = |path: &str, more: &[(&str, &str)]| client::request(scene.larder.admin, "GET", path, more);
     let mut size = 0;
-    for path in ["/", "/assets/page.css", "/assets/page.js", "/assets/favicon.svg"] {
+    let files = files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/server/admin/page")));
+    assert!(files.len() > 9, "{files:?}");
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let path = &if name == "index.html" { "/".to_owned() } else { format!("/assets/{name}") };
         let reply = get(path, &[]);
         assert_eq!(reply.status, 200, "{path}");
         size += reply.body.len();

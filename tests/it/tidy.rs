@@ -45,7 +45,9 @@ fn sources() -> Vec<Source> {
     let files = crate::support::heart::files(&root);
     let sources: Vec<Source> = files
         .into_iter()
-        .filter(|path| path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs"))
+        .filter(|path| {
+            path.extension().is_some_and(|end| end == "rs" || end == "js") && !path.ends_with("tests.rs")
+        })
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
             let path = path.strip_prefix(&root).unwrap().to_owned();
@@ -151,7 +153,8 @@ fn no_file_is_two_things() {
 #[test]
 fn every_file_says_what_it_is_in_its_first_line() {
     for source in sources() {
-        assert!(source.text.starts_with("//! "), "{}", source.path.display());
+        let mark = if source.path.extension().is_some_and(|end| end == "js") { "// " } else { "//! " };
+        assert!(source.text.starts_with(mark), "{}", source.path.display());
     }
 }
 

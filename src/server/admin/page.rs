@@ -1,4 +1,4 @@
-//! The status page: four files within the program, which ask the administration port they came from and nobody else.
+//! The status page: files within the program, which ask the administration port they came from and nobody else.
 
 use crate::server::respond::{self, Answer};
 use http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
@@ -19,9 +19,8 @@ pub fn answer(headers: &HeaderMap, path: &str) -> Option<Answer> {
     let (content_type, content) = match path {
         "/" => ("text/html; charset=utf-8", include_str!("page/index.html")),
         "/assets/page.css" => ("text/css; charset=utf-8", include_str!("page/page.css")),
-        "/assets/page.js" => ("text/javascript; charset=utf-8", include_str!("page/page.js")),
         "/assets/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
-        _ => return None,
+        _ => ("text/javascript; charset=utf-8", script(path.strip_prefix("/assets/")?)?),
     };
     let mut answer = respond::small(headers, content_type, content.to_owned(), None);
     answer.headers.insert(CONTENT_SECURITY_POLICY, POLICY);
@@ -30,4 +29,19 @@ pub fn answer(headers: &HeaderMap, path: &str) -> Option<Answer> {
     answer.headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     answer.headers.insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
     Some(answer)
+}
+
+/// The modules of the page's script; `page.js` imports the others.
+fn script(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "page.js" => include_str!("page/page.js"),
+        "ask.js" => include_str!("page/ask.js"),
+        "changes.js" => include_str!("page/changes.js"),
+        "chart.js" => include_str!("page/chart.js"),
+        "elements.js" => include_str!("page/elements.js"),
+        "plugins.js" => include_str!("page/plugins.js"),
+        "sections.js" => include_str!("page/sections.js"),
+        "words.js" => include_str!("page/words.js"),
+        _ => return None,
+    })
 }

@@ -1,15 +1,17 @@
 //! The status page in a real browser, before a real larder: what a person sees and clicks.
 
 use crate::support::artifact::{module, raw};
-use crate::support::browser::{Browser, ENTER, ESCAPE};
+use crate::support::browser::{Browser, ENTER, ESCAPE, HOME};
 use crate::support::client::{self, Reply};
 use crate::support::eventually;
 use crate::support::heart::files;
 use crate::support::larder::{Home, Larder, memory};
+use crate::support::pki::Pki;
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The registry that answers, and the one that does not.
@@ -297,6 +299,7 @@ impl Load {
         assert_eq!(seen["told"], counts, "what is said of each step: {}", seen["steps"]);
         assert_eq!(seen["bars"], counts, "as high as their numbers");
         let near = |drawn: &Value, true_one: f64| (drawn.as_f64().unwrap() / true_one - 1.0).abs() < 0.01;
+        assert_eq!(seen["apart"], true, "no step covers another: {seen}");
         assert!(near(&seen["rate"], hits as f64 / (hits + misses) as f64), "{seen}");
         assert!(near(&seen["sent"], sent as f64) && near(&seen["fetched"], fetched as f64), "{seen}");
         let row = [hits.to_string(), "0".into(), misses.to_string(), errors.to_string()];
@@ -327,6 +330,8 @@ const DRAWN: &str = "
         told: ['hit', 'miss', 'error'].map((word) => sum(steps.map((step) => Number(step.match(`([0-9]+) ${word}`)[1])))),
         bars: ['hits', 'misses', 'errors'].map((kind) => Math.round(sum(all(`#requests-chart rect.${kind}`)
             .map((bar) => count(Number(bar.getAttribute('y'))) - count(Number(bar.getAttribute('y')) + Number(bar.getAttribute('height'))))))),
+        apart: all('#requests-chart rect.spot').map((spot) => spot.getBBox())
+            .every((spot, n, spots) => !n || spot.x > spots[n - 1].x + spots[n - 1].width - 0.1),
         rate: share(ups('#requests-chart path.rate').at(-1)) / 100,
         sent: sum(ups('#traffic-chart path.sent:not(.area)').map(mib)) * 1048576,
         fetched: sum(ups('#traffic-chart path.fetched').map(mib)) * 1048576,
@@ -347,10 +352,14 @@ fn the_last_hour_has_exactly_what_was_asked() {
     assert_eq!(client::get(scene.larder.admin, "/metrics").status, 200);
     let browser = scene.opened();
     load.is_shown(&browser);
-    // And while one looks on.
+    // And while one looks on, at a step that is over.
+    browser.keys("#requests-chart", HOME);
+    let read = browser.text("#requests-readout");
+    assert!(read.ends_with("0 hits, 0 misses, 0 errors"), "{read}");
     load.held(&scene, "ai-proxy", 8);
     load.fails(&scene, "waf", 3);
     load.is_shown(&browser);
+    assert_eq!(browser.text("#requests-readout"), read, "what is being read stays");
     quiet(&browser);
 }
 
@@ -443,6 +452,26 @@ fn settings_are_read_again_and_the_log_says_more_by_a_click() {
         .script("document.activeElement.blur(); document.querySelector('#level').value = 'error'", json!([]));
     come_back(&browser);
     browser.until("it is what is in use", "document.querySelector('#level').value === 'debug'");
+}
+
+#[test]
+fn a_certificate_is_told_of_on_the_day_that_larder_warns_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = Pki::make(folder.path());
+    // An hour over, for the time that the test takes.
+    let ends_in = |days: u64| pki.server(folder.path(), "ours", Duration::from_secs((days * 24 + 1) * 3600));
+    let (certificate, key) = ends_in(7);
+    let lines =
+        format!("tls: {{data: {{certificate: '{}', key: '{}'}}}}\n", certificate.display(), key.display());
+    let scene = Scene::new(&lines);
+    let browser = scene.opened();
+    browser.sees("#certificates", "good, ends in 7 d");
+    browser.sees("#headline", "All is well");
+    ends_in(6);
+    browser.click("#reload");
+    browser.sees("#certificates", "runs out in 6 d");
+    browser.sees("#headline", "needs a look");
+    quiet(&browser);
 }
 
 #[test]

@@ -21,6 +21,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Keys without a letter, as WebDriver writes them.
 pub const ENTER: &str = "\u{e007}";
 pub const ESCAPE: &str = "\u{e00c}";
+pub const HOME: &str = "\u{e011}";
 
 /// A running browser with one window. Ended with all its processes when dropped.
 pub struct Browser {

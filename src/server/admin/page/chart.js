@@ -4,36 +4,42 @@ import { $, dress, el, set, svg } from "./elements.js";
 import { bytes, clockTime, now, number, percent, plural, sum } from "./words.js";
 
 let drawn = "", lastHour = null;
+/** Ends of the steps that are being read, by chart: they are still read when all is drawn anew. */
+const read = {};
+
+/** The steps with their beginnings. The last one is not over, and begins where the one before it ends. */
+const begun = (points, step) => points.map((point, n) => ({ ...point, from: Math.max(point.at - step, points[n - 1]?.at ?? 0, points.at(-1).at - 3600) }));
 
 export function charts(hour) {
   lastHour = hour;
   const told = JSON.stringify(hour) + $("requests-chart").clientWidth;
   if (drawn === told) return;
   drawn = told;
-  const { points, step_seconds: step } = hour;
+  const { step_seconds: step } = hour, points = begun(hour.points, step);
   const per = `per ${step} s`;
   const tell = (point) => `${clockTime(point.at * 1000)}: ${plural(point.hits, "hit")}${point.stale ? ` (${number(point.stale)} stale)` : ""}, ${plural(point.misses, "miss", "misses")}, ${plural(point.errors, "error")}`;
   const flow = (point) => `${clockTime(point.at * 1000)}: ${bytes(point.sent_bytes)} sent, ${bytes(point.fetched_bytes)} fetched`;
   legend($("requests-legend"), [["hits", "Hits", sum(points, "hits")], ["misses", "Misses", sum(points, "misses")], ["errors", "Errors", sum(points, "errors")], ["rate", "Hit rate over 5 min", null]]);
   legend($("traffic-legend"), [["sent", "Sent", bytes(sum(points, "sent_bytes"))], ["fetched", "Fetched", bytes(sum(points, "fetched_bytes"))]]);
-  draw("requests", points, step, {
+  draw("requests", points, {
     per, tell, rate: true, top: Math.max(4, ...points.map((p) => p.hits + p.misses + p.errors)), label: number,
-    paint(x, y, width) {
+    paint(x, y) {
       return points.flatMap((point) => {
+        const width = x(point.at) - x(point.from);
         let below = 0;
         return ["hits", "misses", "errors"].filter((key) => point[key]).map((key) => {
           const from = y(below), to = y((below += point[key]));
-          return svg(`rect.${key}`, { x: x(point.at - step) + 0.5, y: to, width: Math.max(1, width - 1), height: Math.max(1, from - to) });
+          return svg(`rect.${key}`, { x: x(point.from) + 0.5, y: to, width: Math.max(1, width - 1), height: Math.max(1, from - to) });
         });
       });
     },
   });
-  draw("traffic", points, step, {
+  draw("traffic", points, {
     per, tell: flow, top: Math.max(1024, ...points.map((p) => Math.max(p.sent_bytes, p.fetched_bytes))), label: bytes,
     paint(x, y) {
-      const line = (key) => points.map((p, n) => `${n ? "L" : "M"}${x(p.at - step / 2).toFixed(1)} ${y(p[key]).toFixed(1)}`).join("");
+      const line = (key) => points.map((p, n) => `${n ? "L" : "M"}${x((p.from + p.at) / 2).toFixed(1)} ${y(p[key]).toFixed(1)}`).join("");
       if (!points.length) return [];
-      const ends = [points.at(-1), points[0]].map((p) => `L${x(p.at - step / 2).toFixed(1)} ${y(0)}`).join("");
+      const ends = [points.at(-1), points[0]].map((p) => `L${x((p.from + p.at) / 2).toFixed(1)} ${y(0)}`).join("");
       return [svg("path.sent.area", { d: line("sent_bytes") + ends + "Z" }), svg("path.sent", { d: line("sent_bytes") }), svg("path.fetched", { d: line("fetched_bytes") })];
     },
   });
@@ -51,7 +57,7 @@ function round125(top, isBytes) {
   return unit * ten * [1, 2, 4, 6, 10].find((n) => n * ten * unit >= top);
 }
 
-function draw(name, points, step, { per, tell, rate, top, label, paint }) {
+function draw(name, points, { per, tell, rate, top, label, paint }) {
   const box = $(`${name}-chart`), readout = $(`${name}-readout`);
   const width = Math.max(240, box.clientWidth), height = 190, left = 58, bottom = height - 20, above = rate ? 62 : 12;
   const end = points.length ? points.at(-1).at : now() / 1000, most = round125(top, label === bytes);
@@ -68,17 +74,18 @@ function draw(name, points, step, { per, tell, rate, top, label, paint }) {
     let path = "", goes = false;
     points.forEach((point, n) => {
       const near = points.slice(Math.max(0, n - 9), n + 1), hits = sum(near, "hits"), found = hits + sum(near, "misses");
-      if (found) path += `${goes ? "L" : "M"}${x(point.at - step / 2).toFixed(1)} ${up(hits / found).toFixed(1)}`;
+      if (found) path += `${goes ? "L" : "M"}${x((point.from + point.at) / 2).toFixed(1)} ${up(hits / found).toFixed(1)}`;
       goes = Boolean(found);
     });
     parts.push(svg("path.rate", { d: path || "M0 0" }));
   }
-  parts.push(...paint(x, y, x(step) - x(0)));
+  parts.push(...paint(x, y));
   const cursor = svg("path.cursor", {});
-  const spots = points.map((point, n) => svg("rect.spot", { x: x(point.at - step), y: 0, width: x(step) - x(0), height: bottom, "data-n": n }, svg("title", {}, tell(point))));
+  const spots = points.map((point, n) => svg("rect.spot", { x: x(point.from), y: 0, width: x(point.at) - x(point.from), height: bottom, "data-n": n }, svg("title", {}, tell(point))));
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" }, parts, cursor, spots);
   const point = (n) => {
-    cursor.setAttribute("d", n === null ? "M0 0" : `M${x(points[n].at - step / 2)} ${rate ? 8 : above}V${bottom}`);
+    read[name] = points[n]?.at;
+    cursor.setAttribute("d", n === null ? "M0 0" : `M${x((points[n].from + points[n].at) / 2)} ${rate ? 8 : above}V${bottom}`);
     set(readout, n === null ? `${label === bytes ? "Bytes" : "Requests"} ${per}` : tell(points[n]));
     if (n !== null) dress(box, [], { "aria-valuenow": n, "aria-valuetext": tell(points[n]) }, []);
   };
@@ -94,8 +101,9 @@ function draw(name, points, step, { per, tell, rate, top, label, paint }) {
     point(Math.min(last, Math.max(0, to)));
   };
   box.onblur = () => point(null);
+  const again = points.findIndex((point) => point.at >= read[name]);
   box.replaceChildren(picture);
-  point(null);
+  point(again < 0 ? null : again);
 }
 
 /** The same in words, five minutes a row. */

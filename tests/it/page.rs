@@ -427,6 +427,12 @@ fn buttons_fetch_ask_again_and_purge_what_they_name_and_nothing_else() {
     told(&browser, "Purged ");
     assert!(!scene.holds("key-auth") && !scene.holds("cors"));
 
+    // What is held is another version than was asked for, which nobody has to find out.
+    browser.keys("#wanted", &format!("cors@9.9.9 ai-proxy@2.0.1{ENTER}"));
+    told(&browser, "cors 9.9.9: held as 2.0.0 (fallback)");
+    browser.sees("#jobs", "cors 9.9.9: held as 2.0.0 (fallback)");
+    assert!(!browser.text("#jobs").contains("ai-proxy 2.0.1: held as"));
+
     browser.click("#scrub");
     browser.sees("#care", "none damaged");
     quiet(&browser);

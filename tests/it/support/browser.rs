@@ -111,7 +111,8 @@ impl Browser {
 
     /// The text that a person sees of the first element that a CSS selector finds; empty where there is none.
     pub fn text(&self, selector: &str) -> String {
-        let body = "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''";
+        let body =
+            "const e = document.querySelector(arguments[0]); return e?.checkVisibility() ? e.innerText : ''";
         self.script(body, json!([selector])).as_str().unwrap().to_owned()
     }
 

@@ -47,6 +47,9 @@ addEventListener("refused", (event) => closed(event.detail));
 
 /** Nothing is shown to who may not see it; the reason is, and a field for a token where one would help. */
 function closed(error) {
+  // What was asked before is not shown any more, either.
+  clearTimeout(timer);
+  round++;
   isClosed = true;
   $("open").hidden = true;
   $("closed").hidden = false;

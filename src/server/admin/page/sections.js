@@ -56,9 +56,15 @@ export function fetching(fetches, jobs) {
     begun.delete(job.id);
     const failed = job.items.filter((item) => item.state === "failed");
     const why = failed.slice(0, 3).map((item) => `${nameOf(item)}: ${item.error?.detail ?? "failed"}`);
-    say(failed.length ? "bad" : "good", `Fetched ${number(job.held)} of ${plural(job.total, "plugin")}.`, why, failed[0]?.error?.hint);
+    say(failed.length ? "bad" : "good", `Fetched ${number(job.held)} of ${plural(job.total, "plugin")}.`, [...why, ...inPlace(job).slice(0, 3)], failed[0]?.error?.hint);
   }
 }
+
+/** What is held in place of the version that was asked for. */
+const inPlace = (job) => job.items.filter((item) => item.state === "held" && item.matched === "fallback")
+  .map((item) => [item, item.reference.split("/").at(-1).replace(/^[^:@]*[:@]/, "")])
+  .filter(([item, version]) => item.version && item.version !== version)
+  .slice(0, 50).map(([item, version]) => `${nameOf(item)}: held as ${version} (fallback)`);
 
 function showJob(job) {
   const failed = job.items.filter((item) => item.state === "failed");
@@ -66,6 +72,7 @@ function showJob(job) {
   const far = `${number(job.held)} of ${number(job.total)} held` + (job.failed ? `, ${number(job.failed)} failed` : "");
   return el("li", {}, el("p.top", {}, el("b.wrap", {}, title), el("span.quiet", {}, far, ", ", job.finished_at ? time(job.finished_at) : "under way")),
     job.finished_at ? "" : bar(job.held + job.failed, job.total, `${title}: ${far}`),
+    inPlace(job).map((words) => el("p.detail", {}, words)),
     failed.length ? el("details", {}, el("summary", {}, `${number(failed.length)} failed`), el("ul.plain", {}, failed.slice(0, 50).map((item) => el("li", {}, el("b.wrap", {}, nameOf(item)), item.error ? failureOf(item.error) : "")))) : "");
 }
 

@@ -51,6 +51,65 @@ pub enum What {
     Fetch,
 }
 
+/// Whose a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// There is no plugin of that name or version.
+    Name,
+    /// It is not for us.
+    Right,
+    /// The artifact is there and holds no usable plugin.
+    Artifact,
+    /// This machine's disk, or a file on it.
+    Disk,
+    /// A defect of larder.
+    Larder,
+    /// The registry, or the way to it.
+    Registry,
+}
+
+/// Codes of artifacts that are there and hold no usable plugin, as `cache::CacheError` has them.
+const UNUSABLE: [&str; 24] = [
+    "ambiguous_entry",
+    "ambiguous_layer",
+    "ambiguous_manifest",
+    "bad_digest",
+    "bad_entry",
+    "bad_gzip",
+    "bad_local_file",
+    "bad_manifest",
+    "bad_tar",
+    "bad_zstd",
+    "manifest_too_large",
+    "media_type_mismatch",
+    "no_layer",
+    "no_platform",
+    "no_plugin_wasm",
+    "no_wasm_layer",
+    "not_wasm",
+    "too_large",
+    "too_many_entries",
+    "too_many_layers",
+    "unpacked_too_large",
+    "unsupported_layer",
+    "unsupported_schema",
+    "wasm_version",
+];
+
+impl Failure {
+    /// Whose it is, by its code.
+    pub fn whose(&self) -> Whose {
+        match self.code.as_str() {
+            "not_found" | "unknown_name" | "unknown_version" | "version_needed" => Whose::Name,
+            "denied" => Whose::Right,
+            "internal" => Whose::Larder,
+            "store" | "disk_full" | "no_room" | "crowded_out" | "local_file_changing" => Whose::Disk,
+            code if UNUSABLE.contains(&code) => Whose::Artifact,
+            _ => Whose::Registry,
+        }
+    }
+}
+
 /// A failure that just happened.
 #[derive(Debug, Clone)]
 pub struct Seen<'s> {

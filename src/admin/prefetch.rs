@@ -97,7 +97,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Plugins that a job has fetched at once.
 const AT_ONCE: usize = 4;
 /// The word for a job at the start.
-const WARM_UP: &str = "warm_up";
+pub const WARM_UP: &str = "warm_up";
 
 /// The last jobs, the newest last.
 #[derive(Default)]

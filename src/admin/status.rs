@@ -4,7 +4,7 @@ use super::Administration;
 use super::change::Scrub;
 use super::prefetch::Job;
 use crate::clock::Timestamp;
-use crate::failures::{Failure, What};
+use crate::failures::{Failure, What, Whose};
 use crate::registry::breaker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +13,16 @@ use std::time::Duration;
 /// How long before its end a certificate is told of.
 const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How long a registry's last failure is told of, if it is asked nothing since.
+const LATELY: Duration = Duration::from_secs(5 * 60);
+
 /// One look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// larder's version.
     pub version: String,
+    /// The process, by its number in its own system: a cache directory's lock says the same one.
+    pub process: u32,
     /// When the process began, RFC 3339.
     pub started_at: String,
     /// Now, RFC 3339.
@@ -130,6 +135,31 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
+impl Registry {
+    /// What is not as it should be there. A single failure counts if it was seen after `lately`, RFC 3339.
+    fn warning(&self, lately: &str) -> Option<String> {
+        let name = &self.name;
+        let stands = match self.state.as_str() {
+            "open" => "is left alone for a while",
+            "half_open" => "is asked by one at a time",
+            _ => {
+                // What is wrong with one artifact says nothing of the registry.
+                let of_registry = |error: &&Failure| error.whose() == Whose::Registry;
+                let error = self.error.as_ref().filter(of_registry)?;
+                let is_new = error.last_at.as_str() > lately;
+                return is_new.then(|| format!("the last question to {name} failed: {}", error.detail));
+            }
+        };
+        let Some(error) = &self.error else { return Some(format!("{name} {stands}")) };
+        Some(match error.detail.strip_prefix(name.as_str()) {
+            // It is about the registry as such, and says its name itself.
+            Some(told) if told.contains(stands) => error.detail.clone(),
+            Some(told) => format!("{name} {stands}:{told}"),
+            None => format!("{name} {stands}: {}", error.detail),
+        })
+    }
+}
+
 impl Administration {
     /// One look; `is_draining` says that the process is about to leave.
     pub fn status(&self, is_draining: bool) -> Status {
@@ -140,6 +170,7 @@ impl Administration {
         let fetching = self.cache.in_flight().into_iter();
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
+            process: std::process::id(),
             started_at: self.started.to_string(),
             now: self.clock.now().to_string(),
             ready: !is_draining && self.is_warm(),
@@ -217,11 +248,8 @@ impl Administration {
             let text = "the cache directory takes nothing; what is new is held in memory";
             warnings.push(text.to_owned());
         }
-        for registry in status.registries.iter().filter(|r| matches!(r.state.as_str(), "open" | "half_open"))
-        {
-            let why = registry.error.as_ref().map(|error| format!(": {}", error.detail)).unwrap_or_default();
-            warnings.push(format!("{} is left alone for a while{why}", registry.name));
-        }
+        let lately = self.clock.now().minus(LATELY).to_string();
+        warnings.extend(status.registries.iter().filter_map(|registry| registry.warning(&lately)));
         for name in self.client.unverified() {
             warnings.push(format!("certificates of {name} are not verified (insecure_skip_verify)"));
         }

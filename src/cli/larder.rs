@@ -1,7 +1,7 @@
 //! The larder that a command is about: one that runs, by its administration API, or a cache directory that nobody uses,
 //! by the same [`Administration`] in this process.
 
-use super::remote::{Credentials, Remote};
+use super::remote::{self, Credentials, Remote};
 use super::trouble::Trouble;
 use super::{assemble, exit};
 use crate::admin::Administration;
@@ -15,6 +15,9 @@ use crate::store::StoreError;
 use crate::store::layout::Layout;
 use clap::Args;
 use http::HeaderValue;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +72,20 @@ pub struct Stopped {
     pub dir: PathBuf,
 }
 
+/// A directory that another process uses.
+struct Used {
+    dir: PathBuf,
+    /// What its lock says of that process: its number.
+    holder: String,
+}
+
+impl fmt::Display for Used {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dir, holder } = self;
+        write!(f, "{} is used by another larder (process {holder})", dir.display())
+    }
+}
+
 impl Address {
     /// The running larder that was named, if one was.
     ///
@@ -89,22 +106,31 @@ impl Address {
         }
         match Stopped::open(loaded, runtime, wish)? {
             Ok(stopped) => Ok(Larder::Stopped(stopped)),
-            Err(why) => self.beside(loaded, why).map(|remote| Larder::Running(Box::new(remote))),
+            Err(used) => {
+                let remote = runtime.block_on(self.beside(loaded, &used))?;
+                Ok(Larder::Running(Box::new(remote)))
+            }
         }
     }
 
-    /// The larder that uses the directory of the settings, by the port that the same settings name.
-    fn beside(&self, loaded: &Loaded, why: String) -> Result<Remote, Trouble> {
+    /// The larder that uses the directory of the settings, by the port that the same settings name. Another one may
+    /// listen there, which nobody meant.
+    async fn beside(&self, loaded: &Loaded, used: &Used) -> Result<Remote, Trouble> {
         let config = &loaded.config;
+        let why = used.to_string();
+        let unasked = |why| Trouble::new(exit::TEMPFAIL, why).hint(remote::WHERE);
         if config.listen.admin.port() == 0 {
-            return Err(
-                Trouble::new(exit::TEMPFAIL, why).hint("--admin URL says where its administration port is")
-            );
+            return Err(unasked(why));
         }
         let scheme = if config.tls.admin.certificate.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", reachable(config.listen.admin));
+        let remote = Remote::new(address(&url)?, self.credentials(loaded)?, Some(why.clone()))?;
+        let process = remote.status().await?.process;
+        if process.to_string() != used.holder {
+            return Err(unasked(format!("{why}, and another larder (process {process}) answers at {url}")));
+        }
         eprintln!("larder: {why}; asking it at {url}");
-        Remote::new(address(&url)?, self.credentials(loaded)?, Some(why))
+        Ok(remote)
     }
 
     fn credentials(&self, loaded: &Loaded) -> Result<Credentials, Trouble> {
@@ -176,14 +202,34 @@ fn token(file: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
+/// What this user may not look into, of a directory that may be there.
+fn unreadable(layout: &Layout) -> Option<(PathBuf, io::Error)> {
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let opened = |path: PathBuf| (path.clone(), File::open(path).map(drop));
+    let tried = [
+        (layout.root().to_owned(), fs::read_dir(layout.root()).map(drop)),
+        opened(layout.lock()),
+        opened(layout.format()),
+    ];
+    tried.into_iter().find_map(|(path, looked)| Some((path, looked.err().filter(denied)?)))
+}
+
 impl Stopped {
     /// Opens the directory of the settings. The inner error says who uses it.
-    fn open(loaded: &Loaded, runtime: &Runtime, wish: Wish) -> Result<Result<Self, String>, Trouble> {
+    fn open(loaded: &Loaded, runtime: &Runtime, wish: Wish) -> Result<Result<Self, Used>, Trouble> {
         let mut config = loaded.config.clone();
         // Nobody retries for a person: wait as long as the fetch may take.
         config.fill.hold = config.fill.timeout;
         let dir = assemble::cache_dir(&config);
-        if wish != Wish::Fill && !Layout::new(&dir).root().is_dir() {
+        let layout = Layout::new(&dir);
+        // Whether somebody uses it, and who, is not to be seen; a larder that answers somewhere need not be that one.
+        if let Some((path, error)) = unreadable(&layout) {
+            let problem =
+                format!("{}: {error}; whether a larder uses the cache is not to be seen", path.display());
+            return Err(Trouble::new(exit::NOPERM, problem)
+                .hint("--admin URL asks a running larder; else this is for the user whose directory it is"));
+        }
+        if wish != Wish::Fill && !layout.root().is_dir() {
             return Err(Trouble::new(
                 exit::NOINPUT,
                 format!("{}: there is no such cache directory", dir.display()),
@@ -197,7 +243,7 @@ impl Stopped {
         let parts = match assemble::assemble(&config, &dir, read, runtime.handle().clone()) {
             Ok(parts) => parts,
             Err(StoreError::Locked { path, holder }) => {
-                return Ok(Err(format!("{} is used by another larder (process {holder})", path.display())));
+                return Ok(Err(Used { dir: path, holder }));
             }
             Err(error @ (StoreError::Format { .. } | StoreError::Exposed { .. })) => {
                 return Err(Trouble::new(exit::CONFIG, error.to_string()));
@@ -275,6 +321,14 @@ impl Larder {
         match self {
             Self::Running(remote) => remote.prefetch(wanted).await,
             Self::Stopped(stopped) => Ok(stopped.administration.prefetch(wanted)?),
+        }
+    }
+
+    /// The last lists of plugins that are fetched or were, newest first.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Trouble> {
+        match self {
+            Self::Running(remote) => remote.jobs().await,
+            Self::Stopped(stopped) => Ok(stopped.administration.jobs()),
         }
     }
 

@@ -84,7 +84,9 @@ impl List {
 
     fn show(&self, page: &Page) -> ExitCode {
         if page.entries.is_empty() {
-            eprintln!("larder: there is no such entry");
+            let is_all = self.plugin.is_none() && self.search.is_none() && self.state.is_none();
+            let told = if is_all { "nothing is held yet" } else { "there is no such entry" };
+            eprintln!("larder: {told}");
             return ExitCode::SUCCESS;
         }
         let printed = print(&shown(&page.entries, self.keys));

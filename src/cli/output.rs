@@ -12,6 +12,9 @@ use std::time::Duration;
 /// Narrower than this a table cannot be laid out; it is left as wide as it is.
 const NARROWEST: u16 = 40;
 
+/// The longest text that is printed, such as a key or what is said of a failure, in characters.
+pub const DETAIL: usize = 1000;
+
 /// The longest text of a cell, in characters.
 const CELL: usize = 300;
 

@@ -1,11 +1,14 @@
 //! `larder prefetch`: plugins are fetched before anybody asks for them.
 
 use super::larder::{Address, Larder, Wish};
-use super::output::{self, Output};
+use super::output::{self, DETAIL, Output};
 use super::trouble::{self, Trouble};
 use super::{exit, print, runtime, show};
+
 use crate::admin::prefetch::{Item, Job, Progress, Wanted};
+use crate::catalog::version_of;
 use crate::config::Loaded;
+use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::plugin::Request;
 use clap::{ArgGroup, Args};
@@ -19,8 +22,6 @@ use std::time::Duration;
 const LOOKING: Duration = Duration::from_millis(100);
 /// The same of a running larder, where each is a request and a line of its log.
 const ASKING: Duration = Duration::from_secs(1);
-/// The longest text of a failure that is printed, in characters.
-const DETAIL: usize = 1000;
 /// What a shell says of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -208,7 +209,8 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn name(item: &Item) -> String {
+/// `NAME` or `NAME@VERSION`.
+pub fn name(item: &Item) -> String {
     let version = item.version.as_ref().map(|version| format!("@{version}")).unwrap_or_default();
     bounded(&format!("{}{version}", item.plugin), DETAIL)
 }
@@ -217,8 +219,19 @@ fn name(item: &Item) -> String {
 fn outcome(item: &Item) -> String {
     match (&item.error, item.size) {
         (Some(error), _) => format!("{}: failed: {}", name(item), bounded(&error.detail, DETAIL)),
-        (None, size) => format!("{}: held, {}", name(item), output::size(size.unwrap_or_default())),
+        (None, size) => {
+            format!("{}: held{}, {}", name(item), other(item), output::size(size.unwrap_or_default()))
+        }
     }
+}
+
+/// The version that is held, where it is another one than was asked for.
+fn other(item: &Item) -> String {
+    let reference = item.reference.as_ref().and_then(|text| text.parse::<Reference>().ok());
+    let held = reference.map(|reference| version_of(&reference).to_string());
+    let asked = item.version.as_ref();
+    held.filter(|held| asked.is_some_and(|asked| asked != held))
+        .map_or_else(String::new, |held| format!(" as {held}"))
 }
 
 fn summary(job: &Job) -> String {

@@ -1,19 +1,19 @@
 //! `larder purge`: entries are taken away, and the modules that nothing else leads to.
 
-use super::larder::{Address, Larder, Wish};
-use super::output::{self, Output};
+use super::larder::{Address, Wish};
+use super::output::{self, DETAIL, Output};
 use super::trouble::Trouble;
 use super::{exit, print, runtime};
 use crate::admin::change::{Purged, Selector};
+use crate::admin::entries::{MOST, Query};
 use crate::config::Loaded;
 use crate::oci::Digest;
 use crate::oci::error_code::bounded;
 use clap::{ArgGroup, Args};
+use std::collections::HashSet;
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// The longest key that is printed, in characters.
-const KEY: usize = 1000;
 /// Who was asked said no.
 const DECLINED: u8 = 1;
 
@@ -85,21 +85,52 @@ impl Purge {
             let trouble = Trouble::new(exit::USAGE, "nobody can be asked whether this is meant");
             return Err(trouble.hint("--yes goes on without asking, --dry-run only tells what would leave"));
         }
-        let runtime = runtime()?;
-        let wish = if self.dry_run { Wish::Look } else { Wish::Take };
-        let larder = self.address.find(loaded, &runtime, wish)?;
-        if asks {
-            let would = runtime.block_on(larder.purge(&self.selector(true)))?;
-            if !would.purged.is_empty() && !confirmed(&would) {
-                return Ok(None);
-            }
+        if !asks {
+            let wish = if self.dry_run { Wish::Look } else { Wish::Take };
+            return self.take(loaded, wish, &self.selector(self.dry_run)).map(Some);
         }
-        let purged = runtime.block_on(async {
-            let purged = larder.purge(&self.selector(self.dry_run)).await?;
-            Larder::close(&larder).await?;
+        // The directory is free while somebody thinks: a larder may start meanwhile, and is asked then.
+        let would = self.take(loaded, Wish::Take, &self.selector(true))?;
+        if !would.purged.is_empty() && !self.confirmed(&would) {
+            return Ok(None);
+        }
+        let taken = match self.all {
+            true => self.take(loaded, Wish::Take, &self.selector(false)),
+            false => self.take_shown(loaded, &would.purged),
+        };
+        taken.map(Some)
+    }
+
+    /// What leaves by this selector.
+    fn take(&self, loaded: &Loaded, wish: Wish, which: &Selector) -> Result<Purged, Trouble> {
+        let runtime = runtime()?;
+        let larder = self.address.find(loaded, &runtime, wish)?;
+        runtime.block_on(async {
+            let purged = larder.purge(which).await?;
+            larder.close().await?;
             Ok(purged)
-        });
-        purged.map(Some)
+        })
+    }
+
+    /// What leaves of what was shown: what came since stays, and what left since is no error.
+    fn take_shown(&self, loaded: &Loaded, shown: &[String]) -> Result<Purged, Trouble> {
+        let runtime = runtime()?;
+        let larder = self.address.find(loaded, &runtime, Wish::Take)?;
+        runtime.block_on(async {
+            let entries = larder.entries(&Query::default(), None).await?.entries;
+            let there: HashSet<_> = entries.into_iter().map(|entry| entry.key).collect();
+            let keys: Vec<_> = shown.iter().filter(|key| there.contains(*key)).cloned().collect();
+            let mut all = Purged::default();
+            for keys in keys.chunks(MOST) {
+                let which = Selector { keys: keys.to_vec(), ..Selector::default() };
+                let purged = larder.purge(&which).await?;
+                all.purged.extend(purged.purged);
+                all.modules += purged.modules;
+                all.bytes += purged.bytes;
+            }
+            larder.close().await?;
+            Ok(all)
+        })
     }
 
     fn selector(&self, dry_run: bool) -> Selector {
@@ -112,19 +143,24 @@ impl Purge {
             dry_run,
         }
     }
-}
 
-/// What leaves is shown, and a person decides.
-fn confirmed(would: &Purged) -> bool {
-    eprint!("{}Take them away? [y/N] ", shown(would));
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    let read = std::io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    /// What leaves is shown, and a person decides.
+    fn confirmed(&self, would: &Purged) -> bool {
+        let also = if self.all {
+            "With them leaves what comes meanwhile, and modules that nothing leads to.\n"
+        } else {
+            ""
+        };
+        eprint!("{}{also}Take them away? [y/N] ", shown(would));
+        let _ = std::io::stderr().flush();
+        let mut answer = String::new();
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
+    }
 }
 
 fn shown(purged: &Purged) -> String {
-    let keys = purged.purged.iter().map(|key| bounded(key, KEY) + "\n").collect::<String>();
+    let keys = purged.purged.iter().map(|key| bounded(key, DETAIL) + "\n").collect::<String>();
     let would = if purged.dry_run { " would leave" } else { " left" };
     let entries = output::count(purged.purged.len() as u64, "entry", "entries");
     let modules = output::count(purged.modules, "module", "modules");

@@ -1,6 +1,7 @@
 //! A running larder, by its administration API.
 
 use super::exit;
+use super::output::DETAIL;
 use super::trouble::{Trouble, hint_of};
 use crate::admin::change::{Purged, Selector};
 use crate::admin::entries::{Entry, Page, Query};
@@ -32,8 +33,9 @@ const ANSWERING: Duration = Duration::from_secs(60);
 const EXPLAINING: Duration = Duration::from_secs(15 * 60);
 /// The longest answer, in bytes; a page of the largest size has some megabytes.
 const ANSWER_BYTES: usize = 64 << 20;
-/// The longest text of a refusal that is printed, in characters.
-const DETAIL: usize = 1000;
+
+/// What to do where a larder cannot be found that uses a directory.
+pub const WHERE: &str = "--admin URL says where its administration port is";
 
 /// As whom we come, and whom we believe.
 #[derive(Debug, Default)]
@@ -152,6 +154,16 @@ impl Remote {
         self.ask(self.post("api/v1/prefetch", wanted)).await
     }
 
+    /// The last lists of plugins that are fetched or were, newest first.
+    pub async fn jobs(&self) -> Result<Vec<Job>, Trouble> {
+        #[derive(Deserialize)]
+        struct Listed {
+            jobs: Vec<Job>,
+        }
+        let listed: Listed = self.ask(self.get("api/v1/prefetch")).await?;
+        Ok(listed.jobs)
+    }
+
     /// How far that is.
     pub async fn job(&self, id: u64) -> Result<Job, Trouble> {
         self.ask(self.get("api/v1/prefetch").query(&[("id", id)])).await
@@ -236,8 +248,7 @@ impl Remote {
     /// A larder that nobody named and that cannot be asked is a directory in use.
     fn unreachable(&self, problem: String, hint: String) -> Trouble {
         match &self.beside {
-            Some(why) => Trouble::new(exit::TEMPFAIL, format!("{why}, and {problem}"))
-                .hint("--admin URL says where its administration port is"),
+            Some(why) => Trouble::new(exit::TEMPFAIL, format!("{why}, and {problem}")).hint(WHERE),
             None => Trouble::new(exit::UNAVAILABLE, problem).hint(hint),
         }
     }

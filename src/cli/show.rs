@@ -1,20 +1,20 @@
 //! `larder show`: everything that is known of an entry.
 
 use super::larder::{Address, Wish};
-use super::output::{self, Now, Output};
+use super::output::{self, DETAIL, Now, Output};
+use super::status::{self, Listed};
 use super::trouble::Trouble;
 use super::{exit, print, runtime};
 use crate::admin::entries::{Entry, Page, Query};
+use crate::catalog::version_of;
 use crate::config::Loaded;
-use crate::failures::Failure;
+use crate::failures::{self, Failure};
+use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::plugin::{PluginError, PluginName, Request};
 use clap::Args;
 use std::process::ExitCode;
 use std::str::FromStr;
-
-/// The longest text of a failure that is printed, in characters.
-const DETAIL: usize = 1000;
 
 /// Show all that is known of an entry: digests, sizes, times, its last failure
 #[derive(Debug, Args)]
@@ -63,19 +63,19 @@ pub fn plugin(text: &str) -> Result<Request, PluginError> {
 impl Show {
     /// Asks and prints.
     pub fn run(&self, loaded: &Loaded) -> ExitCode {
-        self.show(loaded).map_or_else(|trouble| trouble.tell(), |text| print(&text))
+        self.show(loaded).unwrap_or_else(|trouble| trouble.tell())
     }
 
-    fn show(&self, loaded: &Loaded) -> Result<String, Trouble> {
+    fn show(&self, loaded: &Loaded) -> Result<ExitCode, Trouble> {
         let runtime = runtime()?;
         let larder = self.address.find(loaded, &runtime, Wish::Look)?;
         let request = match &self.what {
             What::Key(key) => {
                 let entry = runtime.block_on(larder.entry(key))?;
-                return Ok(match self.output {
+                return Ok(print(&match self.output {
                     Output::Json => output::json(&entry),
                     Output::Text => facts(&entry),
-                });
+                }));
             }
             What::Plugin(request) => request,
         };
@@ -86,14 +86,41 @@ impl Show {
             entries.retain(|entry| entry.version == version || entry.manifest.as_ref() == Some(&version));
         }
         if entries.is_empty() {
-            let trouble = Trouble::new(exit::NOINPUT, format!("nothing is known of '{request}'"));
-            return Err(trouble.hint("larder list shows what there is"));
+            let mut failures = runtime.block_on(larder.failures())?;
+            failures.retain(|failure| is_about(failure, request));
+            return Err(self.nothing(request, &failures));
         }
-        Ok(match self.output {
+        Ok(print(&match self.output {
             Output::Json => output::json(&Page { total: entries.len(), entries, next: None }),
             Output::Text => entries.iter().map(facts).collect::<Vec<_>>().join("\n"),
-        })
+        }))
     }
+
+    /// Nothing is held of it. If it was asked for and failed, that is shown.
+    fn nothing(&self, request: &Request, failures: &[Failure]) -> Trouble {
+        if failures.is_empty() {
+            let trouble = Trouble::new(exit::NOINPUT, format!("nothing is known of '{request}'"));
+            return trouble.hint("larder list shows what there is");
+        }
+        print(&match self.output {
+            Output::Json => output::json(&Listed { failures }),
+            Output::Text => status::failed(failures),
+        });
+        Trouble::new(exit::NOINPUT, format!("'{request}' was asked for, and nothing came of it"))
+    }
+}
+
+/// Whether a failure is of this plugin: by its reference's repository and tag, or by the words of a request's path.
+fn is_about(failure: &Failure, request: &Request) -> bool {
+    let (name, version) = (request.name.as_str(), request.version.as_ref().map(ToString::to_string));
+    let reference = failure.reference.as_ref().and_then(|text| text.parse::<Reference>().ok());
+    let last = reference.as_ref().and_then(|reference| reference.repository_path().rsplit('/').next());
+    let tag = reference.as_ref().map(|reference| version_of(reference).to_string());
+    let has = |word: &str| {
+        failure.what == failures::What::Request && failure.subject.split('/').any(|one| one == word)
+    };
+    let is_tagged = |version: &str| tag.as_deref() == Some(version) || has(version);
+    (last == Some(name) || has(name)) && version.as_deref().is_none_or(is_tagged)
 }
 
 /// An entry, a line a fact.

@@ -1,10 +1,11 @@
 //! `larder status`: is it well.
 
 use super::larder::{Address, Larder, Wish};
-use super::output::{self, Now, Output};
+use super::output::{self, DETAIL, Now, Output};
 use super::trouble::Trouble;
-use super::{print, runtime, show};
-use crate::admin::status::{Status, Store};
+use super::{prefetch, print, runtime, show};
+use crate::admin::prefetch::{Job, WARM_UP};
+use crate::admin::status::{Registry, Status, Store};
 use crate::config::Loaded;
 use crate::failures::Failure;
 use crate::oci::error_code::bounded;
@@ -14,8 +15,6 @@ use std::process::ExitCode;
 
 /// Failures that are shown unless all are wanted.
 const LAST: usize = 5;
-/// The longest text that is printed, in characters.
-const DETAIL: usize = 1000;
 /// It is not as it should be.
 const WARNED: u8 = 1;
 
@@ -41,8 +40,9 @@ pub struct StatusCommand {
 
 /// As the API lists them.
 #[derive(Serialize)]
-struct Listed<'l> {
-    failures: &'l [Failure],
+pub struct Listed<'l> {
+    /// The last one first.
+    pub failures: &'l [Failure],
 }
 
 impl StatusCommand {
@@ -64,13 +64,13 @@ impl StatusCommand {
         let status = runtime.block_on(larder.status())?;
         let printed = print(&match self.output {
             Output::Json => output::json(&status),
-            Output::Text => shown(&larder, &status, &failures),
+            Output::Text => shown(&larder, &status, &runtime.block_on(larder.jobs())?, &failures),
         });
         Ok(if status.warnings.is_empty() { printed } else { ExitCode::from(WARNED) })
     }
 }
 
-fn shown(larder: &Larder, status: &Status, failures: &[Failure]) -> String {
+fn shown(larder: &Larder, status: &Status, jobs: &[Job], failures: &[Failure]) -> String {
     let now = Now::read();
     let mut text = match larder {
         Larder::Running(remote) => format!(
@@ -90,7 +90,10 @@ fn shown(larder: &Larder, status: &Status, failures: &[Failure]) -> String {
     text += &held(&status.store);
     if let Some(job) = &status.warm_up {
         let going = if job.finished_at.is_some() { "" } else { ", going on" };
-        text += &format!("warm-up   {} of {} held, {} failed{going}\n", job.held, job.total, job.failed);
+        text += &format!("warm-up   {}{going}\n", far(job));
+    }
+    for job in jobs.iter().filter(|job| job.kind != WARM_UP && job.finished_at.is_none()) {
+        text += &format!("prefetch  job {}: {}, begun {}\n", job.id, far(job), now.seen(&job.started_at));
     }
     if let Some(scrub) = &status.scrub {
         let when = match &scrub.finished_at {
@@ -109,7 +112,7 @@ fn shown(larder: &Larder, status: &Status, failures: &[Failure]) -> String {
         error.as_ref().map_or_else(|| "-".into(), |e| format!("{}, {}", e.code, now.seen(&e.last_at)))
     };
     let registries = status.registries.iter();
-    let rows = registries.map(|r| vec![r.name.clone(), state(&r.state), failed_there(&r.error)]);
+    let rows = registries.map(|r| vec![r.name.clone(), state(r), failed_there(&r.error)]);
     text += &section(&["REGISTRY", "STATE", "LAST FAILURE"], rows.collect());
     let fetching = status.fetching.iter().map(|fetch| {
         let expected =
@@ -120,6 +123,13 @@ fn shown(larder: &Larder, status: &Status, failures: &[Failure]) -> String {
     let certificates =
         status.certificates.iter().map(|c| vec![c.file.clone(), c.role.clone(), now.seen(&c.not_after)]);
     text += &section(&["CERTIFICATE", "FOR", "RUNS OUT"], certificates.collect());
+    if status.warm_up.as_ref().is_some_and(|job| job.failed > 0) {
+        text += "\nNOT FETCHED AT THE START\n";
+        for item in status.warm_up.iter().flat_map(|job| &job.items) {
+            let told = item.error.as_ref().map(|error| show::failure(error, now));
+            text += &told.map(|told| format!("{}\n{told}", prefetch::name(item))).unwrap_or_default();
+        }
+    }
     if !failures.is_empty() {
         text += "\nFAILED LATELY\n";
         text += &failed(&failures[..failures.len().min(LAST)]);
@@ -160,9 +170,15 @@ fn held(store: &Store) -> String {
     text
 }
 
-/// A breaker's state, for people.
-fn state(word: &str) -> String {
-    match word {
+/// How far a list of plugins is.
+fn far(job: &Job) -> String {
+    format!("{} of {} held, {} failed", job.held, job.total, job.failed)
+}
+
+/// How a registry stands, for people.
+fn state(registry: &Registry) -> String {
+    match registry.state.as_str() {
+        "closed" if registry.error.is_some() => "last question failed",
         "closed" => "well",
         "open" => "left alone for a while",
         "half_open" => "asked by one at a time",
@@ -172,7 +188,8 @@ fn state(word: &str) -> String {
     .into()
 }
 
-fn failed(failures: &[Failure]) -> String {
+/// Failures, each with what to do.
+pub fn failed(failures: &[Failure]) -> String {
     let now = Now::read();
     let each = failures.iter();
     each.map(|one| format!("{}\n{}", bounded(&one.subject, DETAIL), show::failure(one, now))).collect()

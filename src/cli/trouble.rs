@@ -2,7 +2,7 @@
 
 use super::exit;
 use crate::admin::{Kind, Refused};
-use crate::failures::Failure;
+use crate::failures::{Failure, Whose};
 use std::process::ExitCode;
 
 /// See the module's text.
@@ -56,42 +56,14 @@ pub fn hint_of<'h>(code: &str, hint: &'h str) -> &'h str {
     }
 }
 
-/// Codes of artifacts that are there and hold no usable plugin, as `cache::CacheError` has them.
-const UNUSABLE: [&str; 24] = [
-    "ambiguous_entry",
-    "ambiguous_layer",
-    "ambiguous_manifest",
-    "bad_digest",
-    "bad_entry",
-    "bad_gzip",
-    "bad_local_file",
-    "bad_manifest",
-    "bad_tar",
-    "bad_zstd",
-    "manifest_too_large",
-    "media_type_mismatch",
-    "no_layer",
-    "no_platform",
-    "no_plugin_wasm",
-    "no_wasm_layer",
-    "not_wasm",
-    "too_large",
-    "too_many_entries",
-    "too_many_layers",
-    "unpacked_too_large",
-    "unsupported_layer",
-    "unsupported_schema",
-    "wasm_version",
-];
-
-/// The exit code for a plugin that was not fetched: that of `larder get`, by the failure's code.
+/// The exit code for a plugin that was not fetched: that of `larder get`, by whose failure it is.
 pub fn of_failure(failure: &Failure) -> u8 {
-    match failure.code.as_str() {
-        "not_found" | "unknown_name" | "unknown_version" | "version_needed" => exit::NOINPUT,
-        "denied" => exit::NOPERM,
-        "internal" => exit::SOFTWARE,
-        "store" | "disk_full" | "no_room" | "crowded_out" | "local_file_changing" => exit::IOERR,
-        code if UNUSABLE.contains(&code) => exit::DATAERR,
-        _ => exit::UNAVAILABLE,
+    match failure.whose() {
+        Whose::Name => exit::NOINPUT,
+        Whose::Right => exit::NOPERM,
+        Whose::Larder => exit::SOFTWARE,
+        Whose::Disk => exit::IOERR,
+        Whose::Artifact => exit::DATAERR,
+        Whose::Registry => exit::UNAVAILABLE,
     }
 }

@@ -1,7 +1,8 @@
 //! The commands of whoever runs larder: the same answers from a running larder and from a directory that nobody uses.
 
 use crate::support::artifact::{module, raw};
-use crate::support::larder::{Home, Larder, program, settings};
+use crate::support::client;
+use crate::support::larder::{Home, Larder, PROGRAM, program, settings};
 use crate::support::pki::Pki;
 use crate::support::registry::Registry;
 use crate::support::scripted::{Act, Scripted};
@@ -10,6 +11,8 @@ use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -67,6 +70,17 @@ fn key(registry: &Scripted, name: &str) -> String {
 
 /// Runs a line of shell with a terminal of so many columns, types `typed`, and gives what the terminal showed.
 fn on_a_terminal(command: &Command, columns: u32, typed: &str) -> (i32, String) {
+    on_a_terminal_once(command, columns, "", || {}, typed)
+}
+
+/// The same; what is typed comes after `awaited` was shown and `meanwhile` was done.
+fn on_a_terminal_once(
+    command: &Command,
+    columns: u32,
+    awaited: &str,
+    meanwhile: impl FnOnce(),
+    typed: &str,
+) -> (i32, String) {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")));
     let line = format!("stty cols {columns} rows 50; exec {}", quoted.collect::<Vec<_>>().join(" "));
@@ -79,11 +93,18 @@ fn on_a_terminal(command: &Command, columns: u32, typed: &str) -> (i32, String) 
         .spawn()
         .unwrap();
     let mut keyboard = child.stdin.take().unwrap();
+    let mut output = child.stdout.take().unwrap();
+    let mut screen = Vec::new();
+    while !String::from_utf8_lossy(&screen).contains(awaited) {
+        let mut byte = [0];
+        assert_eq!(output.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&screen));
+        screen.extend(byte);
+    }
+    meanwhile();
     keyboard.write_all(typed.as_bytes()).unwrap();
-    let mut screen = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut screen).unwrap();
+    output.read_to_end(&mut screen).unwrap();
     drop(keyboard);
-    (child.wait().unwrap().code().unwrap(), screen)
+    (child.wait().unwrap().code().unwrap(), String::from_utf8(screen).unwrap())
 }
 
 #[test]
@@ -220,6 +241,52 @@ fn a_purge_on_a_terminal_shows_what_would_leave_and_waits_for_a_yes() {
         assert!(screen.contains("1 entry and 1 module (2.9 KiB) would leave"), "{screen}");
         assert!(screen.contains("Take them away? [y/N]"), "{screen}");
     }
+}
+
+#[test]
+fn a_directory_is_free_while_a_purge_waits_for_a_yes_and_what_was_not_shown_stays() {
+    let registry = registry(&[("a-one", 3000), ("a-two", 4000), ("a-late", 5000), ("b", 6000)]);
+    let home = stopped(&registry, &["a-one", "a-two", "b"]);
+    let mut purge = home.command(&[]);
+    purge.args(["purge", "--plugin", "a-*"]);
+    let meanwhile = || {
+        run(&home, &["prefetch", "a-late@1"]).with(0);
+        run(&home, &["purge", &key(&registry, "a-two"), "--yes"]).with(0);
+    };
+    let (ended, screen) = on_a_terminal_once(&purge, 200, "[y/N]", meanwhile, "y\n");
+    assert_eq!(ended, 0, "{screen}");
+    let (before, after) = screen.split_once("[y/N]").unwrap();
+    assert!(before.contains("2 entries and 2 modules (6.8 KiB) would leave"), "{screen}");
+    assert!(after.contains("1 entry and 1 module (2.9 KiB) left"), "{screen}");
+    let left: Vec<_> = fsck::held(&home.cache()).into_keys().collect();
+    assert_eq!(left, [key(&registry, "a-late"), key(&registry, "b")]);
+    // Of everything that is more, and is said to be.
+    let mut purge = home.command(&[]);
+    purge.args(["purge", "--all"]);
+    let (ended, screen) = on_a_terminal(&purge, 200, "y\n");
+    assert_eq!((ended, fsck::held(&home.cache()).len()), (0, 0), "{screen}");
+    assert!(screen.contains("modules that nothing leads to"), "{screen}");
+}
+
+#[test]
+fn more_than_a_request_takes_is_purged_in_parts() {
+    const TAGS: usize = 1001;
+    let registry = registry(&[]);
+    let module = raw(&module("many", 3000));
+    let tags: Vec<_> = (0..TAGS).map(|n| format!("t{n}")).collect();
+    tags.iter().for_each(|tag| registry.put("plugins/many", tag, &module));
+    let home = Home::in_memory(&settings(&registry.host()));
+    for tags in tags.chunks(1000) {
+        let plugins: Vec<_> = tags.iter().map(|tag| format!("many@{tag}")).collect();
+        let words = ["prefetch"].into_iter().chain(plugins.iter().map(String::as_str)).collect::<Vec<_>>();
+        run(&home, &words).with(0);
+    }
+    let mut purge = home.command(&[]);
+    purge.args(["purge", "--plugin", "many"]);
+    let (ended, screen) = on_a_terminal(&purge, 200, "y\n");
+    assert_eq!(ended, 0, "{screen:.300}");
+    assert!(screen.contains("1001 entries and 1 module (2.9 KiB) left"), "{screen:.300}");
+    assert_eq!(fsck::held(&home.cache()).len(), 0);
 }
 
 #[test]
@@ -491,7 +558,7 @@ fn ask(larder: &Larder, arguments: &[&str]) -> Told {
 
 /// Without what differs from one moment, or process, to the next.
 fn lasting(mut value: Value) -> Value {
-    for key in ["started_at", "now"] {
+    for key in ["process", "started_at", "now"] {
         value.as_object_mut().unwrap().remove(key);
     }
     for (part, key) in [("settings", "loaded_at"), ("store", "disk_free_bytes")] {
@@ -578,6 +645,73 @@ fn a_directory_in_use_is_asked_by_the_port_of_its_settings_or_is_75() {
 }
 
 #[test]
+fn a_larder_that_answers_for_another_directory_is_not_asked() {
+    let registry = registry(&[("a", 3000)]);
+    let ours = stopped(&registry, &["a"]).start();
+    let other = stopped(&registry, &["a"]).start();
+    let admin = other.admin.to_string();
+    for words in ["purge --all --yes", "list", "prefetch a@1", "status"] {
+        let words = [&["--admin-listen", &*admin][..], &words.split(' ').collect::<Vec<_>>()].concat();
+        let told = run(&ours.home, &words).with(75);
+        for part in [
+            format!("is used by another larder (process {})", ours.id()),
+            format!("another larder (process {}) answers at http://{admin}", other.id()),
+            "--admin URL".into(),
+        ] {
+            assert!(told.err.contains(&part), "{part}: {told:?}");
+        }
+    }
+    for larder in [&ours, &other] {
+        assert_eq!(ask(larder, &["list", "-o", "json"]).with(0).json()["total"], 1);
+    }
+    ask(&other, &["purge", "--all", "--yes"]).with(0);
+    assert_eq!(ask(&ours, &["list", "-o", "json"]).with(0).json()["total"], 1);
+}
+
+#[test]
+fn a_directory_that_may_not_be_looked_into_is_no_stopped_cache() {
+    let registry = registry(&[("a", 3000)]);
+    let larder = stopped(&registry, &["a"]).start();
+    let (home, admin) = (&larder.home, larder.admin.to_string());
+    let copy = home.path().join("larder");
+    std::fs::copy(PROGRAM, &copy).unwrap();
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(home.path(), 0o755);
+    // Root may look everywhere, so somebody else looks.
+    let nobody = |words: &str| {
+        let own = home.command(&[]);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&copy);
+        command.args(own.get_args()).args(["--admin-listen", &admin]).args(words.split(' ')).env_clear();
+        Told::of(command.output().unwrap())
+    };
+    let root = home.cache().join("v1");
+    let (lock, format) = (root.join("lock"), root.join("format"));
+    let closed = |at: &Path| {
+        for words in ["status", "list", "purge --all --yes", "prefetch a@1"] {
+            let told = nobody(words).with(77);
+            let said = format!("{}: Permission denied", at.display());
+            assert!(told.err.contains(&said) && told.err.contains("--admin URL"), "{words}: {told:?}");
+        }
+    };
+    mode(&home.cache(), 0o700);
+    closed(&root);
+    mode(&home.cache(), 0o755);
+    closed(&root);
+    mode(&root, 0o755);
+    mode(&lock, 0o600);
+    closed(&lock);
+    mode(&lock, 0o644);
+    closed(&format);
+    mode(&format, 0o644);
+    let told = nobody("status").with(0);
+    assert!(told.out.contains(&format!("at http://{admin}: ready")), "{told:?}");
+    assert_eq!(ask(&larder, &["list", "-o", "json"]).with(0).json()["total"], 1, "nothing was taken");
+}
+
+#[test]
 fn a_token_comes_from_its_file_and_is_never_printed() {
     let home = Home::in_memory("server: {drain: 0s}\n");
     let file = |name: &str, text: &str| {
@@ -635,10 +769,104 @@ fn a_prefetch_of_a_running_larder_goes_on_when_nobody_waits_for_it() {
     child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert_eq!(ended.code(), Some(130), "{told}");
     assert!(told.contains(&format!("{admin} goes on with it as job 2")), "{told}");
+    assert!(told.contains(&format!("larder status --admin {admin} shows how far it is")), "{told}");
+    let status = || ask(&larder, &["status"]).out;
+    let far = status();
+    assert!(far.contains("prefetch  job 2: 0 of 1 held, 0 failed, begun "), "{far}");
+    assert!(!far.contains("job 1"), "what is over is not listed: {far}");
     registry.open_gate();
     eventually("b", || {
         let entry = ask(&larder, &["show", &key(&registry, "b"), "-o", "json"]);
         (entry.code == 0 && entry.json()["state"] == "fresh").then_some(())
+    });
+    eventually("the end of the job", || (!status().contains("job 2")).then_some(()));
+}
+
+#[test]
+fn what_could_not_be_fetched_at_the_start_is_told_by_name_with_why_and_what_to_do() {
+    let registry = registry(&[("a", 3000)]);
+    registry.put("plugins/html", "1", &raw(b"<html>"));
+    let warm_up = "warm_up: {plugins: ['a@1', 'html@1', 'nope@1'], ready_when: warmed}\n";
+    let larder = Home::in_memory(&(settings(&registry.host()) + warm_up)).start();
+    eventually("the start's end", || (client::get(larder.admin, "/readyz").status == 200).then_some(()));
+    let told = ask(&larder, &["status"]).with(1).out;
+    assert!(told.contains("warm-up   1 of 3 held, 2 failed\n"), "{told}");
+    let failed = told.split("NOT FETCHED AT THE START\n").nth(1).unwrap();
+    let failed = failed.split("\n\n").next().unwrap();
+    for part in ["html@1\n  failed     not_wasm, ", "nope@1\n  failed     not_found, ", "  next step  "] {
+        assert!(failed.contains(part), "{part}: {told}");
+    }
+    assert!(!failed.contains("a@1\n"), "{told}");
+}
+
+#[test]
+fn a_prefetch_says_which_other_version_is_held_in_place_of_the_one_that_is_not_there() {
+    let registry = registry(&[("a", 3000)]);
+    let home = Home::in_memory(&settings(&registry.host()));
+    let catalog = home.path().join("p.properties");
+    std::fs::write(&catalog, format!("a={}\n", key(&registry, "a"))).unwrap();
+    let catalog = catalog.to_str().unwrap();
+    let told = run(&home, &["--catalog", catalog, "prefetch", "a@9.9.9"]).with(0);
+    assert!(told.err.contains("a@9.9.9: held as 1, 2.9 KiB\n"), "{told:?}");
+    let told = run(&home, &["--catalog", catalog, "prefetch", "a"]).with(0);
+    assert!(told.err.contains("a@1: held, 2.9 KiB\n"), "{told:?}");
+}
+
+#[test]
+fn a_name_that_only_failed_is_shown_with_why_and_what_to_do() {
+    let registry = registry(&[]);
+    let larder = Larder::before(&registry.host());
+    for path in ["/plugins/nope/1/plugin.wasm", "/plugins/other/1/plugin.wasm"] {
+        assert_eq!(larder.get(path).status, 404);
+    }
+    for name in ["nope", "nope@1"] {
+        let told = ask(&larder, &["show", name]).with(66);
+        for part in ["/plugins/nope/1/plugin.wasm\n", "404 not_found, 1 time", "next step"] {
+            assert!(told.out.contains(part), "{part}: {told:?}");
+        }
+        assert!(!told.out.contains("other") && told.err.contains("nothing came of it"), "{told:?}");
+    }
+    let listed = ask(&larder, &["show", "nope", "-o", "json"]).with(66).json();
+    assert_eq!(listed["failures"][0]["code"], "not_found");
+    for unknown in ["nope@2", "never"] {
+        let told = ask(&larder, &["show", unknown]).with(66);
+        assert!(told.out.is_empty() && told.err.contains("nothing is known of"), "{told:?}");
+    }
+}
+
+#[test]
+fn an_empty_list_says_whether_nothing_is_held_or_nothing_is_like_that() {
+    let larder = Larder::before("127.0.0.1:1");
+    assert_eq!(ask(&larder, &["list"]).with(0).err, "larder: nothing is held yet\n");
+    for filter in [["--plugin", "a"], ["--search", "a"], ["--state", "fresh"]] {
+        let told = ask(&larder, &[&["list"], &filter[..]].concat()).with(0);
+        assert_eq!(told.err, "larder: there is no such entry\n");
+    }
+}
+
+#[test]
+fn a_registry_that_did_not_answer_the_last_question_is_not_well() {
+    let larder = Larder::before("127.0.0.1:1");
+    let asked = |n| larder.get(&format!("/plugins/p{n}/1/plugin.wasm")).status;
+    assert_eq!(asked(0), 502);
+    let told = ask(&larder, &["status"]).with(1).out;
+    assert!(told.contains("warning: the last question to 127.0.0.1:1 failed: "), "{told}");
+    assert!(told.contains("127.0.0.1:1  last question failed  "), "{told}");
+    (1..8).for_each(|n| assert_eq!(asked(n), 502));
+    // In the words of how it stands, whichever that is just now.
+    let mut seen = [false; 2];
+    eventually("both states after that", || {
+        let status = ask(&larder, &["status", "-o", "json"]).with(1).json();
+        let (state, warning) = (&status["registries"][0]["state"], status["warnings"][0].as_str().unwrap());
+        let (now, words) = match state.as_str().unwrap() {
+            "open" => (0, "left alone for a while"),
+            _ => (1, "asked by one at a time"),
+        };
+        assert!(warning.starts_with("127.0.0.1:1 ") && warning.contains(words), "{status}");
+        let (sentence, _) = warning.split_once("GET ").unwrap_or((warning, ""));
+        assert_eq!(sentence.matches("127.0.0.1:1").count(), 1, "{warning}");
+        seen[now] = true;
+        (seen == [true; 2]).then_some(())
     });
 }
 
@@ -662,7 +890,8 @@ fn a_status_tells_what_failed_why_and_what_to_do_and_warnings_are_1() {
     }
     let told = ask(&larder, &["status"]).with(1);
     assert!(told.out.contains(&format!("warning: {}", registry.host())), "{told:?}");
-    assert!(told.out.contains("left alone for a while"), "{told:?}");
+    let ways = ["left alone for a while", "asked by one at a time"];
+    assert!(ways.iter().any(|way| told.out.contains(way)), "{told:?}");
     assert!(told.out.contains("more: larder status --failures"), "{told:?}");
 }
 

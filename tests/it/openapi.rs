@@ -251,6 +251,7 @@ fn the_documents_schemas_are_the_types() {
     let certificate = Certificate { role: "server".into(), file: "f".into(), not_after: AT.into() };
     let status = Status {
         version: "1".into(),
+        process: 1,
         started_at: AT.into(),
         now: AT.into(),
         ready: true,

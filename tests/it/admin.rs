@@ -667,15 +667,11 @@ fn what_failed_and_which_names_there_are_is_told() {
     let (registry, larder) = open();
     registry.down();
     assert_eq!(larder.get("/plugins/none/1/plugin.wasm").status, 502);
-    let failures = get(&larder, "/api/v1/failures").json();
     let failure = |what: &str| {
-        failures["failures"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|failure| failure["what"] == what)
-            .unwrap()
-            .clone()
+        eventually("its being told", || {
+            let failures = get(&larder, "/api/v1/failures").json();
+            failures["failures"].as_array().unwrap().iter().find(|failure| failure["what"] == what).cloned()
+        })
     };
     assert_eq!(failure("request")["subject"], "/plugins/none/1/plugin.wasm");
     assert_eq!(failure("fetch")["subject"], format!("{}/plugins/none:1", registry.host()));

@@ -114,11 +114,8 @@ impl Inner {
     fn route(&self, registry: &str) -> Result<Arc<Route>, RegistryError> {
         let route = self.settings.load().hosts.route(registry);
         route.map_err(|problem| {
-            RegistryError::new(
-                Kind::Settings,
-                format!("the settings for {registry} cannot be used: {problem}"),
-            )
-            .hint("larder check names every fault")
+            let detail = format!("the settings for {registry} cannot be used: {problem}");
+            RegistryError::new(Kind::Settings, detail).hint("larder check names every fault")
         })
     }
 

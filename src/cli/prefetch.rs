@@ -6,7 +6,7 @@ use super::trouble::{self, Trouble};
 use super::{exit, print, runtime, show};
 
 use crate::admin::prefetch::{Item, Job, Progress, Wanted};
-use crate::catalog::version_of;
+use crate::catalog::{Why, version_of};
 use crate::config::Loaded;
 use crate::oci::Reference;
 use crate::oci::error_code::bounded;
@@ -225,13 +225,15 @@ fn outcome(item: &Item) -> String {
     }
 }
 
-/// The version that is held, where it is another one than was asked for.
+/// The version that is held, where it is another one than was asked for, and by which step of the search.
 fn other(item: &Item) -> String {
     let reference = item.reference.as_ref().and_then(|text| text.parse::<Reference>().ok());
-    let held = reference.map(|reference| version_of(&reference).to_string());
-    let asked = item.version.as_ref();
-    held.filter(|held| asked.is_some_and(|asked| asked != held))
-        .map_or_else(String::new, |held| format!(" as {held}"))
+    match (reference, &item.matched) {
+        (Some(reference), Some(step)) if step != Why::Exact.as_str() => {
+            format!(" as {} ({step})", version_of(&reference))
+        }
+        _ => String::new(),
+    }
 }
 
 fn summary(job: &Job) -> String {

@@ -807,7 +807,7 @@ fn a_prefetch_says_which_other_version_is_held_in_place_of_the_one_that_is_not_t
     std::fs::write(&catalog, format!("a={}\n", key(&registry, "a"))).unwrap();
     let catalog = catalog.to_str().unwrap();
     let told = run(&home, &["--catalog", catalog, "prefetch", "a@9.9.9"]).with(0);
-    assert!(told.err.contains("a@9.9.9: held as 1, 2.9 KiB\n"), "{told:?}");
+    assert!(told.err.contains("a@9.9.9: held as 1 (fallback), 2.9 KiB\n"), "{told:?}");
     let told = run(&home, &["--catalog", catalog, "prefetch", "a"]).with(0);
     assert!(told.err.contains("a@1: held, 2.9 KiB\n"), "{told:?}");
 }

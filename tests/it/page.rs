@@ -447,6 +447,8 @@ fn settings_are_read_again_and_the_log_says_more_by_a_click() {
     std::fs::write(&file, good.clone() + "nonsense: 1\n").unwrap();
     browser.click("#reload");
     told(&browser, "nonsense");
+    // It is said beside the button too, which moves by that.
+    browser.sees("#settings", "newer ones are refused");
     std::fs::write(&file, good).unwrap();
     browser.click("#reload");
     told(&browser, "Reloaded");

@@ -98,11 +98,13 @@ fn the_line_of_a_fetch_has_the_name_of_the_request_that_began_it() {
     let parent = format!("00-{sent}-b7ad6b7169203331-00");
     let reply = larder.request("GET", path, &[("traceparent", &parent)]);
     assert_eq!(reply.header("larder-request-id"), sent, "its sender's name for it");
-    let lines = eventually("the line of what was not fetched", || {
-        let lines = lines(&larder, sent, 2);
-        lines.iter().any(|line| line["message"] == "not fetched").then_some(lines)
+    // Each further attempt has a line too.
+    eventually("the lines of the request, of a further attempt and of what was not fetched", || {
+        let lines = lines(&larder, sent, 3);
+        let is_told = |key: &str, value: &str| lines.iter().any(|line| line[key] == value);
+        let fetch = is_told("message", "asked again") && is_told("message", "not fetched");
+        (fetch && is_told("target", "access")).then_some(())
     });
-    assert!(lines.iter().any(|line| line["target"] == "access"), "{lines:#?}");
     let bad =
         larder.request("GET", "/nothing", &[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-0-01")]);
     assert!(is_id(bad.header("larder-request-id")) && bad.header("larder-request-id") != sent);

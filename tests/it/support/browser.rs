@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -32,31 +33,45 @@ pub struct Browser {
     _home: TempDir,
 }
 
+/// How often a driver is started that ends at once.
+const STARTS: usize = 5;
+
+/// A driver and its port; `None` when it ended at its start.
+fn start_driver(home: &Path, log: &Path) -> Option<(Child, u16)> {
+    let mut command = Command::new("chromedriver");
+    for (name, _) in std::env::vars().filter(|(name, _)| name.to_ascii_uppercase().ends_with("_PROXY")) {
+        command.env_remove(name);
+    }
+    // A group of its own, so that the browser's processes can be ended with it and no others.
+    let mut driver = command
+        .arg("--port=0")
+        .env("HOME", home)
+        .env("TMPDIR", home)
+        .stdin(Stdio::null())
+        .stdout(File::create(log).unwrap())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("chromedriver is installed (tests/needs.sh)");
+    let port = eventually("chromedriver's start", || {
+        if driver.try_wait().unwrap().is_some() {
+            return Some(None);
+        }
+        let text = std::fs::read_to_string(log).ok()?;
+        Some(Some(text.split("successfully on port ").nth(1)?.split('.').next()?.parse().ok()?))
+    });
+    port.map(|port| (driver, port))
+}
+
 impl Browser {
     /// With a window of 1280 × 900 points.
     pub fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let log = home.path().join("driver.log");
-        let mut command = Command::new("chromedriver");
-        for (name, _) in std::env::vars().filter(|(name, _)| name.to_ascii_uppercase().ends_with("_PROXY")) {
-            command.env_remove(name);
-        }
-        // A group of its own, so that the browser's processes can be ended with it and no others.
-        let mut driver = command
-            .arg("--port=0")
-            .env("HOME", home.path())
-            .env("TMPDIR", home.path())
-            .stdin(Stdio::null())
-            .stdout(File::create(&log).unwrap())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("chromedriver is installed (tests/needs.sh)");
-        let port: u16 = eventually("chromedriver's start", || {
-            assert!(driver.try_wait().unwrap().is_none(), "chromedriver ended at its start");
-            let text = std::fs::read_to_string(&log).ok()?;
-            text.split("successfully on port ").nth(1)?.split('.').next()?.parse().ok()
-        });
+        // The port that it takes of IPv4 it takes of IPv6 too, and ends when somebody has that one.
+        let started = (0..STARTS).find_map(|_| start_driver(home.path(), &log));
+        let (driver, port) = started
+            .unwrap_or_else(|| panic!("chromedriver ends: {}", std::fs::read_to_string(&log).unwrap()));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut browser = Self { driver, address, session: String::new(), _home: home };
         let profile = browser._home.path().join("profile");

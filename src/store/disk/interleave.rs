@@ -28,7 +28,8 @@ fn put(disk: &Arc<Disk>, name: &str) {
     let module = sealed.module.clone();
     disk.admit(sealed).unwrap();
     let (digest, since) = (module.digest, Timestamp::from_millis(0));
-    let present = Present { manifest: digest, layer: digest, layer_media_type: String::new(), module, since };
+    let (layer_media_type, first) = (String::new(), None);
+    let present = Present { manifest: digest, layer: digest, layer_media_type, module, since, first };
     let state = State::Present(present);
     disk.put_record(Record { reference: reference(name), checked_at: since, state }).unwrap();
 }

@@ -24,6 +24,15 @@ pub(super) struct Ground {
     pub trouble: Option<StoreError>,
 }
 
+impl Drop for Ground {
+    /// Closing the file is not enough: a program that is being started just then holds it too, until it begins.
+    fn drop(&mut self) {
+        if let Some(lock) = &self.lock {
+            let _ = lock.unlock();
+        }
+    }
+}
+
 /// Makes what is missing, and locks it. A directory that can be read and not written is taken too: what it holds is good.
 ///
 /// # Errors

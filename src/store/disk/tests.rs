@@ -60,6 +60,17 @@ fn bytes(name: &str, size: usize) -> Vec<u8> {
     bytes
 }
 
+#[test]
+fn a_directory_is_free_when_it_is_let_go_though_a_program_being_started_still_has_its_files() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    // What such a program has between fork and exec.
+    let inherited = disk.ground.lock().unwrap().as_ref().unwrap().lock.as_ref().unwrap().try_clone().unwrap();
+    drop(disk);
+    fixture.open(1000);
+    drop(inherited);
+}
+
 /// Admits a module of `size` bytes under `name`, with its record.
 fn put(disk: &Arc<Disk>, name: &str, size: usize) -> Module {
     let mut draft = disk.draft(size as u64).unwrap();

@@ -11,6 +11,8 @@ run:
 	@tests/needs.sh build
 	cargo run --release --locked -- $(ARGS)
 
+# Most tests wait for something most of the time.
+test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 test:
 	@tests/needs.sh test
 	cargo fmt --check

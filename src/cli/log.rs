@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{Filtered, LevelFilter, Targets};
 use tracing_subscriber::layer::{Layered, SubscriberExt};
@@ -22,6 +23,11 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 /// Lines that wait to be written; some megabytes at most.
 const QUEUED_LINES: usize = 8192;
+/// Bytes that are written at once when lines come faster than they are written.
+const BATCH_BYTES: usize = 64 << 10;
+/// Time between two looks at the queue. To write each line by itself, and to wake the writer for each, would cost a busy
+/// server more than the answer does.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// What writes lines; what takes spans stands on it.
 pub type Logged = Layered<Filtered<Box<dyn Layer<Registry> + Send + Sync>, Filter, Registry>, Registry>;
@@ -108,20 +114,44 @@ fn filter(level: LogLevel) -> Targets {
     ])
 }
 
-/// Standard error, whose refusals are counted: behind it may be a disk that is full.
-struct Counted(Arc<AtomicU64>);
+/// Standard error, many lines at a time. What it refuses is counted: behind it may be a disk that is full.
+struct Batch<W> {
+    to: W,
+    lines: Vec<u8>,
+    count: u64,
+    refused: Arc<AtomicU64>,
+}
 
-impl Write for Counted {
+impl<W: Write> Batch<W> {
+    fn new(to: W, refused: Arc<AtomicU64>) -> Self {
+        Self { to, lines: Vec::with_capacity(2 * BATCH_BYTES), count: 0, refused }
+    }
+
+    fn send(&mut self) {
+        // Lines that are cut or refused are lost; the next one is a line again.
+        if self.to.write_all(&self.lines).is_err() {
+            self.refused.fetch_add(self.count, Ordering::Relaxed);
+        }
+        self.lines.clear();
+        self.count = 0;
+    }
+}
+
+impl<W: Write> Write for Batch<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A line that is cut or refused is lost; the next one is a line again.
-        if io::stderr().write_all(line).is_err() {
-            self.0.fetch_add(1, Ordering::Relaxed);
+        self.lines.extend_from_slice(line);
+        self.count += 1;
+        if self.lines.len() >= BATCH_BYTES {
+            self.send();
         }
         Ok(line.len())
     }
 
+    /// Called by the queue's thread when nothing is queued.
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        self.send();
+        std::thread::sleep(PAUSE);
+        Ok(())
     }
 }
 
@@ -148,7 +178,7 @@ where
     let queue =
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES).thread_name("log");
     let refused = Arc::<AtomicU64>::default();
-    let (writer, guard) = queue.finish(Counted(refused.clone()));
+    let (writer, guard) = queue.finish(Batch::new(io::stderr(), refused.clone()));
     let dropped = Dropped { queue: writer.error_counter(), refused };
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = if json {
@@ -194,6 +224,42 @@ mod tests {
         tracing::info_span!(target: SPANS, "leg").in_scope(|| tracing::trace!(target: SPANS, "span"));
         let text = String::from_utf8(std::mem::take(&mut *written.0.lock().unwrap())).unwrap();
         text.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    }
+
+    /// What is written to it, a write by itself; refuses what has an x.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.contains(&b'x') {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_come_together_leave_together_and_all_that_are_refused_are_counted() {
+        let refused = Arc::<AtomicU64>::default();
+        let mut batch = Batch::new(Writes::default(), refused.clone());
+        for line in ["a\n", "b\n"] {
+            batch.write_all(line.as_bytes()).unwrap();
+        }
+        batch.flush().unwrap();
+        for line in ["x\n", "c\n"] {
+            batch.write_all(line.as_bytes()).unwrap();
+        }
+        batch.flush().unwrap();
+        let long = vec![b'l'; BATCH_BYTES];
+        batch.write_all(&long).unwrap();
+        assert_eq!(batch.to.0, [b"a\nb\n".to_vec(), long], "a long one waits for nobody");
+        assert_eq!(refused.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -50,6 +50,11 @@ test)
     # A real browser, for the status page, and what drives it.
     need chromium chromium
     need chromedriver chromium-driver
+    # The image is built by a real builder, of a busybox that needs nothing.
+    need buildah buildah
+    need busybox busybox-static
+    need strip binutils
+    need nsenter util-linux
     # Manual pages are judged, and commands are given a terminal.
     need groff groff-base
     need script bsdutils

@@ -24,6 +24,7 @@ mod freshness;
 mod h2;
 mod herd;
 mod hostile;
+mod image;
 mod inputs;
 mod kill;
 mod limits;

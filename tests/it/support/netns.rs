@@ -45,6 +45,11 @@ pub fn alone_for(test: &str, addresses: &[&str], seconds: u32) -> bool {
     false
 }
 
+/// Whether this process has a network of its own.
+pub fn is_alone() -> bool {
+    std::env::var(MARK).is_ok()
+}
+
 /// Whether this is the process that `again` started for the test.
 pub(super) fn is_inside(test: &str) -> bool {
     std::env::var(MARK).is_ok_and(|name| name == test)
@@ -79,7 +84,7 @@ pub(super) fn is_root() -> bool {
 
 /// Loads rules into the packet filter. Only inside.
 pub fn nft(rules: &str) {
-    assert!(std::env::var(MARK).is_ok(), "rules are for a network of one's own");
+    assert!(is_alone(), "rules are for a network of one's own");
     let mut child = Command::new("/usr/sbin/nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

@@ -1,0 +1,189 @@
+//! The image of `deploy/Dockerfile` with the larder under test in it: built by the real buildah, with nothing pulled.
+
+use super::larder::PROGRAM;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// The name that the image has everywhere.
+pub const NAME: &str = concat!("larder:", env!("CARGO_PKG_VERSION"));
+
+/// An image as a container engine has it.
+pub struct Image {
+    /// Its files, unpacked. Never written to.
+    pub root: PathBuf,
+    /// Its OCI configuration (`architecture`, `config`, `rootfs`, …).
+    pub config: serde_json::Value,
+    /// The image itself in one file, an OCI archive: `podman load --input`, `skopeo copy oci-archive:`.
+    pub archive: PathBuf,
+    /// What it lies in, if nobody else needs it.
+    _folder: Option<TempDir>,
+}
+
+/// The image of `deploy/Dockerfile`, with the larder under test in place of a release build and this machine's busybox
+/// in place of the one that is pulled. Built once a run of tests: a test that runs again in a network of its own has to
+/// call this before, so that the building is not part of its time.
+pub fn image() -> &'static Image {
+    static IMAGE: OnceLock<Image> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image");
+        // Processes of one run meet here, and the first builds for all.
+        let lock = std::fs::File::create(folder.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        let (made_of, is_of) = (ingredients(), folder.join("made-of"));
+        if std::fs::read_to_string(&is_of).ok().as_ref() != Some(&made_of) {
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            let builder = Builder::new();
+            builder.base();
+            builder.larder();
+            builder.push(NAME, &folder);
+            std::fs::write(&is_of, made_of).unwrap();
+        }
+        Image::of(&folder, None)
+    })
+}
+
+impl Image {
+    /// An image derived from this one by a Dockerfile whose context is `context`: `FROM larder:0.1.0`.
+    pub fn derived(&self, dockerfile: &str, context: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = Builder::new();
+        let archive = format!("oci-archive:{}", self.archive.display());
+        let id = builder.buildah(&["pull", "--quiet", &archive]);
+        builder.buildah(&["tag", id.trim(), NAME]);
+        let file = folder.path().join("Dockerfile");
+        std::fs::write(&file, dockerfile).unwrap();
+        builder.build("derived", &file, context, &[]);
+        builder.push("derived", folder.path());
+        let path = folder.path().to_owned();
+        Self::of(&path, Some(folder))
+    }
+
+    fn of(folder: &Path, owned: Option<TempDir>) -> Self {
+        let config = std::fs::read(folder.join("config.json")).unwrap();
+        Self {
+            root: folder.join("root"),
+            config: serde_json::from_slice(&config).unwrap(),
+            archive: folder.join("image.tar"),
+            _folder: owned,
+        }
+    }
+}
+
+/// What tells whether an image was built of something else.
+fn ingredients() -> String {
+    let program = std::fs::metadata(PROGRAM).unwrap();
+    let files = ["deploy/Dockerfile", "deploy/Dockerfile.dockerignore", "tests/it/support/image.rs"];
+    let texts = files.map(|file| std::fs::read_to_string(source().join(file)).unwrap());
+    format!("{:?} {}\n{}", program.modified().unwrap(), program.len(), texts.concat())
+}
+
+fn source() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The architecture as images call it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => panic!("no image is built for {other}"),
+    }
+}
+
+/// buildah with a storage of its own, which is gone when this is.
+struct Builder {
+    storage: TempDir,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self { storage: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.storage.path().join(name)
+    }
+
+    fn buildah(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("buildah");
+        command.arg("--root").arg(self.path("root")).arg("--runroot").arg(self.path("run"));
+        run(command.args(["--storage-driver", "vfs"]).args(arguments))
+    }
+
+    fn build(&self, name: &str, file: &Path, context: &Path, flags: &[&str]) {
+        let platform = format!("linux/{}", architecture());
+        let fixed = ["build", "--isolation", "chroot", "--timestamp", "0", "--pull-never", "--quiet"];
+        let file = file.to_str().unwrap();
+        let rest = ["--platform", &platform, "--tag", name, "--file", file, context.to_str().unwrap()];
+        self.buildah(&[&fixed[..], flags, &rest[..]].concat());
+    }
+
+    /// This machine's busybox and libraries, laid out as in busybox's glibc image.
+    fn base(&self) {
+        let root = self.path("base");
+        for folder in ["bin", "etc", "lib", "root", "tmp", "usr/bin"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        let busybox = root.join("bin/busybox");
+        std::fs::copy("/bin/busybox", &busybox).expect("busybox-static is installed");
+        for applet in run(Command::new(&busybox).arg("--list")).lines().filter(|name| *name != "busybox") {
+            std::fs::hard_link(&busybox, root.join("bin").join(applet)).unwrap();
+        }
+        symlink("lib", root.join("lib64")).unwrap();
+        // What larder asks for of glibc, the loader included, and what glibc asks for when it resolves a name.
+        let libraries = run(Command::new("ldd").arg(PROGRAM));
+        let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        let paths: Vec<&str> = paths.filter(|path| !path.contains("libgcc_s")).collect();
+        let libc = paths.iter().find(|path| path.contains("libc.so")).expect("larder is linked with glibc");
+        let beside = ["libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2"];
+        let beside = beside.map(|name| Path::new(libc).with_file_name(name));
+        for path in paths.iter().map(Path::new).chain(beside.iter().map(PathBuf::as_path)) {
+            std::fs::copy(path, root.join("lib").join(path.file_name().unwrap())).unwrap();
+        }
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+        std::fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
+        let file = self.path("Base");
+        std::fs::write(&file, "FROM scratch\nCOPY . /\nCMD [\"sh\"]\n").unwrap();
+        self.build("localhost/busybox", &file, &root, &[]);
+    }
+
+    /// The image, whose stage `build` is a folder with what that stage would have made.
+    fn larder(&self) {
+        let out = self.path("built/out");
+        std::fs::create_dir_all(&out).unwrap();
+        // Without symbols, as a release build is.
+        run(Command::new("strip").arg("-o").arg(out.join("larder")).arg(PROGRAM));
+        let libgcc = run(Command::new("gcc").arg("-print-file-name=libgcc_s.so.1"));
+        std::fs::copy(libgcc.trim(), out.join("libgcc_s.so.1")).unwrap();
+        let stage = format!("build={}", self.path("built").display());
+        let ignored = source().join("deploy/Dockerfile.dockerignore");
+        let flags = ["--build-context", &stage, "--build-arg", "BUSYBOX=localhost/busybox"];
+        let flags = [&flags[..], &["--ignorefile", ignored.to_str().unwrap()]].concat();
+        self.build(NAME, &source().join("deploy/Dockerfile"), source(), &flags);
+    }
+
+    /// Puts the image, its files and its configuration into a folder.
+    fn push(&self, name: &str, folder: &Path) {
+        let archive = format!("oci-archive:{}:{NAME}", folder.join("image.tar").display());
+        self.buildah(&["push", "--quiet", name, &archive]);
+        let told = self.buildah(&["inspect", "--type", "image", name]);
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        std::fs::write(folder.join("config.json"), told["OCIv1"].to_string()).unwrap();
+        let container = self.buildah(&["from", "--pull-never", name]);
+        let mounted = self.buildah(&["mount", container.trim()]);
+        run(Command::new("cp").args(["--archive", mounted.trim()]).arg(folder.join("root")));
+    }
+}
+
+/// The standard output of a program that has to succeed.
+fn run(command: &mut Command) -> String {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{name}: {e}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}

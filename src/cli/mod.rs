@@ -7,6 +7,7 @@ pub mod assemble;
 mod certificates;
 pub mod check;
 pub mod completions;
+mod curl;
 pub mod explain;
 pub mod front;
 pub mod fsck;
@@ -196,6 +197,9 @@ impl Options {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    if curl::is_meant() {
+        return curl::run();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -313,7 +313,7 @@ async fn read(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
 }
 
 /// A proxy is never on the way to this machine itself.
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

@@ -1,18 +1,246 @@
-//! The image: what it is made of, and how a container of it lives.
+//! The image: what is in it, and how a container of it lives and ends.
 
+use crate::support::artifact::{module, raw};
 use crate::support::client;
 use crate::support::contained::{Contained, Options};
-use crate::support::image::image;
+use crate::support::eventually;
+use crate::support::image::{NAME, image};
 use crate::support::netns;
+use crate::support::scripted::Scripted;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+/// Health checks of compose files call this.
+const CHECK: &str = "curl -sf http://127.0.0.1:8080/";
+
+/// What the stock chart gives, on a root that cannot be written to.
+fn stock() -> Options {
+    Options { read_only: true, memory: Some(256 << 20), processors: Some(0.5), ..Options::default() }
+}
+
+fn code(container: &Contained, script: &str) -> Option<i32> {
+    container.run(&["sh", "-c", script]).status.code()
+}
 
 #[test]
-fn the_image_starts_without_any_configuration_on_a_read_only_root() {
+fn the_image_promises_a_user_two_ports_a_volume_an_entrypoint_and_nothing_else() {
+    let mut config = image().config["config"].clone();
+    // Whatever the base has of it; there is no other.
+    let environment = config.as_object_mut().unwrap().remove("Env").unwrap_or_default();
+    let named = environment.as_array().into_iter().flatten();
+    assert!(named.clone().all(|one| one.as_str().unwrap().starts_with("PATH=")), "{environment}");
+    let labels = config.as_object_mut().unwrap().remove("Labels").unwrap();
+    assert_eq!(
+        config,
+        json!({
+            "User": "65532:65532",
+            "ExposedPorts": {"8080/tcp": {}, "9090/tcp": {}},
+            "Entrypoint": ["/usr/bin/larder"],
+            "Volumes": {"/var/lib/larder": {}},
+            "StopSignal": "SIGTERM",
+        })
+    );
+    for (name, value) in [
+        ("title", "larder"),
+        ("description", env!("CARGO_PKG_DESCRIPTION")),
+        ("licenses", env!("CARGO_PKG_LICENSE")),
+        ("version", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert_eq!(labels[format!("org.opencontainers.image.{name}")], value, "{labels}");
+    }
+}
+
+#[test]
+fn nothing_is_in_the_image_but_busybox_and_what_is_named_here() {
+    let root = &image().root;
+    let mut found = BTreeSet::new();
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let entry = entry.unwrap();
+            let name = format!("/{}", entry.path().strip_prefix(root).unwrap().display());
+            let (metadata, is_folder) = (entry.metadata().unwrap(), entry.file_type().unwrap().is_dir());
+            let mode = metadata.permissions().mode() & 0o7777;
+            if is_folder {
+                folders.push(entry.path());
+            }
+            // busybox's own: its programs, libraries and folders.
+            let own = ["/bin", "/lib64", "/root", "/tmp", "/lib", "/etc", "/usr", "/usr/bin"];
+            if own.contains(&name.as_str()) || name.starts_with("/bin/") {
+                continue;
+            }
+            let library = name.strip_prefix("/lib/").is_some_and(|name| name != "libgcc_s.so.1");
+            if !library {
+                found.insert(format!("{name} {}:{} {mode:o}", metadata.uid(), metadata.gid()));
+            }
+        }
+    }
+    let expected = [
+        "/etc/group 0:0 644",
+        "/etc/passwd 0:0 644",
+        "/lib/libgcc_s.so.1 0:0 644",
+        "/usr/bin/curl 0:0 777",
+        "/usr/bin/larder 0:0 755",
+        "/usr/share 0:0 755",
+        "/usr/share/nginx 0:0 755",
+        "/usr/share/nginx/html 0:0 755",
+        "/usr/share/nginx/html/plugins 0:0 755",
+        "/var 0:0 755",
+        "/var/lib 0:0 755",
+        "/var/lib/larder 65532:65532 755",
+    ];
+    assert_eq!(found, expected.map(String::from).into());
+    assert_eq!(std::fs::read_link(root.join("usr/bin/curl")).unwrap(), Path::new("larder"));
+    let users = std::fs::read_to_string(root.join("etc/passwd")).unwrap();
+    assert!(users.starts_with("root:"), "busybox's users stay: {users}");
+    assert!(users.contains("\nlarder:x:65532:65532:"), "{users}");
+}
+
+#[test]
+fn a_container_needs_no_configuration_and_is_well_when_its_health_check_says_so() {
     let image = image();
-    if !netns::alone("image::the_image_starts_without_any_configuration_on_a_read_only_root", &[]) {
+    let name = "image::a_container_needs_no_configuration_and_is_well_when_its_health_check_says_so";
+    if !netns::alone(name, &[]) {
         return;
     }
-    let stock =
-        Options { read_only: true, memory: Some(256 << 20), processors: Some(0.5), ..Options::default() };
-    let container = Contained::start(image, &stock);
+    let container = Contained::start(image, &stock());
     assert_eq!(client::get(container.data, "/").status, 200);
+    assert_eq!(code(&container, CHECK), Some(0));
+    let told =
+        container.run(&["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "127.0.0.1:9090/readyz"]);
+    assert_eq!(String::from_utf8_lossy(&told.stdout), "200");
+    assert!(container.log().iter().all(|line| line["level"] == "INFO"), "{}", container.stderr());
+    // Alive, and deaf.
+    container.signal("STOP");
+    assert_eq!(code(&container, &CHECK.replace("-sf", "-sf -m 1")), Some(28));
+    container.signal("CONT");
+    assert_eq!(code(&container, CHECK), Some(0));
+    assert_eq!(code(&container, &CHECK.replace("8080/", "8080/plugins/Not-A-Name")), Some(22));
+    assert_eq!(code(&container, &CHECK.replace("8080", "8081")), Some(7), "nobody is there");
+    assert_eq!(container.kills(), 0);
+}
+
+#[test]
+fn a_container_that_can_write_nowhere_serves_from_memory() {
+    let image = image();
+    if !netns::alone("image::a_container_that_can_write_nowhere_serves_from_memory", &[]) {
+        return;
+    }
+    let registry = Scripted::start();
+    let bytes = module("own", 50_000);
+    registry.put("plugins/own", "1", &raw(&bytes));
+    let variables = [
+        ("LARDER_CATALOG_TEMPLATE", format!("{}/plugins/{{name}}:{{version}}", registry.host())),
+        ("LARDER_REGISTRY_PLAIN_HTTP", registry.host()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    let container = Contained::start(image, &Options { without_volumes: true, variables, ..stock() });
+    assert_ne!(code(&container, "touch /var/lib/larder/x"), Some(0));
+    for _ in 0..2 {
+        let reply = client::get(container.data, "/plugins/own/1/plugin.wasm");
+        assert_eq!((reply.status, reply.body == bytes), (200, true), "{}", reply.text());
+    }
+    assert_eq!(registry.count(|ask| ask.is_blob()), 1, "and it is held");
+    assert_eq!(code(&container, CHECK), Some(0));
+}
+
+#[test]
+fn what_a_derived_image_copies_into_the_plugins_is_served_without_any_network() {
+    let image = image();
+    let name = "image::what_a_derived_image_copies_into_the_plugins_is_served_without_any_network";
+    let context = tempfile::tempdir().unwrap();
+    let bytes = module("mine", 30_000);
+    std::fs::write(context.path().join("plugin.wasm"), &bytes).unwrap();
+    let dockerfile =
+        format!("FROM {NAME}\nCOPY plugin.wasm /usr/share/nginx/html/plugins/mine/1.0.0/plugin.wasm\n");
+    // Inside, the same is derived again, which needs no network either.
+    let derived = image.derived(&dockerfile, context.path());
+    if !netns::alone(name, &[]) {
+        return;
+    }
+    let container = Contained::start(&derived, &stock());
+    let reply = client::get(container.data, "/plugins/mine/1.0.0/plugin.wasm");
+    assert_eq!((reply.status, reply.body == bytes), (200, true), "{}", reply.text());
+    assert_eq!(client::get(container.data, "/plugins/other/1.0.0/plugin.wasm").status, 502, "no network");
+}
+
+#[test]
+fn a_container_runs_as_65532_and_can_write_into_its_volume_alone() {
+    let image = image();
+    if !netns::alone("image::a_container_runs_as_65532_and_can_write_into_its_volume_alone", &[]) {
+        return;
+    }
+    // Though the root could be written to.
+    let container = Contained::start(image, &Options::default());
+    let text = |script: &str| {
+        let output = container.run(&["sh", "-c", script]);
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let own = |key: &str| text(&format!("grep -E '^{key}' /proc/1/status | tr -s '\t' ' '"));
+    assert_eq!(own("Uid"), "Uid: 65532 65532 65532 65532\n");
+    assert_eq!(own("Gid"), "Gid: 65532 65532 65532 65532\n");
+    assert_eq!(own("CapEff"), "CapEff: 0000000000000000\n");
+    assert_eq!(text("id -un").trim(), "larder");
+    let everything =
+        r#"find / -xdev ! -type l | while read -r path; do [ -w "$path" ] && echo "$path"; done | sort"#;
+    assert_eq!(text(everything), "/tmp\n/var/lib/larder\n");
+    assert_eq!(text("touch /var/lib/larder/x && ls -d /var/lib/larder/v1"), "/var/lib/larder/v1\n");
+}
+
+#[test]
+fn a_container_that_is_told_to_leave_says_so_and_ends_with_0() {
+    let image = image();
+    if !netns::alone("image::a_container_that_is_told_to_leave_says_so_and_ends_with_0", &[]) {
+        return;
+    }
+    let mut container = Contained::start(image, &stock());
+    let ready = "curl -sf http://127.0.0.1:9090/readyz";
+    assert_eq!(code(&container, ready), Some(0));
+    container.signal("TERM");
+    eventually("it says that it leaves", || (code(&container, ready) == Some(22)).then_some(()));
+    assert_eq!(code(&container, CHECK), Some(0), "and serves");
+    assert_eq!(container.wait().code(), Some(0));
+}
+
+#[test]
+fn a_limit_of_memory_that_is_too_small_is_told_of_and_the_stock_charts_is_not() {
+    let image = image();
+    let name = "image::a_limit_of_memory_that_is_too_small_is_told_of_and_the_stock_charts_is_not";
+    if !netns::alone(name, &[]) {
+        return;
+    }
+    for (limit, told) in [(256, false), (160, true)] {
+        let container = Contained::start(image, &Options { memory: Some(limit << 20), ..stock() });
+        let log = container.stderr();
+        let found = log.contains(&format!("this process may have {limit}.0 MiB"));
+        assert_eq!(found, told, "{limit} MiB: {log}");
+    }
+}
+
+#[test]
+fn hadolint_has_nothing_to_say_about_the_dockerfile() {
+    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/hadolint/bin/hadolint");
+    let output =
+        Command::new(judge).arg("deploy/Dockerfile").output().expect("tests/needs.sh installs hadolint");
+    let said = [output.stdout, output.stderr].concat();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn make_image_says_which_builders_it_looked_for() {
+    let empty = tempfile::tempdir().unwrap();
+    for tool in ["sh", "dirname", "sed", "head", "uname"] {
+        let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool));
+        let found = found.iter().find(|path| path.exists()).unwrap();
+        std::os::unix::fs::symlink(found, empty.path().join(tool)).unwrap();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh");
+    let output = Command::new(script).env("PATH", empty.path()).env_remove("BUILDER").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("needs buildah, podman or docker"), "{said}");
 }

@@ -16,6 +16,7 @@ mod corpus;
 mod crash;
 mod credentials;
 mod crowd;
+mod curl;
 mod disk;
 mod drain;
 mod envoy;

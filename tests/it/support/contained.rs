@@ -109,9 +109,13 @@ impl Contained {
 
     /// The process that is number 1 inside, as it is numbered outside.
     pub fn id(&self) -> u32 {
+        self.first().expect("the container runs")
+    }
+
+    fn first(&self) -> Option<u32> {
         let id = self.child.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
-        children.split_whitespace().next().expect("the container runs").parse().unwrap()
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
     }
 
     /// Runs a command inside, as the container's user, and as `docker exec` does.
@@ -156,7 +160,11 @@ impl Contained {
 
 impl Drop for Contained {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // With the first process all others end, and `unshare` after them: then the ports are free.
+        match self.first() {
+            Some(_) => self.signal("KILL"),
+            None => drop(self.child.kill()),
+        }
         let _ = self.child.wait();
     }
 }

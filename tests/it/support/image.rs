@@ -1,7 +1,7 @@
 //! The image of `deploy/Dockerfile` with the larder under test in it: built by the real buildah, with nothing pulled.
 
 use super::larder::PROGRAM;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -56,7 +56,7 @@ impl Image {
         builder.buildah(&["tag", id.trim(), NAME]);
         let file = folder.path().join("Dockerfile");
         std::fs::write(&file, dockerfile).unwrap();
-        builder.build("derived", &file, context, &[]);
+        builder.build("derived", &file, context);
         builder.push("derived", folder.path());
         let path = folder.path().to_owned();
         Self::of(&path, Some(folder))
@@ -76,22 +76,18 @@ impl Image {
 /// What tells whether an image was built of something else.
 fn ingredients() -> String {
     let program = std::fs::metadata(PROGRAM).unwrap();
-    let files = ["deploy/Dockerfile", "deploy/Dockerfile.dockerignore", "tests/it/support/image.rs"];
+    let files = [
+        "deploy/Dockerfile",
+        "deploy/Dockerfile.dockerignore",
+        "deploy/image.sh",
+        "tests/it/support/image.rs",
+    ];
     let texts = files.map(|file| std::fs::read_to_string(source().join(file)).unwrap());
     format!("{:?} {}\n{}", program.modified().unwrap(), program.len(), texts.concat())
 }
 
 fn source() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The architecture as images call it.
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => panic!("no image is built for {other}"),
-    }
 }
 
 /// buildah with a storage of its own, which is gone when this is.
@@ -101,25 +97,35 @@ struct Builder {
 
 impl Builder {
     fn new() -> Self {
-        Self { storage: tempfile::tempdir().unwrap() }
+        let storage = tempfile::tempdir().unwrap();
+        let of = |name: &str| storage.path().join(name).display().to_string();
+        let text = format!(
+            "[storage]\ndriver = \"vfs\"\ngraphroot = \"{}\"\nrunroot = \"{}\"\n",
+            of("root"),
+            of("run")
+        );
+        std::fs::write(storage.path().join("storage.conf"), text).unwrap();
+        Self { storage }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.storage.path().join(name)
     }
 
-    fn buildah(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new("buildah");
-        command.arg("--root").arg(self.path("root")).arg("--runroot").arg(self.path("run"));
-        run(command.args(["--storage-driver", "vfs"]).args(arguments))
+    /// A program that uses buildah, with this storage and without namespaces, which not every machine lets it have.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("CONTAINERS_STORAGE_CONF", self.path("storage.conf")).env("BUILDAH_ISOLATION", "chroot");
+        command
     }
 
-    fn build(&self, name: &str, file: &Path, context: &Path, flags: &[&str]) {
-        let platform = format!("linux/{}", architecture());
-        let fixed = ["build", "--isolation", "chroot", "--timestamp", "0", "--pull-never", "--quiet"];
-        let file = file.to_str().unwrap();
-        let rest = ["--platform", &platform, "--tag", name, "--file", file, context.to_str().unwrap()];
-        self.buildah(&[&fixed[..], flags, &rest[..]].concat());
+    fn buildah(&self, arguments: &[&str]) -> String {
+        run(self.command(Path::new("buildah")).args(arguments))
+    }
+
+    fn build(&self, name: &str, file: &Path, context: &Path) {
+        let (file, context) = (file.to_str().unwrap(), context.to_str().unwrap());
+        self.buildah(&["build", "--pull-never", "--quiet", "--tag", name, "--file", file, context]);
     }
 
     /// This machine's busybox and libraries, laid out as in busybox's glibc image.
@@ -128,6 +134,7 @@ impl Builder {
         for folder in ["bin", "etc", "lib", "root", "tmp", "usr/bin"] {
             std::fs::create_dir_all(root.join(folder)).unwrap();
         }
+        std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
         let busybox = root.join("bin/busybox");
         std::fs::copy("/bin/busybox", &busybox).expect("busybox-static is installed");
         for applet in run(Command::new(&busybox).arg("--list")).lines().filter(|name| *name != "busybox") {
@@ -148,10 +155,10 @@ impl Builder {
         std::fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
         let file = self.path("Base");
         std::fs::write(&file, "FROM scratch\nCOPY . /\nCMD [\"sh\"]\n").unwrap();
-        self.build("localhost/busybox", &file, &root, &[]);
+        self.build("localhost/busybox", &file, &root);
     }
 
-    /// The image, whose stage `build` is a folder with what that stage would have made.
+    /// The image as `make image` makes it, except that its stage `build` is a folder with what that stage would have made.
     fn larder(&self) {
         let out = self.path("built/out");
         std::fs::create_dir_all(&out).unwrap();
@@ -159,11 +166,13 @@ impl Builder {
         run(Command::new("strip").arg("-o").arg(out.join("larder")).arg(PROGRAM));
         let libgcc = run(Command::new("gcc").arg("-print-file-name=libgcc_s.so.1"));
         std::fs::copy(libgcc.trim(), out.join("libgcc_s.so.1")).unwrap();
-        let stage = format!("build={}", self.path("built").display());
-        let ignored = source().join("deploy/Dockerfile.dockerignore");
-        let flags = ["--build-context", &stage, "--build-arg", "BUSYBOX=localhost/busybox"];
-        let flags = [&flags[..], &["--ignorefile", ignored.to_str().unwrap()]].concat();
-        self.build(NAME, &source().join("deploy/Dockerfile"), source(), &flags);
+        let flags = format!(
+            "--pull-never --build-context build={} --build-arg BUSYBOX=localhost/busybox",
+            self.path("built").display()
+        );
+        let mut make = self.command(Path::new("make"));
+        make.args(["image", &format!("IMAGE_FLAGS={flags}")]).env("BUILDER", "buildah");
+        run(make.env_remove("PLATFORMS").current_dir(source()));
     }
 
     /// Puts the image, its files and its configuration into a folder.

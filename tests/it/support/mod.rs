@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod dns;
 pub mod durable;
 pub mod egress;
+pub mod envoy;
 pub mod faults;
 pub mod fsck;
 pub mod h2;

@@ -35,6 +35,8 @@ struct Special {
     expired: bool,
     /// Signed by an intermediate authority.
     chained: bool,
+    /// The authority's name; the server is then called by its first name.
+    authority: Option<&'static str>,
 }
 
 impl Pki {
@@ -53,17 +55,23 @@ impl Pki {
         Self::build(folder, &["localhost"], Special { chained: true, ..Special::default() })
     }
 
+    /// For one name, by an authority that somebody has heard of.
+    pub fn of(folder: &Path, authority: &'static str, name: &str) -> Self {
+        Self::build(folder, &[name], Special { authority: Some(authority), ..Special::default() })
+    }
+
     fn build(folder: &Path, names: &[&str], special: Special) -> Self {
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             std::fs::write(&path, text).unwrap();
             path
         };
-        let (params, key) = authority("larder test CA");
+        let (params, key) = authority(special.authority.unwrap_or("larder test CA"));
         let ca = write("ca.pem", &params.self_signed(&key).unwrap().pem());
         let root = Issuer::new(params, key);
 
-        let mut server = leaf("larder test server", names, ExtendedKeyUsagePurpose::ServerAuth);
+        let called = special.authority.map_or("larder test server", |_| names[0]);
+        let mut server = leaf(called, names, ExtendedKeyUsagePurpose::ServerAuth);
         if special.expired {
             server.not_before = date_time_ymd(2019, 1, 1);
             server.not_after = date_time_ymd(2020, 1, 1);

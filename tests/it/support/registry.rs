@@ -34,6 +34,8 @@ pub struct Front<'a> {
     pub token: Option<&'a TokenServer>,
     /// Blobs are answered with 307 to this URL, whose path is ignored.
     pub redirect: Option<&'a str>,
+    /// Where it listens; else at a free port of loopback.
+    pub at: Option<SocketAddr>,
 }
 
 impl Front<'_> {
@@ -59,7 +61,8 @@ impl Front<'_> {
                 "middleware: {{storage: [{{name: redirect, options: {{baseurl: '{url}'}}}}]}}\n"
             ));
         }
-        text.push_str("http:\n  addr: 127.0.0.1:0\n");
+        let at = self.at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        text.push_str(&format!("http:\n  addr: {at}\n"));
         if let Some(pki) = self.tls {
             let (certificate, key) = (pki.certificate.display(), pki.key.display());
             text.push_str(&format!("  tls:\n    certificate: '{certificate}'\n    key: '{key}'\n"));

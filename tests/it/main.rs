@@ -19,6 +19,7 @@ mod crowd;
 mod curl;
 mod disk;
 mod drain;
+mod dropin;
 mod envoy;
 mod errors;
 mod freshness;

@@ -1,0 +1,403 @@
+//! A stock Higress takes larder: its own chart's plugin server with our image in it, and everything that the stock asks.
+//!
+//! `dropin/plugin-server.yaml` is what that chart renders; a container of the image is started under exactly that. Two
+//! things are put into it which a cluster has and a test has not: a line of /etc/hosts in place of the internet's DNS, by
+//! which the public registry's name leads to a registry of the test, and that one's CA in /etc/larder/certs in place of
+//! the public certificate, which larder believes without being told (Mozilla's roots are built in). Neither is a
+//! variable, an argument or a setting.
+
+use crate::support::artifact::{
+    Artifact, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, TAR_GZIP, artifact, gzip, index, module, raw, tar,
+};
+use crate::support::client::{self, Reply};
+use crate::support::contained::{Contained, Mount, Options};
+use crate::support::envoy::{Envoy, FILTER};
+use crate::support::eventually;
+use crate::support::image::image;
+use crate::support::netns;
+use crate::support::pki::Pki;
+use crate::support::registry::{Front, Registry};
+use larder::oci::Digest;
+use std::net::SocketAddr;
+use std::path::Path;
+
+const CHART: &str = include_str!("dropin/plugin-server.yaml");
+const CATALOG: &str = include_str!("../../conf/higress-plugins.properties");
+const PUBLIC: &str = "higress-registry.cn-hangzhou.cr.aliyuncs.com";
+/// Where the public registry is in a test's network.
+const THERE: &str = "10.99.0.1";
+
+fn chart() -> serde_json::Value {
+    serde_saphyr::from_str(CHART).unwrap()
+}
+
+/// A line of the catalog.
+#[derive(Clone)]
+struct Plugin {
+    name: &'static str,
+    repository: &'static str,
+    tag: &'static str,
+}
+
+/// The plugins that the Console has built in.
+fn catalog() -> Vec<Plugin> {
+    let lines = CATALOG.lines().filter(|line| !line.starts_with('#'));
+    let plugins = lines.map(|line| {
+        let (name, reference) = line.split_once('=').unwrap();
+        let path = reference.strip_prefix("oci://").unwrap().strip_prefix(PUBLIC).unwrap();
+        let (repository, tag) = path[1..].split_once(':').unwrap();
+        Plugin { name, repository, tag }
+    });
+    // Not the line of a single version, nor `jsonrpc-converter`, another name for what `json-converter` leads to.
+    plugins.filter(|plugin| !plugin.name.contains('@') && plugin.name != "jsonrpc-converter").collect()
+}
+
+fn plugin(name: &str) -> Plugin {
+    catalog().into_iter().find(|plugin| plugin.name == name).unwrap()
+}
+
+/// Where the first version of the MCP server lies: what a controller names that was told nothing.
+const FIRST_MCP_SERVER: Plugin =
+    Plugin { name: "mcp-server", repository: "mcp-server/all-in-one", tag: "1.0.0" };
+
+/// A quantity as Kubernetes writes it: bytes, or processors.
+fn quantity(text: &str) -> f64 {
+    let unit = |suffix, factor: f64| text.strip_suffix(suffix).map(|n| n.parse::<f64>().unwrap() * factor);
+    unit("Mi", f64::from(1 << 20)).or_else(|| unit("m", 0.001)).expect("a quantity of the chart")
+}
+
+/// The stock plugin server, and the public registry of its world.
+struct Stock {
+    container: Contained,
+    public: Registry,
+    _behind: Registry,
+}
+
+/// The public registry with these plugins, and what it keeps them in; and the authority of its certificate.
+fn world(folder: &Path, plugins: &[(Plugin, Artifact)]) -> (Pki, Registry, Registry) {
+    let behind = Registry::plain();
+    for (plugin, artifact) in plugins {
+        behind.push(plugin.repository, plugin.tag, artifact);
+    }
+    let pki = Pki::of(folder, "Public CA", PUBLIC);
+    let at = SocketAddr::new(THERE.parse().unwrap(), 443);
+    let front = Front { tls: Some(&pki), at: Some(at), ..Front::default() };
+    let public = behind.with(folder, &front);
+    (pki, public, behind)
+}
+
+/// What the chart says of the container, and the name of the public registry; an authority, if the image has none.
+fn options(folder: &Path, authority: Option<&Path>) -> Options {
+    let hosts = folder.join("hosts");
+    std::fs::write(&hosts, format!("127.0.0.1 localhost\n{THERE} {PUBLIC}\n")).unwrap();
+    let mount = |from: &Path, to: &str| Mount { from: from.into(), to: to.into(), writable: false };
+    let mut mounts = vec![mount(&hosts, "/etc/hosts")];
+    mounts.extend(authority.map(|ca| mount(ca, "/etc/larder/certs/public.pem")));
+    let chart = chart();
+    let limit = |name: &str| quantity(chart["container"]["resources"]["limits"][name].as_str().unwrap());
+    Options {
+        memory: Some(limit("memory") as u64),
+        processors: Some(limit("cpu")),
+        mounts,
+        // No variables, no arguments, no other user: the chart has none of them.
+        ..Options::default()
+    }
+}
+
+impl Stock {
+    fn start(folder: &Path, plugins: &[(Plugin, Artifact)]) -> Self {
+        let (pki, public, behind) = world(folder, plugins);
+        let container = Contained::start(image(), &options(folder, Some(&pki.ca)));
+        Self { container, public, _behind: behind }
+    }
+
+    fn address(&self) -> SocketAddr {
+        let port = chart()["service"]["target_port"].as_u64().unwrap();
+        (self.container.data.ip(), port as u16).into()
+    }
+
+    /// As a gateway's agent asks, and again after a 503, as it does.
+    fn ask(&self, path: &str) -> Reply {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: higress-plugin-server.higress-system.svc\r\n\
+             User-Agent: Go-http-client/1.1\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        );
+        eventually(path, || {
+            let reply = client::raw(self.address(), head.as_bytes()).unwrap();
+            (reply.status != 503).then_some(reply)
+        })
+    }
+
+    /// Asks for a module, which must be this one.
+    fn expect(&self, path: &str, module: &[u8]) -> Reply {
+        let reply = self.ask(path);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text());
+        assert_eq!(reply.header("content-type"), "application/wasm");
+        assert!(reply.body == module, "{path}: other bytes");
+        reply
+    }
+
+    /// The most memory that larder had, in bytes.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.container.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
+/// A module in one of the shapes that the public registry has, by number.
+fn shaped(n: usize, module: &[u8]) -> Artifact {
+    let unknown = "application/vnd.unknown.config.v1+json";
+    let image = "application/vnd.oci.image.config.v1+json";
+    let packed = || gzip(&tar(&[("README.md", b"read me"), ("plugin.wasm", module)]));
+    let text = |media_type, text: &[u8]| (media_type, text.to_vec());
+    match n % 5 {
+        0 => artifact(
+            OCI_MANIFEST,
+            unknown,
+            &[
+                text("application/vnd.module.wasm.spec.v1+yaml", b"info: {}"),
+                text("application/vnd.module.wasm.doc.v1+markdown", b"# doc"),
+                (TAR_GZIP, packed()),
+            ],
+            module,
+        ),
+        1 => raw(module),
+        2 => {
+            let layer = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+            let config = "application/vnd.docker.container.image.v1+json";
+            artifact(DOCKER_MANIFEST, config, &[(layer, packed())], module)
+        }
+        3 => {
+            let of = |layer| artifact(OCI_MANIFEST, image, &[(TAR_GZIP, layer)], module);
+            let children = [
+                ("linux", "arm64", of(gzip(&tar(&[("plugin.wasm", b"\0asm\x01\0\0\0")])))),
+                ("linux", "amd64", of(packed())),
+            ];
+            index(OCI_INDEX, &children, module)
+        }
+        _ => artifact(
+            OCI_MANIFEST,
+            "application/vnd.wasm.config.v0+json",
+            &[text("application/wasm", module)],
+            module,
+        ),
+    }
+}
+
+/// Whether the test goes on here: in a network of its own, with the image built before.
+fn alone(test: &str) -> bool {
+    image();
+    netns::alone_for(&format!("dropin::{test}"), &[&format!("{THERE}/32")], 300)
+}
+
+#[test]
+fn the_stock_chart_gives_nothing_that_a_container_could_be_told_by() {
+    let chart = chart();
+    let container = chart["container"].as_object().unwrap();
+    for absent in chart["absent"].as_array().unwrap() {
+        assert!(!container.contains_key(absent.as_str().unwrap()), "{absent}");
+    }
+    assert_eq!(container.keys().collect::<Vec<_>>(), ["name", "ports", "resources"]);
+    assert_eq!(
+        chart["deployment"]["pod"],
+        serde_json::json!(["containers"]),
+        "no volumes, no securityContext"
+    );
+}
+
+#[test]
+fn one_place_of_the_image_can_be_named_with_charts_of_before_and_after_february_2026() {
+    let chart = chart();
+    let set = |name: &str| chart["set"][format!("pluginServer.{name}")].as_str().unwrap().to_owned();
+    let rendered = |pattern: &str, hub: &str| {
+        let text = chart[pattern].as_str().unwrap().replace("{hub}", hub);
+        text.replace("{image}", &set("image")).replace("{tag}", &set("tag"))
+    };
+    assert_eq!(rendered("image", &set("hub")), "harbor.corp/higress/larder:0.1.0");
+    assert_eq!(rendered("image_since_2026", "harbor.corp"), "harbor.corp/higress/larder:0.1.0");
+    for guide in guides() {
+        for said in ["HUB=harbor.corp/higress", "HUB=harbor.corp\n", "harbor.corp/higress/larder:0.1.0"] {
+            assert!(guide.contains(said), "{said}");
+        }
+    }
+}
+
+fn guides() -> [&'static str; 2] {
+    [include_str!("../../deploy/guides/higress.md"), include_str!("../../deploy/guides/higress.zh-CN.md")]
+}
+
+#[test]
+fn the_guides_table_has_the_figures_of_the_stock_chart() {
+    let chart = chart();
+    let resources = &chart["container"]["resources"];
+    let mut figures: Vec<&str> = Vec::new();
+    for group in ["requests", "limits"] {
+        figures.extend(resources[group].as_object().unwrap().values().map(|value| value.as_str().unwrap()));
+    }
+    let port = format!("containerPort: {}", chart["container"]["ports"][0]);
+    let replicas = format!("replicas: {}", chart["deployment"]["replicas"]);
+    figures.extend([port.as_str(), replicas.as_str(), chart["service"]["name"].as_str().unwrap()]);
+    let (pattern, url) = chart["console"].as_object().unwrap().iter().next().unwrap();
+    for guide in guides() {
+        let table: String = guide.lines().filter(|line| line.starts_with('|')).collect();
+        assert!(figures.iter().all(|figure| table.contains(figure)), "{figures:?} in {table}");
+        assert!(guide.contains(&format!("{pattern}: {}", url.as_str().unwrap())));
+    }
+}
+
+#[test]
+fn a_stock_plugin_server_serves_the_whole_catalog_twice_the_second_time_without_the_registry() {
+    if !alone("a_stock_plugin_server_serves_the_whole_catalog_twice_the_second_time_without_the_registry") {
+        return;
+    }
+    let plugins = catalog();
+    assert_eq!(plugins.len(), 52);
+    let sized = |n: usize| if n.is_multiple_of(13) { 6 << 20 } else { 50_000 + 10_000 * n };
+    let modules: Vec<Vec<u8>> =
+        plugins.iter().enumerate().map(|(n, plugin)| module(plugin.name, sized(n))).collect();
+    let pushed = plugins.iter().zip(&modules).enumerate();
+    let pushed: Vec<_> = pushed.map(|(n, (plugin, module))| (plugin.clone(), shaped(n, module))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let mut stock = Stock::start(folder.path(), &pushed);
+    // All at once, as a gateway that starts.
+    let walk = |stock: &Stock, cached: bool| {
+        std::thread::scope(|scope| {
+            for (Plugin { name, tag, .. }, module) in plugins.iter().zip(&modules) {
+                scope.spawn(move || {
+                    let reply = stock.expect(&format!("/plugins/{name}/{tag}/plugin.wasm"), module);
+                    assert_eq!(reply.header("larder-match"), "exact", "{name}");
+                    assert!(!cached || reply.header("cache-status").contains("hit"), "{name}");
+                    let about = stock.ask(&format!("/plugins/{name}/{tag}/metadata.txt"));
+                    let said = about.text();
+                    let digest = Digest::of(module).hex();
+                    for line in [
+                        format!("Plugin Name: {name}\n"),
+                        format!("Size: {} bytes\n", module.len()),
+                        format!("sha256: {digest}\n"),
+                    ] {
+                        assert!(said.contains(&line), "{line} in {said}");
+                    }
+                });
+            }
+        });
+    };
+    walk(&stock, false);
+    stock.public.stop();
+    walk(&stock, true);
+    assert_eq!(stock.container.kills(), 0);
+    let peak = stock.peak() >> 20;
+    println!("52 plugins of {} MiB, at once, twice: {peak} MiB at most", modules.concat().len() >> 20);
+    assert!(peak < 240, "the peak is {peak} MiB");
+}
+
+#[test]
+fn a_real_envoy_loads_plugins_through_a_stock_plugin_server() {
+    if !alone("a_real_envoy_loads_plugins_through_a_stock_plugin_server") {
+        return;
+    }
+    // One each: it says who it is, and one is as large as those that are made of Go.
+    let filters = [("key-auth", "1.0.0", 0), ("ai-proxy", "2.0.1", 6 << 20), ("mcp-server", "2.0.1", 0)];
+    let filter = |name: &str, padding: usize| {
+        let word = format!("\"{}\"", &name[..3]);
+        let mut module = wat::parse_str(FILTER.replace("\"yes\"", &word)).unwrap();
+        if padding > 0 {
+            // What is behind the header of a module is sections, and those of another one may follow.
+            module.extend_from_slice(&self::module(name, padding)[8..]);
+        }
+        module
+    };
+    let modules = filters.map(|(name, _, padding)| filter(name, padding));
+    let pushed = filters.iter().zip(&modules).enumerate();
+    let pushed: Vec<_> = pushed.map(|(n, ((name, ..), module))| (plugin(name), shaped(n, module))).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let stock = Stock::start(folder.path(), &pushed);
+    for ((name, version, _), module) in filters.iter().zip(&modules) {
+        let path = format!("/plugins/{name}/{version}/plugin.wasm");
+        let sha256 = Digest::of(module).hex();
+        let mut envoy = Envoy::start(folder.path(), stock.address(), "", &path, &sha256);
+        assert_eq!(envoy.answer().header("x-larder"), &name[..3], "{name}");
+    }
+    assert_eq!(stock.container.kills(), 0);
+}
+
+#[test]
+fn what_old_consoles_the_controller_people_and_health_checks_ask_is_answered_by_a_stock_plugin_server() {
+    if !alone(
+        "what_old_consoles_the_controller_people_and_health_checks_ask_is_answered_by_a_stock_plugin_server",
+    ) {
+        return;
+    }
+    let names = ["key-auth", "ai-proxy", "json-converter", "ai-context-limit"];
+    let modules = names.map(|name| module(name, 60_000));
+    let servers = ["first", "second"].map(|seed| module(seed, 70_000));
+    let mut pushed: Vec<_> =
+        names.iter().zip(&modules).map(|(name, module)| (plugin(name), shaped(0, module))).collect();
+    pushed.push((FIRST_MCP_SERVER, shaped(4, &servers[0])));
+    pushed.push((plugin("mcp-server"), shaped(1, &servers[1])));
+    let folder = tempfile::tempdir().unwrap();
+    let mut stock = Stock::start(folder.path(), &pushed);
+    // Before anything was fetched: the health check of Higress's compose file, and people.
+    let healthy = |stock: &Stock, port: &str| {
+        let check = format!("curl -sf http://127.0.0.1:{port}/");
+        stock.container.run(&["sh", "-c", &check]).status.success()
+    };
+    assert!(healthy(&stock, "8080"));
+    assert!(!healthy(&stock, "8081"), "it can say no");
+    assert_eq!(stock.ask("/").status, 200);
+    let listing = stock.ask("/plugins/").text();
+    for Plugin { name, .. } in catalog() {
+        assert!(listing.contains(&format!("href=\"{name}/\"")), "{name} in {listing}");
+    }
+    for down in [false, true] {
+        for (name, module) in names.iter().zip(&modules) {
+            // Consoles of 2.1.6 to 2.2.3 ask 1.0.0, whatever the tag.
+            let reply = stock.expect(&format!("/plugins/{name}/1.0.0/plugin.wasm"), module);
+            let tag = plugin(name).tag;
+            assert!(reply.header("larder-reference").ends_with(&format!(":{tag}")), "{name}");
+            let how = if tag == "1.0.0" { "exact" } else { "fallback" };
+            assert_eq!(reply.header("larder-match"), how, "{name}");
+            assert_eq!(stock.ask(&format!("/plugins/{name}/1.0.0/metadata.txt")).status, 200);
+            stock.expect(&format!("/plugins/{name}.wasm"), module);
+        }
+        stock.expect("/plugins/jsonrpc-converter/1.0.0/plugin.wasm", &modules[2]);
+        // The controller's MCP_SERVER_WASM_IMAGE_URL, as documents have it and as it should be.
+        stock.expect("/plugins/mcp-server/1.0.0/plugin.wasm", &servers[0]);
+        stock.expect("/plugins/mcp-server/2.0.1/plugin.wasm", &servers[1]);
+        assert_eq!(stock.ask("/plugins/key-auth/").status, 200);
+        assert!(healthy(&stock, "8080"));
+        if !down {
+            stock.public.stop();
+        }
+    }
+    // What the guide has `kubectl exec` do, and `kubectl port-forward`, which comes from loopback too.
+    let status = stock.container.run(&["larder", "status"]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(status.status.success(), "{said}{}", String::from_utf8_lossy(&status.stderr));
+    assert!(said.contains("ready") && said.contains("6 plugins"), "{said}");
+    assert!(client::get(stock.container.admin, "/").text().contains("<html"), "the page");
+}
+
+#[test]
+fn an_image_of_ones_own_with_settings_as_the_guide_has_it_is_taken_in_the_same_way() {
+    if !alone("an_image_of_ones_own_with_settings_as_the_guide_has_it_is_taken_in_the_same_way") {
+        return;
+    }
+    let (folder, context) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mine = module("mine", 50_000);
+    let place = Plugin { name: "mine", repository: "team/mine", tag: "3" };
+    let (pki, public, behind) = world(folder.path(), &[(place, raw(&mine))]);
+    let put = |name: &str, text: &str| std::fs::write(context.path().join(name), text).unwrap();
+    put(
+        "larder.yaml",
+        "catalog: {builtin: false, template: null, files: [/etc/larder/plugins.properties]}\n",
+    );
+    put("plugins.properties", &format!("mine=oci://{PUBLIC}/team/mine:3\n"));
+    std::fs::copy(&pki.ca, context.path().join("corp-ca.pem")).unwrap();
+    let dockerfile = guides()[0].split("```dockerfile ./Dockerfile\n").nth(1).unwrap();
+    let derived = image().derived(dockerfile.split("```").next().unwrap(), context.path());
+    let container = Contained::start(&derived, &options(folder.path(), None));
+    let stock = Stock { container, public, _behind: behind };
+    stock.expect("/plugins/mine/3/plugin.wasm", &mine);
+    assert_eq!(stock.ask("/plugins/key-auth/2.0.0/plugin.wasm").status, 404, "its settings are in use");
+}

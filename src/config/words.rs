@@ -1,13 +1,14 @@
 //! What libraries say of a fault, in words for the person who wrote the settings.
 
 /// Their words and ours.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
     (", set DuplicateKeyPolicy in Options if acceptable", ""),
     ("duplicate mapping key: ", "duplicate key: "),
     ("expected integer overflow", "expected a size such as 64MiB"),
     ("expected parsable string", "expected a size such as 64MiB"),
     (" rejected by the configured policy", " is no number"),
     ("expected usize", "expected a whole number"),
+    ("expected a sequence", "expected a list such as [one, two]"),
     ("expected u64", "expected a whole number"),
     ("expected u32", "expected a whole number"),
     ("invalid socket address syntax", "expected an address such as 0.0.0.0:8080 or [::1]:8080"),
@@ -35,6 +36,10 @@ mod tests {
             (
                 "invalid value: integer `-1`, expected usize",
                 "invalid value: integer `-1`, expected a whole number",
+            ),
+            (
+                "invalid type: string, expected a sequence",
+                "invalid type: string, expected a list such as [one, two]",
             ),
             ("something else", "something else"),
         ] {

@@ -330,9 +330,27 @@ fn entry(url: Option<&str>, settings: &Settings, folder: &Path) -> Result<Option
     }))
 }
 
+/// Where to say that a further CA is to be put: the first of these folders that is there, or else the first that means
+/// the same wherever larder is started.
+pub fn folder_for_more(folders: &[PathBuf]) -> String {
+    let absolute = || folders.iter().find(|folder| folder.is_absolute());
+    let folder = folders.iter().find(|folder| folder.is_dir()).or_else(absolute).or(folders.first());
+    folder.map_or_else(|| "registry.ca".into(), |folder| folder.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_further_ca_is_wanted_in_a_folder_that_is_there() {
+        let root = tempfile::tempdir().unwrap();
+        let (missing, there) = (PathBuf::from("/not/there"), root.path().to_owned());
+        assert_eq!(folder_for_more(&[missing.clone(), there.clone()]), there.display().to_string());
+        assert_eq!(folder_for_more(&["not-there".into(), missing]), "/not/there");
+        assert_eq!(folder_for_more(&["not-there".into()]), "not-there");
+        assert_eq!(folder_for_more(&[]), "registry.ca");
+    }
 
     fn pem() -> String {
         let key = rcgen::KeyPair::generate().unwrap();

@@ -398,10 +398,7 @@ impl Hosts {
             egress,
             identity: trust.identity.as_ref().map(|own| own.label.clone()),
             verifier,
-            certs: config
-                .certs
-                .first()
-                .map_or_else(|| "registry.ca".into(), |folder| folder.display().to_string()),
+            certs: super::certs_d::folder_for_more(&config.certs),
             breaker: self.breakers.of(name),
             turns: settings.at_once.map(|number| self.breakers.turns(name, number)),
             trace: self.trace.clone(),

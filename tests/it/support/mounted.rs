@@ -1,5 +1,6 @@
 //! A Secret as Kubernetes mounts it.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,9 @@ impl Mounted {
         std::fs::create_dir_all(folder).unwrap();
         let mounted = Self { folder: folder.into() };
         mounted.turn("..first", files);
-        for (name, _) in files {
+        // Links are at the top alone: that of `certs/ca.crt` is `certs`.
+        let tops: BTreeSet<_> = files.iter().map(|(name, _)| name.split('/').next().unwrap()).collect();
+        for name in tops {
             symlink(Path::new("..data").join(name), folder.join(name)).unwrap();
         }
         mounted
@@ -23,7 +26,9 @@ impl Mounted {
         let folder = self.folder.join(generation);
         std::fs::create_dir_all(&folder).unwrap();
         for (name, bytes) in files {
-            std::fs::write(folder.join(name), bytes).unwrap();
+            let file = folder.join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, bytes).unwrap();
         }
         symlink(generation, self.folder.join("..data_tmp")).unwrap();
         std::fs::rename(self.folder.join("..data_tmp"), self.folder.join("..data")).unwrap();

@@ -36,6 +36,16 @@ impl Prometheus {
         });
         let file = dir.path().join("prometheus.yml");
         std::fs::write(&file, settings.to_string()).unwrap();
+        Self::run(&file, dir)
+    }
+
+    /// Does what a file says.
+    pub fn reading(file: &Path) -> Self {
+        Self::run(file, tempfile::tempdir().unwrap())
+    }
+
+    /// Goes by `file`, and keeps what it has in `dir`.
+    fn run(file: &Path, dir: TempDir) -> Self {
         let log = dir.path().join("log");
         let mut child = Command::new("prometheus")
             .arg(format!("--config.file={}", file.display()))

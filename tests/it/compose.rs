@@ -19,6 +19,8 @@ use tempfile::TempDir;
 
 const ALONE: [&str; 1] = ["compose.yaml"];
 const MONITORED: [&str; 2] = ["compose.yaml", "compose.monitoring.yaml"];
+/// A container's address: the other services come to it, not to loopback.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// A password that somebody gave Grafana.
 const PASSWORD: &str = "GRAFANA_PASSWORD=word";
 
@@ -248,7 +250,7 @@ fn larder_as_composed_is_healthy_answers_who_asks_inside_and_what_it_fetched_out
 fn prometheus_with_its_files_as_composed_scrapes_larder_and_goes_by_its_alerts() {
     let image = image();
     let own = "prometheus_with_its_files_as_composed_scrapes_larder_and_goes_by_its_alerts";
-    if !netns::alone(&format!("compose::{own}"), &[]) {
+    if !netns::alone(&format!("compose::{own}"), &[&format!("{ADDRESS}/32")]) {
         return;
     }
     let copy = copy();
@@ -262,7 +264,7 @@ fn prometheus_with_its_files_as_composed_scrapes_larder_and_goes_by_its_alerts()
     let names = model["services"].clone();
     let _dns = Dns::start("127.0.0.1:53", move |name, v6, _| match names.get(name) {
         Some(_) if v6 => Answer::Addresses(Vec::new()),
-        Some(_) => Answer::Addresses(vec![Ipv4Addr::LOCALHOST.into()]),
+        Some(_) => Answer::Addresses(vec![ADDRESS.into()]),
         None => Answer::NxDomain,
     });
     // The folder is Debian's; here it has what is mounted in the container, and nothing else.

@@ -12,6 +12,7 @@ use crate::support::pki::Pki;
 use crate::support::scripted::Scripted;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,6 +22,8 @@ use std::time::Duration;
 const COMPONENTS: [&str; 4] = ["private-registry", "egress-proxy", "persistent", "monitoring"];
 /// The oldest Kubernetes that the objects are for, and the newest that there are schemas of.
 const VERSIONS: [&str; 2] = ["1.27", "1.37"];
+/// A pod's address: kubelets and gateways come to it, not to loopback.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// Kinds of the Prometheus operator, of which Kubernetes has no schemas.
 const OPERATORS: [&str; 2] = ["PrometheusRule", "ServiceMonitor"];
 
@@ -367,14 +370,14 @@ fn probed(objects: &[Value], probe: &str) -> u16 {
     let pod = pod(objects);
     let get = &pod["containers"][0][probe]["httpGet"];
     let port = ports(pod)[text(&get["port"])];
-    client::get(([127, 0, 0, 1], port.try_into().unwrap()).into(), text(&get["path"])).status
+    client::get((ADDRESS, port.try_into().unwrap()).into(), text(&get["path"])).status
 }
 
 #[test]
 fn a_pod_as_rendered_is_well_by_its_probes_follows_its_configmap_and_leaves_in_time() {
     let image = image();
     let own = "a_pod_as_rendered_is_well_by_its_probes_follows_its_configmap_and_leaves_in_time";
-    if !netns::alone(&format!("kubernetes::{own}"), &[]) {
+    if !netns::alone(&format!("kubernetes::{own}"), &[&format!("{ADDRESS}/32")]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -396,9 +399,8 @@ fn a_pod_as_rendered_is_well_by_its_probes_follows_its_configmap_and_leaves_in_t
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         assert_eq!(probed(&objects, probe), 200, "{probe}");
     }
-    let http = ports(pod(&objects))["http"];
-    assert_eq!(u64::from(larder.data.port()), http);
-    assert_eq!(client::get(larder.data, "/").status, 200);
+    let http = u16::try_from(ports(pod(&objects))["http"]).unwrap();
+    assert_eq!(client::get((ADDRESS, http).into(), "/").status, 200);
     // Its settings leave nothing to be told, and the files of all Secrets are read.
     let words: Vec<&str> = ["env"].into_iter().chain(variables.iter().map(String::as_str)).collect();
     let check = larder.run(&[&words[..], &["larder", "check"]].concat());

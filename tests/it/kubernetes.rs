@@ -5,7 +5,7 @@ use crate::support::artifact::{module, raw};
 use crate::support::client;
 use crate::support::contained::{Contained, Mount, Options};
 use crate::support::eventually;
-use crate::support::image::{Image, image};
+use crate::support::image::{self, Image, image};
 use crate::support::mounted::Mounted;
 use crate::support::netns;
 use crate::support::pki::Pki;
@@ -182,6 +182,9 @@ fn what_objects_name_is_there_or_is_named_as_the_users_to_create() {
         let objects = objects(rendered);
         let pod = pod(&objects);
         let config = &named(&objects, "ConfigMap", "larder")["data"];
+        // Where it is pushed to is the user's; what it is called there is ours.
+        let image = text(&pod["containers"][0]["image"]);
+        assert_eq!(image.rsplit('/').next(), Some(image::NAME), "{name}");
         let mut offered: BTreeSet<&str> = list(&pod["volumes"]).iter().map(|it| text(&it["name"])).collect();
         for claim in list(&named(&objects, "StatefulSet", "larder")["spec"]["volumeClaimTemplates"]) {
             assert!(offered.insert(text(&claim["metadata"]["name"])), "{name}: two volumes of one name");
@@ -434,6 +437,7 @@ fn a_pod_as_rendered_is_well_by_its_probes_follows_its_configmap_and_leaves_in_t
         (reply.status == 200).then_some(reply.body)
     });
     assert_eq!(body, wasm);
+    assert!(cache.join("v1/format").is_file(), "what it fetches lies on the pod's volume");
 
     larder.signal("TERM");
     eventually("a pod that is not ready", || (probed(&objects, "readinessProbe") == 503).then_some(()));

@@ -63,7 +63,7 @@ test)
     need script bsdutils
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ] ||
-        [ ! -x target/kustomize ] || [ ! -x target/compose ]; then
+        [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -186,6 +186,16 @@ if [ "$1" = test ] && { [ ! -x target/kustomize ] || [ ! -x target/compose ]; };
         /usr/lib/go/bin/go build -o ../../compose compose.go
     )
     mv "$folder/bin/kustomize" target/kustomize
+    rm -rf "$folder"
+fi
+# Of helm too this is the last version for Debian's compiler.
+if [ "$1" = test ] && [ ! -x target/helm ]; then
+    echo "building helm 3.12.3 into target, which takes two minutes"
+    folder=$PWD/target/helm.go
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local \
+        GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
+        /usr/lib/go/bin/go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.12.3
+    mv "$folder/bin/helm" target/helm
     rm -rf "$folder"
 fi
 if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then

@@ -10,6 +10,7 @@ mod administration;
 mod agent;
 mod artifacts;
 mod auth;
+mod chart;
 mod cli;
 mod commands;
 mod compose;

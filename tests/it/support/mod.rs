@@ -4,6 +4,7 @@ pub mod artifact;
 pub mod browser;
 pub mod canary;
 pub mod cgroup;
+pub mod chart;
 pub mod client;
 pub mod contained;
 pub mod crowd;

@@ -1,10 +1,11 @@
-//! A Secret as Kubernetes mounts it.
+//! A Secret or a ConfigMap as Kubernetes mounts it.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// A volume as the kubelet mounts a Secret: names lead through `..data` to a generation, which is turned in one step.
+/// A volume as the kubelet mounts it: names, of files or of folders with them, lead through `..data` to a generation, which
+/// is turned in one step.
 pub struct Mounted {
     pub folder: PathBuf,
 }
@@ -14,24 +15,22 @@ impl Mounted {
         std::fs::create_dir_all(folder).unwrap();
         let mounted = Self { folder: folder.into() };
         mounted.turn("..first", files);
-        // Links are at the top alone: that of `certs/ca.crt` is `certs`.
-        let tops: BTreeSet<_> = files.iter().map(|(name, _)| name.split('/').next().unwrap()).collect();
-        for name in tops {
-            symlink(Path::new("..data").join(name), folder.join(name)).unwrap();
-        }
         mounted
     }
 
+    /// Another generation takes the place of the one before. A name that is new gets its link.
     pub fn turn(&self, generation: &str, files: &[(&str, Vec<u8>)]) {
-        let folder = self.folder.join(generation);
-        std::fs::create_dir_all(&folder).unwrap();
         for (name, bytes) in files {
-            let file = folder.join(name);
+            let file = self.folder.join(generation).join(name);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(file, bytes).unwrap();
         }
         symlink(generation, self.folder.join("..data_tmp")).unwrap();
         std::fs::rename(self.folder.join("..data_tmp"), self.folder.join("..data")).unwrap();
+        let names: BTreeSet<_> = files.iter().filter_map(|(name, _)| name.split('/').next()).collect();
+        for name in names.into_iter().filter(|name| !self.folder.join(name).is_symlink()) {
+            symlink(Path::new("..data").join(name), self.folder.join(name)).unwrap();
+        }
     }
 
     pub fn path(&self, name: &str) -> String {

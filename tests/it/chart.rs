@@ -1,7 +1,7 @@
 //! The chart in deploy/helm: what helm, Kubernetes and larder itself make of it.
 
 use crate::support::artifact::module;
-use crate::support::chart::{Pod, Rendered, folder, helm, notes, render, sets};
+use crate::support::chart::{Pod, Rendered, folder, helm, notes, render, render_as, sets};
 use crate::support::prometheus::{deploy, promtool};
 use crate::support::{eventually, netns};
 use larder::config::{DEFAULT, keys::AT_START};
@@ -74,7 +74,7 @@ fn names(of: &Value) -> Vec<&str> {
 
 #[test]
 fn the_operator_gets_alerts_a_dashboard_and_a_job_of_the_name_that_the_alerts_have() {
-    let rendered = render("everything", "").unwrap();
+    let rendered = render_as("gateways", "everything", "").unwrap();
     let rule = &rendered.only("PrometheusRule")["spec"];
     let alerts = std::fs::read_to_string(deploy().join("alerts.yaml")).unwrap();
     assert_eq!(*rule, yaml(&alerts));
@@ -336,7 +336,7 @@ fn a_wrong_value_is_refused_with_its_name() {
             "config.listen: 127.0.0.1:9090: nobody outside of the pod",
         ),
         ("config: {cache: {dir: /tmp/cache}}", "config.cache.dir: /tmp/cache"),
-        ("config: {cache: {dir: /var/lib/larder}}", "config.cache.dir: /var/lib/larder:"),
+        ("config: {cache: {dir: /var/lib/larder2}}", "config.cache.dir: /var/lib/larder2: must be"),
         ("{catalog: a=b/c:1, config: {catalog: {files: []}}}", "config.catalog.files: must name"),
         (
             "config: {tls: {admin: {client_certificate: required}}}",

@@ -1,5 +1,6 @@
 //! Our chart: rendered by helm, and its pod started without a cluster.
 
+use super::heart;
 use super::larder::PROGRAM;
 use super::mounted::Mounted;
 use super::netns::is_root;
@@ -13,8 +14,6 @@ use tempfile::TempDir;
 
 /// The version of Kubernetes that helm is to take for the cluster's: without a cluster it takes a very old one.
 const KUBERNETES: &str = "1.31.0";
-/// The user and the group of the image.
-const USER: u32 = 65532;
 
 /// A container's file system: the settings, the cache and plugins of one's own where the pod mounts them, and nothing else
 /// that can be written. Gets the folder with those three, the program, then what is to be run.
@@ -99,7 +98,12 @@ pub struct Rendered(pub Vec<Value>);
 
 /// Renders the chart as the release `larder`.
 pub fn render(set: &str, more: &str) -> Result<Rendered, String> {
-    let text = helm(&["template", "larder", "--kube-version", KUBERNETES], set, more)?;
+    render_as("larder", set, more)
+}
+
+/// Renders the chart as another release.
+pub fn render_as(release: &str, set: &str, more: &str) -> Result<Rendered, String> {
+    let text = helm(&["template", release, "--kube-version", KUBERNETES], set, more)?;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     Ok(Rendered(objects.into_iter().filter(|object| !object.is_null()).collect()))
 }
@@ -206,6 +210,30 @@ pub struct Pod {
     settings: Mounted,
     generation: u32,
     environment: Vec<String>,
+    user: User,
+}
+
+/// As whom the pod runs, by numbers. `shared` is the group that its volumes are given to (fsGroup).
+struct User {
+    id: u32,
+    group: u32,
+    shared: Option<u32>,
+}
+
+impl User {
+    fn of(pod: &Value) -> Self {
+        let number = |key: &str| Some(u32::try_from(pod["securityContext"][key].as_u64()?).unwrap());
+        let id = number("runAsUser").expect("a pod has a user");
+        Self { id, group: number("runAsGroup").unwrap_or(0), shared: number("fsGroup") }
+    }
+
+    /// Gives a file to root and to the shared group, as the kubelet does.
+    fn give(&self, path: &Path, mode: u32) {
+        if has_users() {
+            std::os::unix::fs::chown(path, Some(0), Some(self.shared.unwrap_or(0))).unwrap();
+        }
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
 }
 
 impl Pod {
@@ -222,16 +250,13 @@ impl Pod {
         let pki = Pki::make(&open("secrets", 0o700));
         // As the kubelet makes them for a pod with a fsGroup: everybody may write into an emptyDir.
         let claimed = rendered.mounted_at("/var/lib/larder").is_none();
-        let cache = open("cache", if claimed { 0o2775 } else { 0o2777 });
-        if has_users() {
-            std::os::unix::fs::chown(&cache, Some(0), Some(USER)).unwrap();
-        }
+        let user = User::of(rendered.pod());
+        user.give(&open("cache", 0o755), if claimed { 0o2775 } else { 0o2777 });
         open("plugins", 0o755);
         if rendered.mounted_at("/usr/share/nginx/html/plugins").is_some() {
             Mounted::new(&dir.path().join("plugins"), plugins);
         }
-        let files = rendered.settings(&pki);
-        let settings = Mounted::new(&open("settings", 0o755), &borrowed(&files));
+        let settings = Mounted { folder: open("settings", 0o755) };
         let container = rendered.container();
         assert!(container.get("command").is_none(), "the image knows what to start");
         let variables = container["env"].as_array().unwrap().iter();
@@ -240,14 +265,22 @@ impl Pod {
                 format!("{}={}", variable["name"].as_str().unwrap(), variable["value"].as_str().unwrap())
             })
             .collect();
-        Self { dir, pki, settings, generation: 0, environment }
+        let mut pod = Self { dir, pki, settings, generation: 0, environment, user };
+        pod.turn(rendered);
+        pod
     }
 
     /// The ConfigMap and the Secrets are others now: the kubelet turns the link.
     pub fn turn(&mut self, rendered: &Rendered) {
         self.generation += 1;
         let files = rendered.settings(&self.pki);
-        self.settings.turn(&format!("..turn{}", self.generation), &borrowed(&files));
+        let generation = format!("..{}", self.generation);
+        self.settings.turn(&generation, &borrowed(&files));
+        let volume = rendered.mounted_at("/etc/larder").unwrap();
+        let mode = u32::try_from(volume["projected"]["defaultMode"].as_u64().unwrap()).unwrap();
+        for file in heart::files(&self.settings.folder.join(generation)) {
+            self.user.give(&file, mode);
+        }
     }
 
     /// The image's program with further words, in the container. It takes the place of the process that is started.
@@ -258,8 +291,9 @@ impl Pod {
         }
         command.args(["--mount", "--", "sh", "-c", CONTAINER, "sh"]).arg(self.dir.path()).arg(PROGRAM);
         if has_users() {
-            let user = USER.to_string();
-            command.args(["setpriv", "--reuid", &user, "--regid", &user, "--groups", &user]);
+            let User { id, group, shared } = self.user;
+            command.args(["setpriv", "--reuid", &id.to_string(), "--regid", &group.to_string()]);
+            command.args(["--groups", &shared.unwrap_or(group).to_string()]);
             command.args(["--no-new-privs", "--bounding-set", "-all", "--inh-caps", "-all"]);
         }
         command.args(["env", "-i", "KUBERNETES_SERVICE_HOST=10.96.0.1"]).args(&self.environment);
@@ -272,10 +306,9 @@ fn borrowed(files: &[(String, Vec<u8>)]) -> Vec<(&str, Vec<u8>)> {
     files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect()
 }
 
-/// Whether this process can become the image's user. Without root's rights there is one user in its namespace, and the
+/// Whether this process can become another user. Without root's rights there is one user in its namespace, and the
 /// program runs as that one.
 fn has_users() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
-    is_root()
-        && map.split_whitespace().nth(2).is_some_and(|count| count.parse::<u64>().unwrap() > USER.into())
+    is_root() && map.split_whitespace().nth(2).is_some_and(|count| count.parse::<u64>().unwrap() > 65536)
 }

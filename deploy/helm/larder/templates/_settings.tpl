@@ -6,8 +6,7 @@ listen:
   # Beyond metrics, health and the page's own files it answers only who shows a token or a certificate.
   admin: 0.0.0.0:9090
 cache:
-  # Not the volume itself: everybody may write into an emptyDir, and larder takes no such folder.
-  dir: /var/lib/larder/cache
+  dir: /var/lib/larder
 catalog:
   files: [/etc/larder/plugins.properties]
 admin:
@@ -145,8 +144,8 @@ registry:
 {{- fail (printf "config.listen: %s: nobody outside of the pod reaches it, the kubelet's probes included" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (hasPrefix "/var/lib/larder/" $config.cache.dir) -}}
-{{- fail (printf "config.cache.dir: %s: must be a folder in /var/lib/larder, where the volume is" $config.cache.dir) -}}
+{{- if not (hasPrefix "/var/lib/larder/" (printf "%s/" $config.cache.dir)) -}}
+{{- fail (printf "config.cache.dir: %s: must be /var/lib/larder or a folder in it, where the volume is" $config.cache.dir) -}}
 {{- end -}}
 {{- if and .Values.catalog (not (has "/etc/larder/plugins.properties" $config.catalog.files)) -}}
 {{- fail "config.catalog.files: must name /etc/larder/plugins.properties, where the text of catalog lies" -}}

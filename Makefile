@@ -1,12 +1,13 @@
 # make run    build and start larder with its defaults
 # make test   install what the tests need, then format, lints and all tests
 # make faults the long form of what make test has of faults, fuzzing, and each step of the protocol left out: hours
+# make deb    the Debian package, in target/debian
 # make demo   the whole way on this machine, without the internet
 # make image  the container image larder:<version>, with buildah, podman or docker; see deploy/image.sh
 # make bench  the hit path beside nginx
 # make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
-.PHONY: run test faults demo image bench peers
+.PHONY: run test faults deb demo image bench peers
 
 run:
 	@tests/needs.sh build
@@ -28,6 +29,11 @@ faults:
 	LARDER_FAULTS=long cargo test --locked --lib --features interleave interleave
 	tests/without.sh
 	tests/fuzz/run.sh 60
+
+deb:
+	@tests/needs.sh deb
+	cargo build --release --locked
+	deploy/debian/package.sh target/release/larder target/debian
 
 demo:
 	@tests/needs.sh demo

@@ -13,6 +13,7 @@ use crate::server::listen::{Drain, Port};
 use crate::server::tls::Tls;
 use crate::store::{Room, StoreError};
 use arc_swap::ArcSwap;
+use sd_notify::NotifyState;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -324,6 +325,13 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
     );
 }
 
+/// What systemd waits for, where it is what started larder: sd_notify(3). Nobody else hears of it.
+fn tell_starter(state: NotifyState) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "NOTIFY_SOCKET takes no word of how larder is");
+    }
+}
+
 /// Waits for the signal and goes through with the drain. SIGINT, from a keyboard, does not wait for load balancers; a
 /// second signal waits for nothing.
 async fn leave(current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
@@ -333,6 +341,8 @@ async fn leave(current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
         tracing::error!("signals cannot be waited for; stopping");
         return;
     };
+    // Both ports are open, and whoever may now tell it to leave is heard.
+    tell_starter(NotifyState::Ready);
     let at_once = tokio::select! {
         _ = terminate.recv() => false,
         _ = interrupt.recv() => true,
@@ -341,6 +351,7 @@ async fn leave(current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
     if at_once {
         server.drain = Duration::ZERO;
     }
+    tell_starter(NotifyState::Stopping);
     tracing::info!(drain = ?server.drain, finish = ?server.finish, "told to leave");
     tokio::select! {
         () = drain.run(&server) => {}

@@ -28,6 +28,7 @@ mod freshness;
 mod guides;
 mod h2;
 mod herd;
+mod host;
 mod hostile;
 mod image;
 mod inputs;

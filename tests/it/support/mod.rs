@@ -1,6 +1,7 @@
 //! Parts for tests, each a real one or one that counts and fails on command.
 
 pub mod artifact;
+pub mod booted;
 pub mod browser;
 pub mod canary;
 pub mod cgroup;
@@ -8,6 +9,7 @@ pub mod chart;
 pub mod client;
 pub mod contained;
 pub mod crowd;
+pub mod debian;
 pub mod dns;
 pub mod durable;
 pub mod egress;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|demo|bench|peers|fuzz`.
+# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|deb|demo|bench|peers|fuzz`.
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
@@ -19,6 +19,14 @@ case "$packages" in
 esac
 need cc "gcc libc6-dev"
 need cmake cmake
+case "$1" in
+test | deb)
+    # What cargo-deb calls.
+    need dpkg-shlibdeps dpkg-dev
+    need strip binutils
+    need xz xz-utils
+    ;;
+esac
 case "$1" in
 test)
     need docker-registry docker-registry
@@ -60,6 +68,10 @@ test)
     need nsenter util-linux
     # Manual pages are judged, and commands are given a terminal.
     need groff groff-base
+    # A machine is booted, in namespaces, whose service larder is.
+    need systemd-analyze systemd
+    need nsenter util-linux
+    need pgrep procps
     need script bsdutils
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ] ||
@@ -202,6 +214,16 @@ if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then
     echo "building container-registry 0.3.1 into target/odd, which takes a minute"
     cargo install --quiet --locked --force --root target/odd container-registry --version 0.3.1 --features bin
 fi
+
+# The Debian package. Unoptimised it is built in half the time, and packs as fast, because xz does that.
+case "$1" in
+test | deb)
+    if [ ! -x target/odd/bin/cargo-deb ]; then
+        echo "building cargo-deb 3.8.0 into target/odd, which takes half a minute"
+        cargo install --quiet --locked --force --debug --root target/odd cargo-deb --version 3.8.0 --no-default-features
+    fi
+    ;;
+esac
 
 # The registry's own token server is in Debian only as source: it is fetched beside the machine's package lists, and
 # built with Debian's libraries.

@@ -17,4 +17,4 @@ target/deb/larder completions bash >target/deb/completions/larder
 target/deb/larder completions zsh >target/deb/completions/_larder
 target/deb/larder completions fish >target/deb/completions/larder.fish
 
-target/cargo-deb --no-build --no-strip --locked --offline --output "$folder" "$@"
+target/odd/bin/cargo-deb --no-build --no-strip --compress-system --locked --offline --output "$folder" "$@"

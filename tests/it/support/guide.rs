@@ -18,8 +18,7 @@ const MARK: &str = "\u{1}the block has ended: ";
 pub enum Purpose {
     /// `sh`: every command of it succeeds. `sh fails`: the last one does not.
     Run { fails: bool },
-    /// `sh cluster` (needs a Kubernetes cluster), `sh docker` (an engine for images), `sh console: needs …`: of a place
-    /// that is not here; its syntax is checked.
+    /// `sh cluster` (needs a Kubernetes cluster), `sh console: needs …`: of a place that is not here; its syntax is checked.
     Elsewhere,
     /// A language and a file's name, `yaml larder.yaml`: written to /etc/larder, or to where `./` or `/` leads.
     File(PathBuf),
@@ -55,7 +54,7 @@ pub fn blocks(guide: &str) -> Vec<Block> {
         let purpose = match (language, word) {
             ("sh", None) => Purpose::Run { fails: false },
             ("sh", Some("fails")) => Purpose::Run { fails: true },
-            ("sh", Some("cluster" | "docker")) => Purpose::Elsewhere,
+            ("sh", Some("cluster")) => Purpose::Elsewhere,
             ("sh", Some("console")) => {
                 assert!(words.next().is_some(), "line {}: say why it is not run", n + 1);
                 Purpose::Elsewhere

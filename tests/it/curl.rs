@@ -122,7 +122,8 @@ fn it_writes_what_has_come_before_the_rest_has() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let mut child = Command::new(ours(&folder)).arg(&url).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new(ours(&folder)).args(["-m", "10", &url]).stdout(Stdio::piped()).spawn().unwrap();
     let mut stream = listener.accept().unwrap().0;
     let _ = stream.read(&mut [0; 4096]).unwrap();
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nabc").unwrap();

@@ -154,62 +154,45 @@ if [ "$1" = test ] && [ ! -e target/python/kubernetes_validate ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python kubernetes-validate==1.37.0
 fi
 
-# Registries of other makers, neither of which is in Debian 12. Of the first, this is the last version that asks for no
-# newer compiler than Debian's.
-if [ "$1" = test ] && [ ! -x target/go-containerregistry ]; then
-    echo "building go-containerregistry's registry 0.20.2 into target"
-    mkdir -p target/odd
-    folder=$PWD/target/odd/go
-    # The proxy for Go's modules is the machine's.
-    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local \
-        GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
-        /usr/lib/go/bin/go install github.com/google/go-containerregistry/cmd/registry@v0.20.2
-    mv "$folder/bin/registry" target/go-containerregistry
-    rm -rf "$folder"
-fi
-# h2spec judges HTTP/2. It names no versions of what it is built with; these are of a time when Debian's compiler was new.
-if [ "$1" = test ] && [ ! -x target/h2spec ]; then
-    echo "building h2spec 2.2.1 into target"
-    folder=$PWD/target/h2spec.go
-    mkdir -p "$folder/build"
-    (
-        cd "$folder/build"
-        printf 'module h2spec\n\ngo 1.19\n' >go.mod
-        export GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache"
-        /usr/lib/go/bin/go get github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \
-            golang.org/x/net@v0.17.0 github.com/spf13/cobra@v1.8.0 github.com/fatih/color@v1.15.0
-        /usr/lib/go/bin/go build -o ../../h2spec github.com/summerwind/h2spec/cmd/h2spec
+# Programs in Go, each of the last version that Debian's compiler takes: a registry of another maker, what reads
+# deploy/kubernetes, deploy/helm and deploy/compose, and h2spec, which judges HTTP/2. h2spec names no versions of what it
+# is built with; these are of a time when that compiler was new. What they share is compiled once.
+gopath=$PWD/target/gopath
+with_go() { # arguments of go. The proxy for its modules is the machine's.
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH=$gopath GOCACHE=$gopath/cache /usr/lib/go/bin/go "$@"
+}
+install_go() { # the program's name in target, module@version
+    [ -x "target/$1" ] || {
+        echo "building $2 into target"
+        with_go install -ldflags='-s -w' "$2"
+        program=${2%@*}
+        program=${program%/v[0-9]}
+        mv "$gopath/bin/${program##*/}" "target/$1"
+    }
+}
+build_go() { # the program's name in target, what to build, modules@versions...
+    [ -x "target/$1" ] || (
+        name=$1 of=$2
+        shift 2
+        echo "building $name with $1 into target"
+        mkdir -p "$gopath/$name"
+        [ ! -e "tests/$of" ] || cp "tests/$of" "$gopath/$name/"
+        cd "$gopath/$name"
+        printf 'module %s\n\ngo 1.19\n' "$name" >go.mod
+        with_go get "$@"
+        with_go build -o "../../$name" "$of"
     )
-    rm -rf "$folder"
+}
+if [ "$1" = test ]; then
+    install_go go-containerregistry github.com/google/go-containerregistry/cmd/registry@v0.20.2
+    build_go h2spec github.com/summerwind/h2spec/cmd/h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \
+        golang.org/x/net@v0.17.0 github.com/spf13/cobra@v1.8.0 github.com/fatih/color@v1.15.0
+    install_go kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.1.1
+    build_go compose compose.go github.com/compose-spec/compose-go/cli@v1.20.2
+    install_go helm helm.sh/helm/v3/cmd/helm@v3.12.3
+    rm -rf "$gopath"
 fi
-# What reads deploy/kubernetes, and what reads deploy/compose: kustomize and Compose's own library, each of the last version
-# that Debian's compiler takes.
-if [ "$1" = test ] && { [ ! -x target/kustomize ] || [ ! -x target/compose ]; }; then
-    echo "building kustomize 5.1.1 and compose-go 1.20.2 into target"
-    folder=$PWD/target/deploy.go
-    mkdir -p "$folder/build"
-    cp tests/compose.go "$folder/build/"
-    (
-        cd "$folder/build"
-        printf 'module compose\n\ngo 1.19\n' >go.mod
-        export GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin"
-        /usr/lib/go/bin/go install sigs.k8s.io/kustomize/kustomize/v5@v5.1.1
-        /usr/lib/go/bin/go get github.com/compose-spec/compose-go/cli@v1.20.2
-        /usr/lib/go/bin/go build -o ../../compose compose.go
-    )
-    mv "$folder/bin/kustomize" target/kustomize
-    rm -rf "$folder"
-fi
-# Of helm too this is the last version for Debian's compiler.
-if [ "$1" = test ] && [ ! -x target/helm ]; then
-    echo "building helm 3.12.3 into target, which takes two minutes"
-    folder=$PWD/target/helm.go
-    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local \
-        GOPATH="$folder" GOCACHE="$folder/cache" GOBIN="$folder/bin" \
-        /usr/lib/go/bin/go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.12.3
-    mv "$folder/bin/helm" target/helm
-    rm -rf "$folder"
-fi
+# A third registry.
 if [ "$1" = test ] && [ ! -x target/odd/bin/container-registry ]; then
     echo "building container-registry 0.3.1 into target/odd, which takes a minute"
     cargo install --quiet --locked --force --root target/odd container-registry --version 0.3.1 --features bin

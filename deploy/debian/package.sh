@@ -17,4 +17,15 @@ target/deb/larder completions bash >target/deb/completions/larder
 target/deb/larder completions zsh >target/deb/completions/_larder
 target/deb/larder completions fish >target/deb/completions/larder.fish
 
+# Debian wants one in its own form; what has changed stands in the other.
+version=$(target/deb/larder version | cut -d ' ' -f 2)
+maintainer=$(sed -n 's/^maintainer = "\(.*\)"$/\1/p' Cargo.toml)
+cat >target/deb/changelog <<END
+larder ($version-1) unstable; urgency=medium
+
+  * What is new stands in changelog.gz.
+
+ -- $maintainer  $(date --rfc-email --reference CHANGELOG.md)
+END
+
 target/odd/bin/cargo-deb --no-build --no-strip --compress-system --locked --offline --output "$folder" "$@"

@@ -21,14 +21,15 @@ const SETTINGS: &str = "/etc/larder/larder.yaml";
 const EXPOSURE: &str = "11";
 
 /// Everything in the package; the man pages have one for each command.
-const CONTENTS: [&str; 15] = [
+const CONTENTS: [&str; 16] = [
     "/etc/larder/larder.yaml",
     "/usr/bin/larder",
     "/usr/lib/systemd/system/larder.service",
     "/usr/share/bash-completion/completions/larder",
-    "/usr/share/doc/larder/CHANGELOG.md",
     "/usr/share/doc/larder/README.md",
     "/usr/share/doc/larder/README.zh-CN.md",
+    "/usr/share/doc/larder/changelog.Debian.gz",
+    "/usr/share/doc/larder/changelog.gz",
     "/usr/share/doc/larder/copyright",
     "/usr/share/doc/larder/examples/larder.yaml",
     "/usr/share/doc/larder/examples/plugins.properties",

@@ -180,6 +180,39 @@ fn the_service_does_all_that_larder_does_under_its_own_restrictions() {
 }
 
 #[test]
+fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
+    if !netns::alone_for("host::the_lines_that_the_unit_offers_do_what_it_says_of_them", &[], 240) {
+        return;
+    }
+    let (machine, registry, bytes, shared) = installed();
+    let locked = registry.with_password(shared.path(), "robot", "open sesame");
+    let unit = std::fs::read_to_string(unit()).unwrap();
+    let offered = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains('=');
+    let offered: Vec<_> = unit.lines().filter(offered).map(|line| &line[1..]).collect();
+    assert_eq!(offered.len(), 5, "{offered:?}");
+    machine.write(
+        "/etc/systemd/system/larder.service.d/mine.conf",
+        &format!("[Service]\n{}\n", offered.join("\n")),
+    );
+    machine.write("/etc/larder/private/harbor-password", "open sesame");
+    machine.told(&["chmod", "-R", "go=", "/etc/larder/private"]);
+    let host = locked.host();
+    machine.write(
+        SETTINGS,
+        &format!(
+            "listen: {{data: '0.0.0.0:80'}}\ncatalog:\n  builtin: false\n  template: {host}/plugins/{{name}}:{{version}}\n\
+             registry:\n  plain_http: ['{host}']\n  hosts:\n    '{host}': {{username: robot, \
+             password_file: /run/credentials/larder.service/harbor-password}}\nserver: {{drain: 0s}}\n"
+        ),
+    );
+    machine.told(&["systemctl", "daemon-reload"]);
+    machine.told(&["systemctl", "restart", "larder"]);
+    let reply = client::get(SocketAddr::new(DATA.ip(), 80), PATH);
+    assert_eq!((reply.status, &reply.body), (200, &bytes), "{}", reply.text());
+    assert_eq!(machine.shown("MemoryMax"), (256 << 20).to_string());
+}
+
+#[test]
 fn a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds() {
     if !netns::alone_for(
         "host::a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds",

@@ -3,7 +3,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::client;
 use crate::support::contained::{Contained, Options};
-use crate::support::image::{NAME, image};
+use crate::support::image::{NAME, image, image_for, own};
 use crate::support::netns;
 use crate::support::scripted::Scripted;
 use serde_json::json;
@@ -225,6 +225,15 @@ fn hadolint_has_nothing_to_say_about_the_dockerfile() {
         Command::new(judge).arg("deploy/Dockerfile").output().expect("tests/needs.sh installs hadolint");
     let said = [output.stdout, output.stderr].concat();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&said).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn the_image_for_the_other_processor_begins_with_that_processors_busybox() {
+    let other = if own() == "amd64" { "arm64" } else { "amd64" };
+    let image = image_for(other);
+    assert_eq!(image.config["architecture"], other);
+    let has = |name: &str| image.root.join(name).exists();
+    assert!(has("foreign") && has("usr/bin/larder") && !has("bin/busybox"));
 }
 
 /// `make image` on a machine that has these builders alone, each of which says what it was told.

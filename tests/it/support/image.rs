@@ -38,12 +38,46 @@ pub fn image() -> &'static Image {
             std::fs::create_dir_all(&folder).unwrap();
             let builder = Builder::new();
             builder.base();
-            builder.larder();
+            builder.larder("localhost/busybox", own());
             builder.push(NAME, &folder);
             std::fs::write(&is_of, made_of).unwrap();
         }
         Image::of(&folder, None)
     })
+}
+
+/// The image for a processor that this machine has not, of a base that has one file and of the program under test, which
+/// would not run there.
+pub fn image_for(architecture: &str) -> Image {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = Builder::new();
+    builder.base();
+    let root = builder.path("foreign");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::write(root.join("foreign"), "").unwrap();
+    builder.build_for(architecture, "localhost/foreign", &builder.path("Base"), &root);
+    builder.buildah(&["manifest", "create", "localhost/both"]);
+    for base in ["busybox", "foreign"] {
+        builder.buildah(&[
+            "manifest",
+            "add",
+            "localhost/both",
+            &format!("containers-storage:localhost/{base}"),
+        ]);
+    }
+    builder.larder("localhost/both", architecture);
+    builder.push(NAME, folder.path());
+    let path = folder.path().to_owned();
+    Image::of(&path, Some(folder))
+}
+
+/// This machine's architecture, as images call it.
+pub fn own() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => panic!("no image is built for {other}"),
+    }
 }
 
 impl Image {
@@ -124,8 +158,23 @@ impl Builder {
     }
 
     fn build(&self, name: &str, file: &Path, context: &Path) {
+        self.build_for(own(), name, file, context);
+    }
+
+    fn build_for(&self, architecture: &str, name: &str, file: &Path, context: &Path) {
         let (file, context) = (file.to_str().unwrap(), context.to_str().unwrap());
-        self.buildah(&["build", "--pull-never", "--quiet", "--tag", name, "--file", file, context]);
+        let platform = format!("--platform=linux/{architecture}");
+        self.buildah(&[
+            "build",
+            "--pull-never",
+            "--quiet",
+            &platform,
+            "--tag",
+            name,
+            "--file",
+            file,
+            context,
+        ]);
     }
 
     /// This machine's busybox and libraries, laid out as in busybox's glibc image.
@@ -159,7 +208,7 @@ impl Builder {
     }
 
     /// The image as `make image` makes it, except that its stage `build` is a folder with what that stage would have made.
-    fn larder(&self) {
+    fn larder(&self, base: &str, architecture: &str) {
         let out = self.path("built/out");
         std::fs::create_dir_all(&out).unwrap();
         // Without symbols, as a release build is.
@@ -167,12 +216,12 @@ impl Builder {
         let libgcc = run(Command::new("gcc").arg("-print-file-name=libgcc_s.so.1"));
         std::fs::copy(libgcc.trim(), out.join("libgcc_s.so.1")).unwrap();
         let flags = format!(
-            "--pull-never --build-context build={} --build-arg BUSYBOX=localhost/busybox",
+            "--pull-never --build-context build={} --build-arg BUSYBOX={base}",
             self.path("built").display()
         );
         let mut make = self.command(Path::new("make"));
         make.args(["image", &format!("IMAGE_FLAGS={flags}")]).env("BUILDER", "buildah");
-        run(make.env_remove("PLATFORMS").current_dir(source()));
+        run(make.env("PLATFORMS", format!("linux/{architecture}")).current_dir(source()));
     }
 
     /// Puts the image, its files and its configuration into a folder.

@@ -6,6 +6,7 @@
 //! The level is for larder's own lines. Libraries below it write warnings and errors, whatever the level is: what they say
 //! beyond that is requests with their fields, and among those are passwords and tokens.
 
+use super::access_line::Lines;
 use super::reload::{Apply, Part};
 use crate::config::{Fault, Loaded, LogConfig, LogFormat, LogLevel};
 use crate::metrics::Metrics;
@@ -182,12 +183,18 @@ where
     let dropped = Dropped { queue: writer.error_counter(), refused };
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = if json {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        lines.map_event_format(Lines::beside).boxed()
     } else {
         lines.with_ansi(std::io::stderr().is_terminal()).boxed()
     };
-    // A second start, as in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).try_init();
+    let logged = tracing_subscriber::registry().with(lines.with_filter(filter));
+    // A second start, as in tests, keeps the first. A layer that is not there would want spans all the same, and a hit would
+    // make them.
+    let _ = match spans {
+        Some(spans) => logged.with(spans).try_init(),
+        None => logged.try_init(),
+    };
     Log { dropped, dial, _guard: guard }
 }
 

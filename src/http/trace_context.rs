@@ -2,7 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
-use std::io::Write;
 
 /// Where a sender tells (W3C Trace Context, section 3.2).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -35,17 +34,19 @@ impl RequestId {
 
     /// For a field of an answer.
     pub fn value(self) -> HeaderValue {
-        let mut digits = [b'0'; 32];
-        let written = write!(&mut digits[..], "{self}");
-        written.ok().and_then(|()| HeaderValue::from_bytes(&digits).ok()).unwrap_or_else(|| {
-            unreachable!("128 bits are 32 digits");
-        })
+        HeaderValue::from_bytes(&self.digits())
+            .unwrap_or_else(|_| unreachable!("digits may stand in a field"))
+    }
+
+    fn digits(self) -> [u8; 32] {
+        let nibble = |n: usize| (self.0 >> (124 - 4 * n)) as usize & 15;
+        std::array::from_fn(|n| b"0123456789abcdef"[nibble(n)])
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_else(|_| unreachable!("digits are ASCII")))
     }
 }
 

@@ -37,6 +37,9 @@ pub fn shown(text: &str) -> String {
 
 /// `text` with control characters escaped, cut to `most` characters.
 pub fn bounded(text: &str, most: usize) -> String {
+    if text.len() <= most && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return text.to_owned();
+    }
     let mut out = String::new();
     for c in text.chars().take(most) {
         if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)

@@ -164,6 +164,9 @@ fn is_host(text: &str) -> bool {
 }
 
 fn query_of(target: &[u8]) -> String {
+    if !target.contains(&b'?') {
+        return String::new();
+    }
     let target = String::from_utf8_lossy(target);
     let target = target.split('#').next().unwrap_or_default();
     target.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default()
@@ -215,6 +218,9 @@ fn check_path(target: &[u8]) -> Result<String, Rejected> {
 
 /// `${name}`, `{version}` and the like, plain or escaped.
 fn is_unexpanded(path: &str) -> bool {
+    if !path.contains(['$', '%', '{']) {
+        return false;
+    }
     let plain = path.to_ascii_lowercase().replace("%24", "$").replace("%7b", "{").replace("%7d", "}");
     plain.contains("${") || plain.contains("{name}") || plain.contains("{version}")
 }

@@ -14,7 +14,7 @@ run:
 	cargo run --release --locked -- $(ARGS)
 
 # Most tests wait for something most of the time.
-test: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+test: export RUST_TEST_THREADS ?= $(shell n=$$(nproc); [ $$n -gt 4 ] && echo 8 || expr 2 \* $$n)
 test:
 	@tests/needs.sh test
 	cargo fmt --check

@@ -64,8 +64,6 @@ test)
     # The image is built by a real builder, of a busybox that needs nothing.
     need buildah buildah
     need busybox busybox-static
-    need strip binutils
-    need nsenter util-linux
     # Manual pages are judged, and commands are given a terminal.
     need groff groff-base
     # A machine is booted, in namespaces, whose service larder is.
@@ -159,7 +157,8 @@ fi
 # is built with; these are of a time when that compiler was new. What they share is compiled once.
 gopath=$PWD/target/gopath
 with_go() { # arguments of go. The proxy for its modules is the machine's.
-    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH=$gopath GOCACHE=$gopath/cache /usr/lib/go/bin/go "$@"
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH=$gopath GOCACHE=$gopath/cache GOBIN=$gopath/bin \
+        /usr/lib/go/bin/go "$@"
 }
 install_go() { # the program's name in target, module@version
     [ -x "target/$1" ] || {
@@ -180,7 +179,8 @@ build_go() { # the program's name in target, what to build, modules@versions...
         cd "$gopath/$name"
         printf 'module %s\n\ngo 1.19\n' "$name" >go.mod
         with_go get "$@"
-        with_go build -o "../../$name" "$of"
+        with_go build -ldflags='-s -w' -o "$gopath/bin/$name" "$of"
+        mv "$gopath/bin/$name" ../../
     )
 }
 if [ "$1" = test ]; then

@@ -4,6 +4,7 @@
 
 use super::remote::is_loopback;
 use crate::registry::error::chain;
+use crate::registry::names::bare;
 use crate::registry::pem;
 use crate::registry::trace::Trace;
 use crate::registry::trust::{Trust, Verifier};
@@ -27,7 +28,7 @@ const CODE: &str = "%{http_code}";
 
 /// larder's small curl: one GET or HEAD, by http or https
 #[derive(Debug, Parser)]
-#[command(name = NAME, version, max_term_width = 100)]
+#[command(name = NAME, version, max_term_width = 100, args_override_self = true)]
 struct Curl {
     /// Say nothing
     #[arg(short, long)]
@@ -56,10 +57,10 @@ struct Curl {
     /// Believe whatever certificate the server shows
     #[arg(short = 'k', long)]
     insecure: bool,
-    /// Longest time, in seconds
+    /// Longest time, in seconds; 0 is any
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     max_time: Option<Duration>,
-    /// Longest time until there is a connection, in seconds
+    /// Longest time until there is a connection, in seconds; 0 is any
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     connect_timeout: Option<Duration>,
     /// What to write at the end; %{http_code} is the status, and \n a new line
@@ -137,7 +138,8 @@ impl Curl {
         while let Some(piece) = answer.chunk().await.map_err(|error| broken(&error))? {
             write(self.output(&mut out)?, &piece)?;
         }
-        Ok(())
+        // A file for an answer without a body too.
+        self.output(&mut out).map(drop)
     }
 
     /// What is asked for: by http, where it is not said.
@@ -157,7 +159,7 @@ impl Curl {
             trust.bundles.push(pem::system_roots().map_err(unusable)?);
         }
         if self.insecure {
-            trust.skip_verify.extend(url.host_str().map(Into::into));
+            trust.skip_verify.extend(url.host_str().map(|host| bare(host).into()));
         }
         let verifier = Verifier::new(&trust, Trace::default());
         let mut builder = reqwest::Client::builder()
@@ -167,10 +169,10 @@ impl Curl {
         if is_loopback(url) {
             builder = builder.no_proxy();
         }
-        if let Some(time) = self.max_time {
+        if let Some(time) = self.max_time.filter(|time| !time.is_zero()) {
             builder = builder.timeout(time);
         }
-        if let Some(time) = self.connect_timeout {
+        if let Some(time) = self.connect_timeout.filter(|time| !time.is_zero()) {
             builder = builder.connect_timeout(time);
         }
         builder.build().map_err(|error| unusable(chain(&error)))

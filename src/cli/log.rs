@@ -129,11 +129,14 @@ impl<W: Write> Batch<W> {
     }
 
     fn send(&mut self) {
-        // Lines that are cut or refused are lost; the next one is a line again.
-        if self.to.write_all(&self.lines).is_err() {
-            self.refused.fetch_add(self.count, Ordering::Relaxed);
-        }
+        // All of them count as lost, though the first may have been written.
+        let is_refused = self.to.write_all(&self.lines).is_err();
         self.lines.clear();
+        if is_refused {
+            self.refused.fetch_add(self.count, Ordering::Relaxed);
+            // One may have been cut; the next one is a line again.
+            self.lines.push(b'\n');
+        }
         self.count = 0;
     }
 }
@@ -265,7 +268,12 @@ mod tests {
         batch.flush().unwrap();
         let long = vec![b'l'; BATCH_BYTES];
         batch.write_all(&long).unwrap();
-        assert_eq!(batch.to.0, [b"a\nb\n".to_vec(), long], "a long one waits for nobody");
+        assert_eq!(batch.to.0[0], b"a\nb\n");
+        assert_eq!(
+            batch.to.0[1],
+            [b"\n", &long[..]].concat(),
+            "a long one waits for nobody, and begins a line"
+        );
         assert_eq!(refused.load(Ordering::Relaxed), 2);
     }
 

@@ -31,7 +31,7 @@ pub mod egress;
 pub mod error;
 pub mod expiry;
 pub mod hosts;
-mod names;
+pub mod names;
 pub mod pem;
 mod retry;
 pub mod route;

@@ -5,7 +5,7 @@ use crate::support::larder::{Home, PROGRAM, settings};
 use crate::support::pki::Pki;
 use crate::support::scripted::Scripted;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
@@ -39,6 +39,24 @@ fn answering(bytes: &'static [u8]) -> SocketAddr {
     address
 }
 
+/// An address of the other version of IP, from which bytes go to `to` and back.
+fn passing_on(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("[::1]:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(to).unwrap());
+            for (mut from, mut to) in [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    address
+}
+
 #[test]
 fn it_answers_and_ends_as_the_real_curl_does() {
     let folder = tempfile::tempdir().unwrap();
@@ -54,6 +72,8 @@ fn it_answers_and_ends_as_the_real_curl_does() {
         pki.key.display()
     );
     let tls = Home::new(&tls).start();
+    let tls_by_version_6 = passing_on(tls.data);
+    let nothing = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     // It takes connections and says nothing; and one that nobody has.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -86,6 +106,9 @@ fn it_answers_and_ends_as_the_real_curl_does() {
         (&["-sS", "-o", "/nonexistent/file"], at("/"), 23),
         (&["-sS"], format!("https://{}/", tls.data), 60),
         (&["-sSk"], format!("https://{}/", tls.data), 0),
+        (&["-sSk"], format!("https://{tls_by_version_6}/"), 0),
+        (&["-sS", "-o", to], format!("http://{nothing}/"), 0),
+        (&["-s", "-s", "-S", "-m", "0", "--connect-timeout", "0"], at("/"), 0),
     ] {
         let words = [words, &[url.as_str()]].concat();
         let mut seen = ["curl".as_ref(), ours.as_path()].map(|program| {

@@ -108,7 +108,7 @@ fn an_address_that_is_dead_costs_less_than_a_second_where_the_other_family_answe
     let larder = before(&format!("r.test:{}", registry.address.port()), "  attempts: 1\n");
     let begun = Instant::now();
     assert_eq!(larder.get(PATH).body, bytes);
-    assert!(begun.elapsed() < Duration::from_secs(2), "two connections at most: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "two connections at most: {:?}", begun.elapsed());
 }
 
 #[test]

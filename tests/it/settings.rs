@@ -61,7 +61,7 @@ fn what_is_no_file_of_settings_is_told_and_costs_little() {
         let (code, told) = check(&file(name, text.as_bytes()));
         assert_eq!(code, Some(78), "{name}: {told:.500}");
         assert!(told.contains(name) && told.len() < 4096, "{told:.500}");
-        assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(25), "{name}: {:?}", begun.elapsed());
     }
     // Root may read everything, so somebody else looks.
     let closed = file("closed.yaml", b"");

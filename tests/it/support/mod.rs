@@ -42,6 +42,11 @@ pub mod token_server;
 
 use std::time::{Duration, Instant};
 
+/// True of a warning about the file system that the cache happens to lie on: it is of the machine that runs the tests.
+pub fn is_of_this_machine(text: &str) -> bool {
+    ["cache.dir: ", "cache.disk: "].iter().any(|key| text.contains(key))
+}
+
 /// Waits until `done` says so, and fails with `what` after half a minute. For things that another process does.
 pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + Duration::from_secs(30);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the table of larder/README.md from what larder/values.yaml says of each value. `--check` only compares."""
+"""Writes what the chart has from elsewhere: the table of larder/README.md from what larder/values.yaml says of each value, and
+its copies of the alerts and the dashboard, because whoever fetches a chart may leave links out. `--check` only compares."""
 
 import re
 import sys
@@ -35,8 +36,14 @@ def table(text):
 
 readme = CHART / "README.md"
 head = readme.read_text().split(MARK)[0]
-written = head + MARK + "\n" + table((CHART / "values.yaml").read_text())
-if "--check" not in sys.argv:
-    readme.write_text(written)
-elif written != readme.read_text():
-    sys.exit("larder/README.md is not what values.yaml says: run deploy/helm/readme.py")
+DEPLOY = CHART / "../.."
+written = {
+    readme: head + MARK + "\n" + table((CHART / "values.yaml").read_text()),
+    CHART / "files/alerts.yaml": (DEPLOY / "prometheus/alerts.yaml").read_text(),
+    CHART / "files/dashboard.json": (DEPLOY / "grafana/larder.json").read_text(),
+}
+for file, text in written.items():
+    if "--check" not in sys.argv:
+        file.write_text(text)
+    elif file.is_symlink() or file.read_text() != text:
+        sys.exit(f"{file.relative_to(CHART)} is not what it is made of: run deploy/helm/readme.py")

@@ -1,7 +1,9 @@
 //! The chart in deploy/helm: what helm, Kubernetes and larder itself make of it.
 
 use crate::support::artifact::module;
-use crate::support::chart::{Pod, Rendered, folder, helm, notes, render, render_as, sets};
+use crate::support::chart::{
+    KUBERNETES, Pod, Rendered, folder, helm, notes, render, render_as, render_on, sets,
+};
 use crate::support::prometheus::{deploy, promtool};
 use crate::support::{eventually, netns};
 use larder::config::{DEFAULT, keys::AT_START};
@@ -34,22 +36,24 @@ fn helm_has_nothing_against_the_chart_with_any_set_of_values() {
 
 #[test]
 fn kubernetes_of_the_oldest_and_the_newest_version_takes_every_object() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut files = Vec::new();
-    for set in sets() {
-        for object in render(&set, "").unwrap().0 {
-            let kind = text(&object["kind"]);
-            if !["ServiceMonitor", "PrometheusRule"].contains(&kind) {
-                let name = format!("{set}-{kind}-{}.json", text(&object["metadata"]["name"]));
-                std::fs::write(dir.path().join(&name), object.to_string()).unwrap();
-                files.push(name);
-            }
-        }
-    }
-    assert!(files.len() > 40, "{files:?}");
     let chart = yaml(&std::fs::read_to_string(folder().join("Chart.yaml")).unwrap());
     let oldest = text(&chart["kubeVersion"]).trim_start_matches(">=").trim_end_matches("-0").to_owned();
-    for version in [&["--kubernetes-version", &oldest][..], &[]] {
+    for (release, version) in
+        [(oldest.as_str(), &["--kubernetes-version", &oldest[..4]][..]), (KUBERNETES, &[])]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for set in sets() {
+            for object in render_on(&folder(), "larder", release, &set, "").unwrap().0 {
+                let kind = text(&object["kind"]);
+                if !["ServiceMonitor", "PrometheusRule"].contains(&kind) {
+                    let name = format!("{set}-{kind}-{}.json", text(&object["metadata"]["name"]));
+                    std::fs::write(dir.path().join(&name), object.to_string()).unwrap();
+                    files.push(name);
+                }
+            }
+        }
+        assert!(files.len() > 40, "{files:?}");
         let output = Command::new("python3")
             .args(["-m", "kubernetes_validate", "--strict", "--quiet", "--no-warn"])
             .args(version)
@@ -250,7 +254,12 @@ fn the_network_policy_lets_in_and_out_the_listed_peers_and_nobody_else() {
         json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}});
     let dns = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}});
     let tcp = |port: Value| json!({"port": port, "protocol": "TCP"});
-    let resolving = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
+    let resolving = json!([
+        {"port": 53, "protocol": "UDP"},
+        {"port": 53, "protocol": "TCP"},
+        {"port": 5353, "protocol": "UDP"},
+        {"port": 5353, "protocol": "TCP"},
+    ]);
     let proxied = render("proxy", "").unwrap();
     let spec = &proxied.only("NetworkPolicy")["spec"];
     assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
@@ -335,6 +344,23 @@ fn a_wrong_value_is_refused_with_its_name() {
             "config: {listen: {admin: '127.0.0.1:9090'}}",
             "config.listen: 127.0.0.1:9090: nobody outside of the pod",
         ),
+        (
+            "persistence: {enabled: false, size: 2Gi}",
+            "persistence.size: 2Gi is too small: config.cache.disk (2GiB)",
+        ),
+        (
+            "{persistence: {enabled: false}, config: {cache: {disk: 4 GB}, limits: {module: 1g}}}",
+            "are 5000000000 bytes",
+        ),
+        (
+            "{persistence: {enabled: false}, config: {cache: {disk: 5000000000}}}",
+            "persistence.size: 4Gi is too small",
+        ),
+        (
+            "{persistence: {enabled: false}, config: {cache: {disk: much}}}",
+            "config.cache.disk: much: not a size",
+        ),
+        ("dnsPolicy: default", "dnsPolicy"),
         ("config: {cache: {dir: /tmp/cache}}", "config.cache.dir: /tmp/cache"),
         ("config: {cache: {dir: /var/lib/larder2}}", "config.cache.dir: /var/lib/larder2: must be"),
         ("{catalog: a=b/c:1, config: {catalog: {files: []}}}", "config.catalog.files: must name"),
@@ -353,6 +379,9 @@ fn a_wrong_value_is_refused_with_its_name() {
     }
     render("default", "{terminationGracePeriodSeconds: 25}").unwrap();
     render("default", "{global: {whatever: 1}}").unwrap();
+    render("default", "{persistence: {enabled: false, size: 2304Mi}}").unwrap();
+    render("default", "{persistence: {enabled: false, size: 0.5Gi}, config: {cache: {disk: 256MiB}}}")
+        .unwrap();
 }
 
 #[test]
@@ -388,7 +417,9 @@ fn larder_accepts_all_that_the_chart_writes_for_it() {
             |line: &str| line.contains("unknown") || line.contains("certs") && line.contains("warning");
         assert!(!told.lines().any(names), "{set}: {told}");
         match set.as_str() {
-            "closed" => assert!(told.contains("1 listed; others refused"), "a null is not lost: {told}"),
+            "closed" => {
+                assert!(told.contains("1 listed; others refused"), "an empty template is none: {told}")
+            }
             "tls" => assert!(told.contains("https://0.0.0.0:8080") && told.contains("token"), "{told}"),
             _ => {}
         }
@@ -513,6 +544,11 @@ fn the_notes_tell_what_to_set_in_higress_for_the_names_and_ports_that_were_chose
         ] {
             assert!(notes.contains(&line), "{set}: {line}: {notes}");
         }
+    }
+    for set in sets() {
+        let tested = !render(&set, "").unwrap().all("Pod").is_empty();
+        let told = notes(&set, "").contains("helm -n higress-system test larder");
+        assert_eq!(told, tested, "{set}: where there is nothing to run, helm says nothing and succeeds");
     }
     assert!(notes("emptydir", "").contains("begins with an empty cache"));
     assert!(

@@ -189,6 +189,12 @@ fn what_objects_name_is_there_or_is_named_as_the_users_to_create() {
         let mut offered: BTreeSet<&str> = list(&pod["volumes"]).iter().map(|it| text(&it["name"])).collect();
         for claim in list(&named(&objects, "StatefulSet", "larder")["spec"]["volumeClaimTemplates"]) {
             assert!(offered.insert(text(&claim["metadata"]["name"])), "{name}: two volumes of one name");
+            let kind = (&claim["apiVersion"], &claim["kind"]);
+            assert_eq!(
+                kind,
+                (&json!("v1"), &json!("PersistentVolumeClaim")),
+                "{name}: as the cluster has it"
+            );
         }
         let mounts = list(&pod["containers"][0]["volumeMounts"]).iter();
         assert_eq!(offered, mounts.map(|mount| text(&mount["name"])).collect(), "{name}");
@@ -205,21 +211,28 @@ fn what_objects_name_is_there_or_is_named_as_the_users_to_create() {
                 );
                 continue;
             }
-            // What is missing must not keep a pod from serving what it holds.
+            // What is missing must not keep a pod from serving what it holds. A file that settings name is another thing:
+            // without it larder does not start, and a pod that waits for its Secret says so better.
             let secret = &source["secret"];
-            assert_eq!(secret["optional"], true, "{name}: {source}");
+            let optional = secret["optional"] == true;
+            assert_eq!(optional, secret["name"] != "larder-proxy", "{name}: {source}");
+            for item in list(&secret["items"]) {
+                let is_named =
+                    text(&config["larder.yaml"]).contains(&format!("/etc/larder/{}", text(&item["path"])));
+                assert!(!(optional && is_named), "{name}: {source}");
+            }
             let told = COMPONENTS.map(|component| {
                 let file = folder().join("components").join(component).join("kustomization.yaml");
                 std::fs::read_to_string(file).unwrap()
             });
-            let create = |kind: &str| format!("kubectl create secret {kind} {}", text(&secret["name"]));
-            let told = told
-                .iter()
-                .find(|told| ["generic", "docker-registry"].iter().any(|kind| told.contains(&create(kind))));
+            let create = format!("kubectl create secret generic {}", text(&secret["name"]));
+            let told = told.iter().find(|told| told.contains(&create));
             let told = told.unwrap_or_else(|| panic!("{name}: nobody is told to create {secret}"));
+            let shown = ["--docker-password", "--from-literal", "--password"];
+            assert!(!shown.iter().any(|word| told.contains(word)), "{name}: a secret on a command line");
             for item in list(&secret["items"]) {
                 let key = text(&item["key"]);
-                let made = key == ".dockerconfigjson" || told.contains(&format!("--from-file={key}="));
+                let made = told.contains(&format!("--from-file={key}="));
                 assert!(made, "{name}: nobody is told of the key {key}");
             }
         }
@@ -263,6 +276,9 @@ fn selectors_and_ports_lead_to_the_pod() {
             "None",
             "{name}"
         );
+        let names = [("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)];
+        let names = names.map(|(protocol, port)| json!({"port": port, "protocol": protocol}));
+        assert_eq!(policy["egress"][0], json!({"ports": names}), "{name}: DNS, OpenShift's pods included");
         let rules = list(&policy["ingress"]);
         for port in rules.iter().flat_map(|rule| list(&rule["ports"])) {
             assert!(ports.contains_key(text(&port["port"])), "{name}: {port}");

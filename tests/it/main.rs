@@ -11,6 +11,7 @@ mod agent;
 mod artifacts;
 mod auth;
 mod chart;
+mod chart_elsewhere;
 mod cli;
 mod commands;
 mod compose;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// The version of Kubernetes that helm is to take for the cluster's: without a cluster it takes a very old one.
-const KUBERNETES: &str = "1.31.0";
+pub const KUBERNETES: &str = "1.31.0";
 
 /// A container's file system: the settings, the cache and plugins of one's own where the pod mounts them, and nothing else
 /// that can be written. Gets the folder with those three, the program, then what is to be run.
@@ -55,7 +55,8 @@ pub fn helm(words: &[&str], set: &str, more: &str) -> Result<String, String> {
     helm_on(&folder(), words, set, more)
 }
 
-fn helm_on(chart: &Path, words: &[&str], set: &str, more: &str) -> Result<String, String> {
+/// The same with another chart.
+pub fn helm_on(chart: &Path, words: &[&str], set: &str, more: &str) -> Result<String, String> {
     let mut child = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/helm"))
         .args(words)
         .arg(chart)
@@ -73,12 +74,19 @@ fn helm_on(chart: &Path, words: &[&str], set: &str, more: &str) -> Result<String
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
+/// A chart of one's own to change, without links: those who fetch it from Git may leave them out.
+pub fn copy(into: &Path) -> PathBuf {
+    let copied = Command::new("cp").arg("-r").arg(folder()).arg(into).status().unwrap();
+    assert!(copied.success());
+    let links = Command::new("find").arg(into).args(["-type", "l", "-delete"]).status().unwrap();
+    assert!(links.success());
+    into.join("larder")
+}
+
 /// What is told after an installation. Without a cluster helm prints it nowhere, so that it is rendered as an object here.
 pub fn notes(set: &str, more: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").arg("-rL").arg(folder()).arg(dir.path()).status().unwrap();
-    assert!(copied.success());
-    let chart = dir.path().join("larder");
+    let chart = copy(dir.path());
     let notes = std::fs::read_to_string(chart.join("templates/NOTES.txt")).unwrap();
     std::fs::write(
         chart.join("templates/_notes.tpl"),
@@ -103,7 +111,18 @@ pub fn render(set: &str, more: &str) -> Result<Rendered, String> {
 
 /// Renders the chart as another release.
 pub fn render_as(release: &str, set: &str, more: &str) -> Result<Rendered, String> {
-    let text = helm(&["template", release, "--kube-version", KUBERNETES], set, more)?;
+    render_on(&folder(), release, KUBERNETES, set, more)
+}
+
+/// Renders another chart, for another Kubernetes.
+pub fn render_on(
+    chart: &Path,
+    release: &str,
+    kubernetes: &str,
+    set: &str,
+    more: &str,
+) -> Result<Rendered, String> {
+    let text = helm_on(chart, &["template", release, "--kube-version", kubernetes], set, more)?;
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     Ok(Rendered(objects.into_iter().filter(|object| !object.is_null()).collect()))
 }

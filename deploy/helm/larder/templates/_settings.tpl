@@ -90,7 +90,8 @@ registry:
 {{- $files = append $files (list $tls.clientCaSecret.name $tls.clientCaSecret.key (printf "tls/%s/client-ca.crt" $port)) }}
 {{- end }}
 {{- range .Values.ca.secrets }}
-{{- $files = append $files (list .name .key (printf "certs/%s.%s.pem" .name .key)) }}
+{{- /* A Secret's name has no underscore, so that no two come to one path. */}}
+{{- $files = append $files (list .name .key (printf "certs/%s_%s.pem" .name .key)) }}
 {{- end }}
 {{- range $host, $of := .Values.registries }}
 {{- $files = append $files (list $of.pullSecret ".dockerconfigjson" (printf "registries/%s/.dockerconfigjson" $host)) }}
@@ -106,7 +107,7 @@ registry:
 {{- $files = append $files (list $secret.name . (printf "secrets/%s/%s" $secret.name .)) }}
 {{- end }}
 {{- end }}
-{{- range $files }}
+{{- range uniq $files }}
 {{- if index . 0 }}
 - secret:
     name: {{ index . 0 }}
@@ -121,6 +122,11 @@ registry:
 {{- dig "tls" (index . 1) "certificate" "" $config | empty | ternary "http" "https" -}}
 {{- end }}
 
+{{/* Not empty where `helm test` has something to run. */}}
+{{- define "larder.tested" -}}
+{{- if and (not .Values.networkPolicy.enabled) (eq (include "larder.scheme" (list . "data")) "http") }}yes{{ end -}}
+{{- end }}
+
 {{/* A time of the settings in seconds: `larder.seconds (list KEY TEXT)`. */}}
 {{- define "larder.seconds" -}}
 {{- $text := index . 1 | toString -}}
@@ -128,6 +134,22 @@ registry:
 {{- fail (printf "config.%s: %s: write it in seconds or minutes, such as 5s, so that terminationGracePeriodSeconds can be held against it" (index . 0) $text) -}}
 {{- end -}}
 {{- mul (regexFind "^[0-9]+" $text) (ternary 60 1 (hasSuffix "m" $text)) -}}
+{{- end }}
+
+{{/* A size of larder's settings or of Kubernetes in bytes: `larder.bytes (list KEY SIZE)`. */}}
+{{- define "larder.bytes" -}}
+{{- $size := index . 1 -}}
+{{- $text := kindIs "string" $size | ternary $size (printf "%v" $size) | lower -}}
+{{- if kindIs "float64" $size }}{{ $text = printf "%.0f" $size }}{{ end -}}
+{{- $parts := regexFind "^[0-9]+([.][0-9]+)? *[kmgtpe]?i?b?$" $text -}}
+{{- if not $parts -}}
+{{- fail (printf "%s: %v: not a size" (index . 0) $size) -}}
+{{- end -}}
+{{- $bytes := regexFind "^[0-9.]+" $text | float64 -}}
+{{- range until (index (dict "" 0 "k" 1 "m" 2 "g" 3 "t" 4 "p" 5 "e" 6) (regexFind "[kmgtpe]" $text) | int) -}}
+{{- $bytes = mulf $bytes (contains "i" $text | ternary 1024 1000) -}}
+{{- end -}}
+{{- printf "%.0f" $bytes -}}
 {{- end }}
 
 {{/* What the schema cannot say: values that do not fit each other. */}}
@@ -142,6 +164,14 @@ registry:
 {{- range list $config.listen.data $config.listen.admin -}}
 {{- if regexMatch "^(127\\.|localhost:|\\[::1\\])" . -}}
 {{- fail (printf "config.listen: %s: nobody outside of the pod reaches it, the kubelet's probes included" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.persistence.enabled -}}
+{{- $disk := dig "cache" "disk" "2GiB" $config -}}
+{{- $module := dig "limits" "module" "256MiB" $config -}}
+{{- $least := add (include "larder.bytes" (list "config.cache.disk" $disk)) (include "larder.bytes" (list "config.limits.module" $module)) -}}
+{{- if lt (include "larder.bytes" (list "persistence.size" .Values.persistence.size) | int64) $least -}}
+{{- fail (printf "persistence.size: %s is too small: config.cache.disk (%v) and room for the largest plugin (config.limits.module, %v) are %d bytes; Kubernetes ends a pod whose emptyDir is beyond it" .Values.persistence.size $disk $module $least) -}}
 {{- end -}}
 {{- end -}}
 {{- if not (hasPrefix "/var/lib/larder/" (printf "%s/" $config.cache.dir)) -}}

@@ -175,7 +175,7 @@ fn a_pod_finds_names_as_the_values_say() {
 fn sections(of: &Value, way: &[String]) -> Vec<Vec<String>> {
     let mut out = Vec::new();
     for (key, value) in of.as_object().into_iter().flatten() {
-        let way = [way, &[key.clone()]].concat();
+        let way = [way, std::slice::from_ref(key)].concat();
         if value.is_object() || way.len() == 1 {
             out.push(way.clone());
         }

@@ -409,7 +409,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     {
         doubt.push(("access.rules", "tokens are sent as they are over plain HTTP; set tls.data.certificate"));
     }
-    if config.catalog.template.is_none()
+    if config.catalog.template.as_deref().unwrap_or_default().is_empty()
         && !config.catalog.builtin
         && config.catalog.files.is_empty()
         && config.catalog.plugins.is_empty()

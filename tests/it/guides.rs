@@ -1,7 +1,9 @@
 //! The guides, followed as they are written.
 
-use crate::support::guide::{self, Purpose};
+use crate::support::chart::render;
+use crate::support::guide::{self, Block, Purpose};
 use crate::support::site::{self, Site};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -145,6 +147,110 @@ fn commands_that_cannot_be_run_here_and_excerpts_are_well_formed() {
             if block.purpose == Purpose::Excerpt && block.language == "yaml" {
                 let value = serde_saphyr::from_str::<serde_json::Value>(&block.text);
                 assert!(value.is_ok_and(|value| value.is_object() || value.is_array()), "{place}");
+            }
+        }
+    }
+}
+
+/// The only block that is for this.
+fn only(name: &str, is_it: impl Fn(&Block) -> bool) -> Block {
+    let mut found = guide::blocks(&read(name)).into_iter().filter(is_it);
+    let one = found.next().unwrap_or_else(|| panic!("{name} has no such block"));
+    assert!(found.next().is_none(), "{name} has two of them");
+    one
+}
+
+/// Every `name:` and `secretName:` of a Secret that something rendered mounts.
+fn secrets(value: &Value) -> BTreeSet<String> {
+    let own =
+        |key: &str| value[key]["secretName"].as_str().or(value[key]["name"].as_str()).map(str::to_owned);
+    let below: Vec<&Value> = match value {
+        Value::Array(list) => list.iter().collect(),
+        Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    };
+    below.into_iter().flat_map(secrets).chain(own("secret")).collect()
+}
+
+#[test]
+fn the_chart_takes_the_values_of_the_guides_and_mounts_the_secrets_that_they_make() {
+    for (name, set, wanted) in [
+        ("harbor", "image", json!("harbor.corp/tools/larder:0.1.0")),
+        ("egress-proxy", "url", json!("http://egress.corp:3128")),
+    ] {
+        let values =
+            only(&format!("{name}.md"), |block| block.purpose == Purpose::File("./values.yaml".into()));
+        let rendered = render("default", &values.text).unwrap_or_else(|told| panic!("{name}: {told}"));
+        let map = rendered.all("ConfigMap").into_iter().find(|map| map["data"]["larder.yaml"].is_string());
+        let settings: Value =
+            serde_saphyr::from_str(map.unwrap()["data"]["larder.yaml"].as_str().unwrap()).unwrap();
+        let proxy = &settings["registry"]["proxy"];
+        let there = if set == "image" { &rendered.container()["image"] } else { &proxy["url"] };
+        assert_eq!(*there, wanted, "{name}: {settings}");
+        let made = only(&format!("{name}.md"), |block| block.text.contains("helm upgrade --install"));
+        let words: Vec<_> = made.text.split_whitespace().collect();
+        let made = words.windows(4).filter(|words| words[..3] == ["create", "secret", "generic"]);
+        let made: BTreeSet<String> = made.map(|words| words[3].to_owned()).collect();
+        assert_eq!(secrets(rendered.pod()), made, "{name}");
+    }
+}
+
+#[test]
+fn the_deployment_that_is_shown_is_what_the_stock_chart_renders() {
+    let chart: Value = serde_saphyr::from_str(include_str!("dropin/plugin-server.yaml")).unwrap();
+    let (deployment, container) = (&chart["deployment"], &chart["container"]);
+    let mut image = chart["image"].as_str().unwrap().to_owned();
+    for part in ["hub", "image", "tag"] {
+        image = image
+            .replace(&format!("{{{part}}}"), chart["set"][format!("pluginServer.{part}")].as_str().unwrap());
+    }
+    let ports: Vec<_> =
+        container["ports"].as_array().unwrap().iter().map(|port| json!({"containerPort": port})).collect();
+    let rendered = json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": deployment["name"], "namespace": "higress-system"},
+        "spec": {
+            "replicas": deployment["replicas"],
+            "selector": {"matchLabels": deployment["labels"]},
+            "template": {
+                "metadata": {"labels": deployment["labels"]},
+                "spec": {"containers": [
+                    {"name": container["name"], "image": image, "ports": ports, "resources": container["resources"]},
+                ]},
+            },
+        },
+    });
+    for name in ["higress.md", "higress.zh-CN.md"] {
+        let shown = only(name, |block| block.text.contains("kind: Deployment"));
+        assert_eq!(serde_saphyr::from_str::<Value>(&shown.text).unwrap(), rendered, "{name}");
+    }
+}
+
+#[test]
+fn no_secret_stands_in_a_file_that_others_may_read_or_on_a_command_line() {
+    for (name, _) in GUIDES {
+        let mut made = BTreeSet::new();
+        for block in guide::blocks(&read(&format!("{name}.md"))) {
+            if block.language != "sh" {
+                continue;
+            }
+            let place = format!("{name}.md, line {}:\n{}", block.line, block.text);
+            // What is there already keeps its mode.
+            for file in ["harbor-password", "egress-password", "tokens", "authorization"] {
+                let written = block.text.contains(&format!("> /etc/larder/{file}"))
+                    || block.text.contains(&format!("> {file}"));
+                assert!(
+                    !written || !made.insert(file) || block.text.contains("umask 077"),
+                    "{file}: {place}"
+                );
+            }
+            for line in block.text.lines() {
+                let program = ["curl", "kubectl", "helm", "skopeo", "oras", "docker"]
+                    .iter()
+                    .any(|name| line.contains(name));
+                let shown = ["$(cat ", "--docker-password", "--from-literal", "--password "];
+                assert!(!program || shown.iter().all(|word| !line.contains(word)), "{place}");
             }
         }
     }

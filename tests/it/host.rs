@@ -2,6 +2,7 @@
 
 use crate::support::artifact::{module, raw};
 use crate::support::booted::Machine;
+use crate::support::guide;
 use crate::support::larder::{Home, settings};
 use crate::support::registry::Registry;
 use crate::support::{client, debian, eventually, netns};
@@ -189,27 +190,109 @@ fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
     let unit = std::fs::read_to_string(unit()).unwrap();
     let offered = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && line.contains('=');
     let offered: Vec<_> = unit.lines().filter(offered).map(|line| &line[1..]).collect();
-    assert_eq!(offered.len(), 5, "{offered:?}");
-    machine.write(
-        "/etc/systemd/system/larder.service.d/mine.conf",
-        &format!("[Service]\n{}\n", offered.join("\n")),
-    );
+    assert_eq!(offered.len(), 11, "{offered:?}");
+    let user = ["DynamicUser=", "User=", "Group=", "ReadWritePaths="];
+    let (of_a_user, others): (Vec<_>, Vec<_>) =
+        offered.into_iter().partition(|line| user.iter().any(|key| line.starts_with(key)));
+    assert_eq!(of_a_user.len(), user.len());
+    let drop_in = |name: &str, lines: &[&str]| {
+        let path = format!("/etc/systemd/system/larder.service.d/{name}.conf");
+        machine.write(&path, &format!("[Service]\n{}\n", lines.join("\n")));
+        machine.told(&["systemctl", "daemon-reload"]);
+    };
+    machine.told(&["groupadd", "--system", "larder-secrets"]);
+    drop_in("mine", &others);
     machine.write("/etc/larder/private/harbor-password", "open sesame");
     machine.told(&["chmod", "-R", "go=", "/etc/larder/private"]);
     let host = locked.host();
+    let settings = format!(
+        "listen: {{data: '0.0.0.0:80'}}\ncatalog:\n  builtin: false\n  template: {host}/plugins/{{name}}:{{version}}\n  \
+         plugins: {{outside: {{repositories: [registry.example/outside]}}}}\n\
+         registry:\n  plain_http: ['{host}']\n  hosts:\n    '{host}': {{username: robot, \
+         password_file: /run/credentials/larder.service/harbor-password}}\nserver: {{drain: 0s}}\n"
+    );
+    machine.write(SETTINGS, &settings);
+    let serves = || {
+        machine.told(&["systemctl", "restart", "larder"]);
+        let reply = client::get(SocketAddr::new(DATA.ip(), 80), PATH);
+        assert_eq!((reply.status, &reply.body), (200, &bytes), "{}", reply.text());
+    };
+    let kept = |folder: &str| {
+        let found = machine.told(&["find", folder, "-type", "f", "-path", "*/modules/*"]);
+        found.lines().count()
+    };
+    // The place of its cache is another disk, which nobody prepared.
+    machine.told(&["systemctl", "stop", "larder"]);
+    machine.told(&["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/var/lib/private/larder"]);
+    assert_eq!(kept("/var/lib/private/larder"), 0);
+    serves();
+    assert_eq!(kept("/var/lib/private/larder"), 1);
+    machine.told(&["systemctl", "stop", "larder"]);
+    machine.told(&["umount", "/var/lib/private/larder"]);
+    assert_eq!(kept("/var/lib/private/larder"), 0, "what was kept is on the disk");
+    serves();
+    let refused = client::get(SocketAddr::new(DATA.ip(), 80), "/plugins/outside/1.0.0/plugin.wasm").text();
+    assert!(refused.contains("http://egress.corp:3128") && refused.contains("HTTPS_PROXY"), "{refused}");
+    assert_eq!(machine.shown("MemoryMax"), (256 << 20).to_string());
+
+    // Another folder is not written to by a user of the moment; by one that stays it is.
+    machine.told(&["mkdir", "/srv/larder"]);
+    machine.write(SETTINGS, &format!("{settings}cache: {{dir: /srv/larder}}\n"));
+    drop_in("user", &["ReadWritePaths=/srv/larder"]);
+    serves();
+    assert_eq!(kept("/srv/larder"), 0, "that path alone is not enough");
+    machine.told(&["systemctl", "stop", "larder"]);
+    machine.told(&["useradd", "--system", "--user-group", "larder"]);
+    machine.told(&["install", "-d", "-o", "larder", "-g", "larder", "-m", "700", "/srv/larder"]);
+    drop_in("user", &of_a_user);
+    serves();
+    assert_eq!(kept("/srv/larder"), 1);
+}
+
+#[test]
+fn who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart() {
+    let own = "who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart";
+    if !netns::alone_for(&format!("host::{own}"), &[], 240) {
+        return;
+    }
+    let block = |name: &str| {
+        let path = format!("{}/deploy/guides/{name}.md", env!("CARGO_MANIFEST_DIR"));
+        let blocks = guide::blocks(&std::fs::read_to_string(path).unwrap());
+        let found = blocks.into_iter().find(|block| block.text.contains("SupplementaryGroups"));
+        found.unwrap_or_else(|| panic!("{name} does not say how")).text
+    };
+    let lines = block("harbor");
+    assert_eq!(lines.replace("harbor-password", "egress-password"), block("egress-proxy"));
+    let (machine, registry, bytes, shared) = installed();
+    let locked = registry.with_password(shared.path(), "robot", "open sesame");
+    let host = locked.host();
+    let password = "/etc/larder/harbor-password";
+    let write = |text: &str| machine.write(password, text);
+    write("not this one");
+    machine.told(&["chmod", "600", password]);
     machine.write(
         SETTINGS,
         &format!(
-            "listen: {{data: '0.0.0.0:80'}}\ncatalog:\n  builtin: false\n  template: {host}/plugins/{{name}}:{{version}}\n\
+            "catalog:\n  builtin: false\n  template: {host}/plugins/{{name}}:{{version}}\nlifetimes: {{absent: 0s, transient: 0s}}\n\
              registry:\n  plain_http: ['{host}']\n  hosts:\n    '{host}': {{username: robot, \
-             password_file: /run/credentials/larder.service/harbor-password}}\nserver: {{drain: 0s}}\n"
+             password_file: {password}}}\nserver: {{drain: 0s}}\n"
         ),
     );
-    machine.told(&["systemctl", "daemon-reload"]);
-    machine.told(&["systemctl", "restart", "larder"]);
-    let reply = client::get(SocketAddr::new(DATA.ip(), 80), PATH);
-    assert_eq!((reply.status, &reply.body), (200, &bytes), "{}", reply.text());
-    assert_eq!(machine.shown("MemoryMax"), (256 << 20).to_string());
+    // As it is there, it is no user's but root's.
+    assert!(!machine.run(&["systemctl", "restart", "larder"]).0);
+    assert_eq!(machine.shown("ExecMainStatus"), "78", "{}", machine.journal());
+    machine.told(&["sh", "-ec", &lines]);
+    let reply = client::get(DATA, PATH);
+    assert_eq!(reply.status, 403, "{}", reply.text());
+    let before = machine.shown("MainPID");
+    write("open sesame");
+    let reply = eventually("the password that is there now", || {
+        let reply = client::get(DATA, PATH);
+        (reply.status == 200).then_some(reply)
+    });
+    assert_eq!(reply.body, bytes);
+    assert_eq!(machine.shown("MainPID"), before);
+    assert_eq!(machine.told(&["stat", "-c", "%a %G", password]).trim(), "640 larder-secrets");
 }
 
 #[test]
@@ -229,7 +312,22 @@ fn a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds() {
     assert_eq!(shown, ["failed", "78", "0"], "{}", machine.journal());
     assert!(machine.journal().contains("larder.yaml:1:1"), "{}", machine.journal());
     machine.told(&["rm", SETTINGS]);
-    machine.told(&["systemctl", "restart", "larder"]);
+    // A port that somebody else has is tried again. Both are what the table of failures says of systemd.
+    let taken = std::net::TcpListener::bind(DATA).unwrap();
+    assert!(!machine.run(&["systemctl", "restart", "larder"]).0);
+    let again = || machine.shown("NRestarts") != "0";
+    eventually("another start", || again().then_some(()));
+    let (table, journal) = (include_str!("../../deploy/guides/troubleshooting.md"), machine.journal());
+    let rows: Vec<_> = table.lines().filter_map(|line| line.strip_prefix("| systemd | `")).collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let words = row.split('`').next().unwrap();
+        assert!(journal.contains(words), "{words}: {journal}");
+    }
+    drop(taken);
+    eventually("the start after the port is free", || {
+        (machine.shown("ActiveState") == "active").then_some(())
+    });
     assert_eq!(client::get(ADMIN, "/readyz").status, 200);
 }
 

@@ -128,6 +128,7 @@ fn reloaded(machine: &Machine) {
 
 #[test]
 fn the_service_does_all_that_larder_does_under_its_own_restrictions() {
+    debian::package();
     if !netns::alone_for("host::the_service_does_all_that_larder_does_under_its_own_restrictions", &[], 240) {
         return;
     }
@@ -182,6 +183,7 @@ fn the_service_does_all_that_larder_does_under_its_own_restrictions() {
 
 #[test]
 fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
+    debian::package();
     if !netns::alone_for("host::the_lines_that_the_unit_offers_do_what_it_says_of_them", &[], 240) {
         return;
     }
@@ -251,6 +253,7 @@ fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
 
 #[test]
 fn who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart() {
+    debian::package();
     let own = "who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart";
     if !netns::alone_for(&format!("host::{own}"), &[], 240) {
         return;
@@ -297,6 +300,7 @@ fn who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_with
 
 #[test]
 fn a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds() {
+    debian::package();
     if !netns::alone_for(
         "host::a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds",
         &[],
@@ -333,6 +337,7 @@ fn a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds() {
 
 #[test]
 fn the_package_serves_once_installed_goes_on_after_an_upgrade_and_leaves_nothing_but_what_is_its_users() {
+    debian::package();
     if !netns::alone_for(
         "host::the_package_serves_once_installed_goes_on_after_an_upgrade_and_leaves_nothing_but_what_is_its_users",
         &[],

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 /// What the package is made of, beside the program.
 const SOURCES: [&str; 6] = ["Cargo.toml", "deploy", "conf", "README.md", "README.zh-CN.md", "CHANGELOG.md"];
 
-/// The package, made anew only when something of it has changed: tests that run in a process of their own share it.
+/// The package, made anew only when something of it has changed: tests that run in a process of their own share it. They call
+/// this before they do, so that the making is not part of their time.
 pub fn package() -> PathBuf {
     let house = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = house.join("target/debian-test");

@@ -22,15 +22,44 @@ platforms=${PLATFORMS:-linux/$own}
 # Files in the image are as old as the last change of the source, so that the same source makes the same image.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH
+several=
+case $platforms in
+*,*) several=yes ;;
+esac
 if [ "$builder" = docker ]; then
+    # Docker's older store of images would say so after minutes, or in riddles.
+    case "$several $*" in
+    ' '* | *--output* | *--builder*) ;;
+    *)
+        store=$(docker info --format '{{json .DriverStatus}}')
+        case $store in
+        *io.containerd.snapshotter*) ;;
+        *)
+            echo "docker keeps an image of several platforms only in the containerd image store, which is off here; turn it on" \
+                "(\"features\": {\"containerd-snapshotter\": true} in /etc/docker/daemon.json), or set PLATFORMS to one of them," \
+                "or BUILDER to buildah or podman, or write a file with docker buildx:" \
+                "IMAGE_FLAGS='--builder NAME --output type=oci,dest=larder.tar'" >&2
+            exit 1
+            ;;
+        esac
+        ;;
+    esac
     # It finds the list of what is left out by itself.
     DOCKER_BUILDKIT=1 exec docker build --platform "$platforms" --build-arg SOURCE_DATE_EPOCH \
         --tag "$name" --file deploy/Dockerfile "$@" .
 fi
-case $platforms in
-*,*) tag=--manifest ;;
-*) tag=--tag ;;
-esac
+tag=--tag
+if [ -n "$several" ]; then
+    tag=--manifest
+    # In whole: a short one would be found in harbor.corp/tools/larder too, which is to stay.
+    name=localhost/$name
+    # They add to a list that has the name already, and refuse the name of an image.
+    if "$builder" manifest exists "$name" >/dev/null 2>&1; then
+        "$builder" manifest rm "$name"
+    elif "$builder" inspect --type image "$name" >/dev/null 2>&1; then
+        "$builder" rmi "$name"
+    fi
+fi
 # Of older builders, none says by itself which platform it is on.
 exec "$builder" build --platform "$platforms" --build-arg "BUILDPLATFORM=linux/$own" --timestamp "$SOURCE_DATE_EPOCH" \
     --ignorefile deploy/Dockerfile.dockerignore "$tag" "$name" --file deploy/Dockerfile "$@" .

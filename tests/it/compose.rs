@@ -92,6 +92,15 @@ fn compose_takes_both_variants_and_starts_no_grafana_without_a_password() {
     let named = example.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
     let named: BTreeSet<&str> = named.map(|(name, _)| name).collect();
     assert_eq!(used, named);
+    // Machines that do not reach Docker Hub have them elsewhere.
+    let elsewhere =
+        format!("{PASSWORD}\nPROMETHEUS_IMAGE=harbor.corp/p:1.2.3\nGRAFANA_IMAGE=harbor.corp/g:1.2.3\n");
+    let moved = composed(&copy, &MONITORED, &elsewhere).unwrap();
+    for name in ["prometheus", "grafana"] {
+        assert_eq!(moved["services"][name]["image"], format!("harbor.corp/{}:1.2.3", &name[..1]));
+        let default = text(&monitored["services"][name]["image"]);
+        assert!(example.contains(&format!("_IMAGE={default}\n")), "{default}");
+    }
 }
 
 #[test]
@@ -137,6 +146,10 @@ fn what_is_mounted_is_there_and_grafana_is_told_of_it_in_its_own_words() {
             }
             assert_eq!(volume["read_only"], true, "{name}: {from}");
             assert!(volume["bind"].get("create_host_path").is_none(), "{name}: {from} would be made by root");
+            assert_eq!(
+                volume["bind"]["selinux"], "z",
+                "{name}: {from} could not be read where SELinux is on"
+            );
             let here = Path::new(from).strip_prefix(copy.path()).expect("it comes with the source");
             assert!(source().join(here).exists(), "{name}: {from}");
             mounted.push((name.as_str(), source().join(here), to.to_owned()));
@@ -146,6 +159,19 @@ fn what_is_mounted_is_there_and_grafana_is_told_of_it_in_its_own_words() {
         let found = mounted.iter().find(|(name, _, to)| *name == "grafana" && to.starts_with(place));
         found.unwrap_or_else(|| panic!("nothing is mounted at {place}"))
     };
+    // What Grafana would ask of others by itself, each by the key that its documents have for it.
+    let told = &model["services"]["grafana"]["environment"];
+    for (key, value) in [
+        ("GF_ANALYTICS_REPORTING_ENABLED", "false"),
+        ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false"),
+        ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false"),
+        ("GF_NEWS_NEWS_FEED_ENABLED", "false"),
+        ("GF_PLUGINS_PREINSTALL_DISABLED", "true"),
+        ("GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED", "true"),
+        ("GF_SECURITY_DISABLE_GRAVATAR", "true"),
+    ] {
+        assert_eq!(told[key], value, "{key}");
+    }
     // The documented keys, of which Grafana takes no others to heart.
     let datasources = yaml(&at("/etc/grafana/provisioning/datasources/").1);
     assert_eq!(

@@ -3,7 +3,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::client;
 use crate::support::contained::{Contained, Options};
-use crate::support::image::{NAME, image, image_for, own};
+use crate::support::image::{NAME, image, image_for, own, platforms_made};
 use crate::support::is_of_this_machine;
 use crate::support::netns;
 use crate::support::scripted::Scripted;
@@ -90,7 +90,7 @@ fn nothing_is_in_the_image_but_busybox_and_what_is_named_here() {
         "/usr/share/nginx/html/plugins 0:0 755",
         "/var 0:0 755",
         "/var/lib 0:0 755",
-        "/var/lib/larder 65532:65532 755",
+        "/var/lib/larder 65532:0 775",
     ];
     assert_eq!(found, expected.map(String::from).into());
     assert_eq!(std::fs::read_link(root.join("usr/bin/curl")).unwrap(), Path::new("larder"));
@@ -195,6 +195,43 @@ fn a_container_runs_as_65532_and_can_write_into_its_volume_alone() {
 }
 
 #[test]
+fn a_user_whom_a_cluster_chose_keeps_more_plugins_on_the_volume_than_memory_holds() {
+    let image = image();
+    let name = "image::a_user_whom_a_cluster_chose_keeps_more_plugins_on_the_volume_than_memory_holds";
+    if !netns::alone(name, &[]) {
+        return;
+    }
+    let registry = Scripted::start();
+    // More than cache.memory and fill.memory together, in which larder would hold them if it could not write.
+    let plugins: Vec<_> = (0..24).map(|n| (n, module(&n.to_string(), 6 << 20))).collect();
+    for (n, bytes) in &plugins {
+        registry.put(&format!("plugins/p{n}"), "1", &raw(bytes));
+    }
+    let variables = [
+        ("LARDER_CATALOG_TEMPLATE", format!("{}/plugins/{{name}}:{{version}}", registry.host())),
+        ("LARDER_REGISTRY_PLAIN_HTTP", registry.host()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    // As OpenShift's restricted-v2 has it: any number, and the group 0.
+    let user = Some((1_000_660_000, 0));
+    let container = Contained::start(image, &Options { user, variables, memory: Some(256 << 20), ..stock() });
+    for down in [false, true] {
+        for (n, bytes) in &plugins {
+            let reply = client::get(container.data, &format!("/plugins/p{n}/1/plugin.wasm"));
+            let told = if reply.status == 200 { String::new() } else { reply.text() };
+            assert_eq!((reply.status, reply.body == *bytes), (200, true), "p{n}: {told}");
+        }
+        if !down {
+            registry.down();
+        }
+    }
+    let kept = container.run(&["sh", "-c", "stat -c '%u:%g %a' /var/lib/larder /var/lib/larder/v1"]);
+    assert_eq!(String::from_utf8_lossy(&kept.stdout), "65532:0 775\n1000660000:0 700\n");
+    assert!(container.log().iter().all(|line| line["level"] == "INFO"), "{}", container.stderr());
+    assert_eq!(container.kills(), 0);
+}
+
+#[test]
 fn a_container_that_is_told_to_leave_says_so_and_ends_with_0() {
     let image = image();
     if !netns::alone("image::a_container_that_is_told_to_leave_says_so_and_ends_with_0", &[]) {
@@ -239,8 +276,9 @@ fn the_image_for_the_other_processor_begins_with_that_processors_busybox() {
     assert!(has("foreign") && has("usr/bin/larder") && !has("bin/busybox"));
 }
 
-/// `make image` on a machine that has these builders alone, each of which says what it was told.
-fn make_image(builders: &[&str], platforms: &str) -> (Option<i32>, String) {
+/// `make image` on a machine that has these builders alone, each of which says what it was told, has what `there` says, and
+/// is asked with these flags.
+fn make_image(builders: &[&str], platforms: &str, there: &str, flag: &str) -> (Option<i32>, String) {
     let tools = tempfile::tempdir().unwrap();
     for tool in ["sh", "dirname", "sed", "head", "uname", "echo"] {
         let found = ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool));
@@ -249,33 +287,76 @@ fn make_image(builders: &[&str], platforms: &str) -> (Option<i32>, String) {
     }
     for builder in builders {
         let path = tools.path().join(builder);
-        std::fs::write(&path, format!("#!/bin/sh\necho {builder} \"$@\"\n")).unwrap();
+        let answers =
+            r#"case "$1 $2" in "$THERE") ;; info*) echo "$THERE" ;; *exists | inspect*) exit 1 ;; esac"#;
+        std::fs::write(&path, format!("#!/bin/sh\necho {builder} \"$@\"\n{answers}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh"));
-    command.arg("--no-cache").env("PATH", tools.path()).env("PLATFORMS", platforms).env_remove("BUILDER");
+    command.arg(flag).env("PATH", tools.path()).env("PLATFORMS", platforms).env("THERE", there);
+    command.env_remove("BUILDER");
     let output = command.output().unwrap();
     (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
 }
 
 #[test]
 fn make_image_takes_the_builder_that_is_there_and_says_which_it_looked_for() {
-    let (code, said) = make_image(&[], "");
+    let (code, said) = make_image(&[], "", "", "--no-cache");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("needs buildah, podman or docker"), "{said}");
+    let store = "io.containerd.snapshotter.v1";
     for (builders, platforms, expected) in [
         (&["buildah", "docker"][..], "linux/amd64", ["buildah build --platform linux/amd64 ", " --tag "]),
         (&["podman"], "linux/arm64", ["podman build --platform linux/arm64 ", " --tag "]),
-        (&["podman"], "linux/amd64,linux/arm64", ["--platform linux/amd64,linux/arm64 ", " --manifest "]),
+        (&["podman"], "linux/amd64,linux/arm64", ["--platform linux/amd64,linux/arm64 ", " --manifest localhost/"]),
         (
             &["docker"],
             "linux/amd64,linux/arm64",
             ["docker build --platform linux/amd64,linux/arm64 ", " --tag "],
         ),
     ] {
-        let (code, said) = make_image(builders, platforms);
+        let (code, said) = make_image(builders, platforms, store, "--no-cache");
         assert_eq!(code, Some(0), "{said}");
         let tagged = format!("{}{NAME} --file deploy/Dockerfile --no-cache .", expected[1]);
         assert!(said.contains(expected[0]) && said.contains(&tagged), "{said}");
+    }
+}
+
+#[test]
+fn make_image_of_several_platforms_takes_the_name_from_what_had_it_and_from_nothing_else() {
+    let both = "linux/amd64,linux/arm64";
+    let list = format!("manifest rm localhost/{NAME}");
+    let image = format!("rmi localhost/{NAME}");
+    for (platforms, there, gone) in [
+        (both, "manifest exists", Some(&list)),
+        (both, "inspect --type", Some(&image)),
+        (both, "", None),
+        // A single image takes the name by itself.
+        ("linux/amd64", "manifest exists", None),
+    ] {
+        let (code, said) = make_image(&["podman"], platforms, there, "--no-cache");
+        assert_eq!(code, Some(0), "{said}");
+        for one in [&list, &image] {
+            assert_eq!(said.contains(one.as_str()), gone == Some(one), "{there}: {said}");
+        }
+    }
+    let other = if own() == "amd64" { "arm64" } else { "amd64" };
+    assert_eq!(platforms_made(other, 2), [2, 2]);
+}
+
+#[test]
+fn docker_says_before_the_build_when_it_can_keep_no_image_of_several_platforms() {
+    let both = "linux/amd64,linux/arm64";
+    let (code, said) = make_image(&["docker"], both, "overlay2", "--no-cache");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("containerd image store") && !said.contains("docker build --"), "{said}");
+    for (platforms, store, flag) in [
+        (both, "io.containerd.snapshotter.v1", "--no-cache"),
+        (both, "overlay2", "--output=type=oci,dest=larder.tar"),
+        ("linux/arm64", "overlay2", "--no-cache"),
+    ] {
+        let (code, said) = make_image(&["docker"], platforms, store, flag);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("docker build --"), "{said}");
     }
 }

@@ -51,24 +51,36 @@ pub fn image() -> &'static Image {
 pub fn image_for(architecture: &str) -> Image {
     let folder = tempfile::tempdir().unwrap();
     let builder = Builder::new();
-    builder.base();
-    let root = builder.path("foreign");
-    std::fs::create_dir(&root).unwrap();
-    std::fs::write(root.join("foreign"), "").unwrap();
-    builder.build_for(architecture, "localhost/foreign", &builder.path("Base"), &root);
-    builder.buildah(&["manifest", "create", "localhost/both"]);
-    for base in ["busybox", "foreign"] {
-        builder.buildah(&[
-            "manifest",
-            "add",
-            "localhost/both",
-            &format!("containers-storage:localhost/{base}"),
-        ]);
-    }
+    builder.bases(architecture);
     builder.larder("localhost/both", architecture);
     builder.push(NAME, folder.path());
     let path = folder.path().to_owned();
     Image::of(&path, Some(folder))
+}
+
+/// How many platforms the name of the image has after `make image` for this machine and `other`, so many times in a row, with
+/// a script in larder's place: the first time the name is an image's.
+pub fn platforms_made(other: &str, times: usize) -> Vec<usize> {
+    let builder = Builder::new();
+    builder.bases(other);
+    let out = builder.path("built/out");
+    std::fs::create_dir_all(&out).unwrap();
+    std::fs::write(out.join("larder"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(out.join("larder"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(out.join("libgcc_s.so.1"), "").unwrap();
+    // Another's, which ends in the same name and has to stay.
+    let stays = format!("harbor.corp/tools/{NAME}");
+    for name in [NAME, &stays] {
+        builder.buildah(&["tag", "localhost/busybox", name]);
+    }
+    let entries = |_| {
+        builder.make("localhost/both", &format!("linux/{},linux/{other}", own()));
+        let list = builder.buildah(&["manifest", "inspect", &format!("localhost/{NAME}")]);
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        builder.buildah(&["inspect", "--type", "image", &stays]);
+        list["manifests"].as_array().unwrap().len()
+    };
+    (0..times).map(entries).collect()
 }
 
 /// This machine's architecture, as images call it.
@@ -210,6 +222,20 @@ impl Builder {
         self.build("localhost/busybox", &file, &root);
     }
 
+    /// `localhost/both`: this machine's busybox, and for another processor a base that has one file.
+    fn bases(&self, other: &str) {
+        self.base();
+        let root = self.path("foreign");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("foreign"), "").unwrap();
+        self.build_for(other, "localhost/foreign", &self.path("Base"), &root);
+        self.buildah(&["manifest", "create", "localhost/both"]);
+        for base in ["busybox", "foreign"] {
+            let base = format!("containers-storage:localhost/{base}");
+            self.buildah(&["manifest", "add", "localhost/both", &base]);
+        }
+    }
+
     /// The image as `make image` makes it, except that its stage `build` is a folder with what that stage would have made.
     fn larder(&self, base: &str, architecture: &str) {
         let out = self.path("built/out");
@@ -218,13 +244,17 @@ impl Builder {
         run(Command::new("strip").arg("-o").arg(out.join("larder")).arg(PROGRAM));
         let libgcc = run(Command::new("gcc").arg("-print-file-name=libgcc_s.so.1"));
         std::fs::copy(libgcc.trim(), out.join("libgcc_s.so.1")).unwrap();
+        self.make(base, &format!("linux/{architecture}"));
+    }
+
+    fn make(&self, base: &str, platforms: &str) {
         let flags = format!(
             "--pull-never --build-context build={} --build-arg BUSYBOX={base}",
             self.path("built").display()
         );
         let mut make = self.command(Path::new("make"));
         make.args(["image", &format!("IMAGE_FLAGS={flags}")]).env("BUILDER", "buildah");
-        run(make.env("PLATFORMS", format!("linux/{architecture}")).current_dir(source()));
+        run(make.env("PLATFORMS", platforms).current_dir(source()));
     }
 
     /// Puts the image, its files and its configuration into a folder.

@@ -308,7 +308,11 @@ fn make_image_takes_the_builder_that_is_there_and_says_which_it_looked_for() {
     for (builders, platforms, expected) in [
         (&["buildah", "docker"][..], "linux/amd64", ["buildah build --platform linux/amd64 ", " --tag "]),
         (&["podman"], "linux/arm64", ["podman build --platform linux/arm64 ", " --tag "]),
-        (&["podman"], "linux/amd64,linux/arm64", ["--platform linux/amd64,linux/arm64 ", " --manifest localhost/"]),
+        (
+            &["podman"],
+            "linux/amd64,linux/arm64",
+            ["--platform linux/amd64,linux/arm64 ", " --manifest localhost/"],
+        ),
         (
             &["docker"],
             "linux/amd64,linux/arm64",

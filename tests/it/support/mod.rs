@@ -16,6 +16,7 @@ pub mod egress;
 pub mod envoy;
 pub mod faults;
 pub mod fsck;
+pub mod gateway;
 pub mod guide;
 pub mod h2;
 pub mod heart;

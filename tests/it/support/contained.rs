@@ -7,6 +7,7 @@
 use super::cgroup::Cgroup;
 use super::eventually;
 use super::image::Image;
+use super::is_of_this_machine;
 use super::netns;
 use std::fmt::Write;
 use std::fs::File;
@@ -105,6 +106,12 @@ impl Contained {
     /// The log so far, a JSON object a line.
     pub fn log(&self) -> Vec<serde_json::Value> {
         self.stderr().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What it warned of, but for where this machine keeps the cache.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.log().into_iter().filter(|line| line["level"] != "INFO");
+        warnings.map(|line| line.to_string()).filter(|line| !is_of_this_machine(line)).collect()
     }
 
     /// The process that is number 1 inside, as it is numbered outside.

@@ -11,10 +11,10 @@ const SETUP: &str = r#"
 set -e
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount --bind "$2" "$1/root/mnt"
-cd "$1/root"
+mkdir "$1/upper" "$1/work" "$1/top"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/top"
+mount --bind "$2" "$1/top/mnt"
+cd "$1/top"
 mount -t proc proc proc
 mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys

@@ -28,6 +28,8 @@ mkdir dev/shm dev/pts
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+# What a larder of this machine has.
+rm -rf var/lib/larder var/lib/private/larder var/cache/larder etc/larder usr/share/nginx/html/plugins
 # An image's way to install services without starting them.
 rm -f usr/sbin/policy-rc.d
 # What this machine would start, and its disks: none of it is what is tested.

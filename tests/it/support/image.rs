@@ -218,7 +218,7 @@ impl Builder {
         std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
         std::fs::write(root.join("etc/group"), "root:x:0:\n").unwrap();
         // Whatever the umask of who runs the tests.
-        run(Command::new("chmod").args(["--recursive", "u=rwX,go=rX"]).arg(&root));
+        run(Command::new("chmod").args(["--recursive", "u+rwX,go+rX"]).arg(&root));
         let file = self.path("Base");
         std::fs::write(&file, "FROM scratch\nCOPY . /\nCMD [\"sh\"]\n").unwrap();
         self.build("localhost/busybox", &file, &root);

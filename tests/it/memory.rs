@@ -32,7 +32,8 @@ fn until_served(larder: &Larder, right: &HashMap<String, Digest>) -> HashMap<u16
                     *statuses.lock().unwrap().entry(reply.status).or_default() += 1;
                     match reply.status {
                         200 => assert_eq!(Digest::of(&reply.body), *digest, "wrong bytes"),
-                        503 => return None,
+                        // On a machine that is busy with other tests the registry may be too slow.
+                        503 | 504 => return None,
                         other => panic!("{name}: {other} {}", reply.text()),
                     }
                     Some(())
@@ -115,7 +116,7 @@ fn manifests_and_windows_that_are_as_large_as_allowed_fit_a_stock_pod() {
             let larder = &larder;
             scope.spawn(move || {
                 let reply = client::get(larder.data, &format!("/plugins/vast{n}/1/plugin.wasm"));
-                assert!(matches!(reply.status, 422 | 503), "{}", reply.text());
+                assert!(matches!(reply.status, 422 | 503 | 504), "{}", reply.text());
             });
         }
         until_served(&larder, &right);

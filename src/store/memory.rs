@@ -6,14 +6,38 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Modules by digest. Least recently used leave first: with the library's default a large module among small ones is
 /// never let in (measured, 200 tries).
 pub struct Memory {
     /// The library's cache cannot change its size, so another takes its place then.
-    cache: ArcSwap<Cache<Digest, Bytes>>,
+    cache: ArcSwap<Cache<Digest, Slot>>,
     room: Room,
+}
+
+/// A module's place in the cache. The library frees what it drops when no thread of the process looks at any of its caches,
+/// which may be never for long; so what leaves is taken out of its place by ourselves.
+#[derive(Clone)]
+struct Slot(Arc<Mutex<Option<Bytes>>>);
+
+impl Slot {
+    fn of(bytes: Bytes) -> Self {
+        Self(Arc::new(Mutex::new(Some(bytes))))
+    }
+
+    fn get(&self) -> Option<Bytes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn empty(&self) {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(bytes);
+    }
+
+    fn size(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(0, |bytes| bytes.len() as u64)
+    }
 }
 
 impl Memory {
@@ -28,14 +52,15 @@ impl Memory {
             return;
         }
         let new = cache(limit);
-        for (digest, bytes) in self.cache.load().iter() {
-            if bytes.len() as u64 <= limit / 4 {
-                new.insert(*digest, bytes);
+        for (digest, slot) in self.cache.load().iter() {
+            if let Some(bytes) = slot.get().filter(|bytes| bytes.len() as u64 <= limit / 4) {
+                new.insert(*digest, Slot::of(bytes));
             }
         }
         new.run_pending_tasks();
         self.room.resize(limit);
-        self.cache.store(Arc::new(new));
+        let old = self.cache.swap(Arc::new(new));
+        old.iter().for_each(|(_, slot)| slot.empty());
     }
 
     /// Most bytes.
@@ -55,7 +80,7 @@ impl Memory {
 
     /// A module's bytes.
     pub fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.cache.load().get(digest)
+        self.cache.load().get(digest)?.get()
     }
 
     /// Takes `size` of the budget, and reads the bytes only then. `None` when there is no room for them now or ever.
@@ -68,18 +93,19 @@ impl Memory {
         if !self.fits(size) {
             return Ok(None);
         }
-        let Some(taken) = self.room.try_take(size) else {
-            // What was evicted may still be held by the cache's own housekeeping.
+        let taken = self.room.try_take(size).or_else(|| {
+            // What is to leave may still wait for the cache's own housekeeping.
             self.cache.load().run_pending_tasks();
-            return Ok(None);
-        };
+            self.room.try_take(size)
+        });
+        let Some(taken) = taken else { return Ok(None) };
         let bytes = read()?;
         if bytes.len() as u64 != size {
             return Ok(None);
         }
         let bytes = taken.hold(bytes);
         let cache = self.cache.load();
-        cache.insert(digest, bytes.clone());
+        cache.insert(digest, Slot::of(bytes.clone()));
         cache.run_pending_tasks();
         Ok(Some(bytes))
     }
@@ -97,10 +123,11 @@ impl Memory {
     }
 }
 
-fn cache(limit: u64) -> Cache<Digest, Bytes> {
+fn cache(limit: u64) -> Cache<Digest, Slot> {
     Cache::builder()
         .max_capacity(limit / 4 * 3)
-        .weigher(|_, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+        .weigher(|_, slot: &Slot| u32::try_from(slot.size()).unwrap_or(u32::MAX))
+        .eviction_listener(|_, slot, _| slot.empty())
         .eviction_policy(EvictionPolicy::lru())
         .build()
 }
@@ -108,6 +135,7 @@ fn cache(limit: u64) -> Cache<Digest, Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
 
     fn load(memory: &Memory, name: &str, size: usize) -> Option<Bytes> {
         memory.load::<()>(Digest::of(name.as_bytes()), size as u64, || Ok(vec![0; size])).unwrap()
@@ -141,8 +169,46 @@ mod tests {
         assert_eq!(readers.len(), 4);
         assert!(load(&memory, "fifth", 100).is_none(), "the budget is used up, kept or not");
         drop(readers);
-        memory.cache.load().run_pending_tasks();
         assert!(load(&memory, "fifth", 100).is_some());
+    }
+
+    /// A key that is looked at for as long as a test wants.
+    #[derive(Clone)]
+    struct Slow(Arc<Barrier>);
+
+    impl std::hash::Hash for Slow {
+        fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+    }
+
+    impl Eq for Slow {}
+
+    impl PartialEq for Slow {
+        fn eq(&self, _: &Self) -> bool {
+            self.0.wait();
+            self.0.wait();
+            true
+        }
+    }
+
+    #[test]
+    fn what_leaves_is_free_at_once_though_another_thread_looks_at_another_cache() {
+        let pinned = Arc::new(Barrier::new(2));
+        let other = moka::sync::Cache::new(10);
+        other.insert(Slow(pinned.clone()), ());
+        let memory = Memory::new(400);
+        std::thread::scope(|scope| {
+            scope.spawn(|| other.get(&Slow(pinned.clone())));
+            pinned.wait();
+            let evicted = (0..20).filter(|n| load(&memory, &n.to_string(), 100).is_some()).count();
+            memory.resize(800);
+            memory.resize(400);
+            let resized = memory.room.free() + memory.usage().1;
+            memory.remove(&Digest::of(b"19"));
+            let removed = memory.room.free() + memory.usage().1;
+            pinned.wait();
+            assert_eq!((evicted, resized, removed), (20, 400, 400));
+            assert_eq!(memory.usage().0, 2);
+        });
     }
 
     #[test]

@@ -50,6 +50,9 @@ fn started(registry: &Scripted, sink: &Sink, variables: &[(&str, &str)]) -> Lard
     Home::new(&text).start_with(&[], &[variables, &[AT_ONCE]].concat())
 }
 
+/// What is told of a request for what is not held.
+const COLD: [&str; 7] = ["GET plugin", "search", "fetch", "manifest", "blob", "extract", "commit"];
+
 /// Ends larder, so that what it has to tell is told.
 fn ended(larder: &mut Larder) {
     larder.signal("TERM");
@@ -62,7 +65,7 @@ fn a_cold_fetch_is_told_leg_by_leg_below_its_request_and_a_hit_is_the_request_al
     let mut larder = started(&registry, &sink, &[]);
     let cold = larder.get(PATH);
     assert_eq!(cold.body, bytes);
-    let spans = sink.trace(cold.header("larder-request-id"), "GET plugin");
+    let spans = sink.trace(cold.header("larder-request-id"), &[&COLD[..], &["login"]].concat());
     let named = |name: &str| {
         let found: Vec<&Told> = spans.iter().filter(|span| span.name == name).collect();
         assert_eq!(found.len(), 1, "{name}: {spans:#?}");
@@ -129,8 +132,10 @@ fn what_is_confirmed_behind_a_request_is_below_it_and_does_not_lengthen_it() {
         truth
     });
     let stale = larder.get(PATH);
+    let request_id = stale.header("larder-request-id");
+    sink.trace(request_id, &["GET plugin"]);
     drop(open);
-    let spans = sink.trace(stale.header("larder-request-id"), "GET plugin");
+    let spans = sink.trace(request_id, &["fetch"]);
     let fetch = spans.iter().find(|span| span.name == "fetch").unwrap();
     let request = spans.iter().find(|span| span.name == "GET plugin").unwrap();
     let confirm = spans.iter().find(|span| span.name == "confirm").unwrap();
@@ -146,7 +151,7 @@ fn a_traceparent_decides_where_a_request_belongs_and_whether_it_is_told() {
     let ask = |value: &str| larder.request("GET", PATH, &[("traceparent", value)]);
     let told = ask(&format!("00-{TRACE}-{ABOVE}-01"));
     assert_eq!(told.header("larder-request-id"), TRACE);
-    let spans = sink.trace(TRACE, "GET plugin");
+    let spans = sink.trace(TRACE, &COLD);
     let request = spans.iter().find(|span| span.name == "GET plugin").unwrap();
     assert_eq!(request.parent, ABOVE);
     assert!(spans.iter().any(|span| span.name == "blob"), "the fetch too: {spans:#?}");
@@ -176,8 +181,9 @@ fn what_fails_is_told_by_its_code_and_not_by_what_a_registry_said() {
     let reply = larder.get(PATH);
     let code = reply.json()["code"].as_str().unwrap().to_owned();
     assert_eq!(reply.status, 502, "{}", reply.text());
-    let spans = sink.trace(reply.header("larder-request-id"), "GET plugin");
-    for name in ["GET plugin", "search", "fetch", "manifest"] {
+    let names = ["GET plugin", "search", "fetch", "manifest"];
+    let spans = sink.trace(reply.header("larder-request-id"), &names);
+    for name in names {
         let span = spans.iter().find(|span| span.name == name).unwrap();
         assert!(span.is_error && span.attribute("error.type") == code, "{span:#?}");
     }

@@ -79,12 +79,12 @@ impl Sink {
         out
     }
 
-    /// The spans of a trace, once the one that is called `last` is there.
-    pub fn trace(&self, trace: &str, last: &str) -> Vec<Told> {
-        eventually(&format!("the span {last} of {trace}"), || {
+    /// The spans of a trace, once those that are called so are there: which one ends last is not said.
+    pub fn trace(&self, trace: &str, names: &[&str]) -> Vec<Told> {
+        eventually(&format!("the spans {names:?} of {trace}"), || {
             let mut spans = self.spans();
             spans.retain(|span| span.trace == trace);
-            spans.iter().any(|span| span.name == last).then_some(spans)
+            names.iter().all(|name| spans.iter().any(|span| span.name == *name)).then_some(spans)
         })
     }
 }

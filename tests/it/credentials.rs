@@ -421,7 +421,9 @@ fn proxies_of_the_environment_are_the_default_and_their_password_is_not_shown() 
     let settings = text(&content.host(), "", "{plain_http: true}");
     let larder = Home::new(&settings).start_with(&[], &[("HTTP_PROXY", &url)]);
     assert_eq!(larder.get(PATH).body, bytes);
-    assert!(squid.log().contains(&content.host()), "{}", squid.log());
+    crate::support::eventually("the request in squid's log", || {
+        squid.log().contains(&content.host()).then_some(())
+    });
     no_secret(&larder, &["c4nary-of-proxy"]);
     let explained = crate::support::client::get(larder.admin, "/explain?name=waf&version=1").text();
     assert!(explained.contains(&format!("through http://{} (HTTP_PROXY)", squid.address)), "{explained}");

@@ -2,6 +2,7 @@
 
 use crate::support::artifact::{OCI_MANIFEST, TAR_GZIP, artifact, gzip, tar};
 use crate::support::envoy::{Envoy, FILTER};
+use crate::support::eventually;
 use crate::support::larder as program;
 use crate::support::pki::{self, Pki};
 use crate::support::registry::Registry;
@@ -79,6 +80,9 @@ fn envoy_loads_a_private_filter_over_https_with_its_certificate() {
         assert_eq!(reply.header("x-larder"), "yes", "{protocols}");
     }
     let asked = |line: &serde_json::Value| line["path"] == "/plugins/add-header/1.0.0/plugin.wasm";
-    assert!(larder.log().iter().filter(|line| asked(line)).all(|line| line["status"] == 200));
-    assert!(larder.log().iter().filter(|line| asked(line)).count() >= 2);
+    eventually("both of Envoy's requests", || {
+        let lines: Vec<_> = larder.log().into_iter().filter(asked).collect();
+        assert!(lines.iter().all(|line| line["status"] == 200), "{lines:?}");
+        (lines.len() >= 2).then_some(())
+    });
 }

@@ -285,7 +285,8 @@ fn with_an_egress_proxy_the_registry_is_never_contacted_directly_and_without_it_
         (0, 0),
         "one region by the proxy, the other directly"
     );
-    assert!(squid.log().contains(&format!("10.99.0.1:{port}")), "{}", squid.log());
+    let outer_host = format!("10.99.0.1:{port}");
+    eventually("the request in squid's log", || squid.log().contains(&outer_host).then_some(()));
     for ask in outer.asked() {
         assert!(!ask.headers.contains_key("proxy-authorization"));
     }

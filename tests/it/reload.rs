@@ -152,11 +152,10 @@ fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
         });
         served();
     }
-    let told = larder
-        .log()
-        .into_iter()
-        .rfind(|line| line["message"].as_str().is_some_and(|m| m.starts_with("settings_refused")));
-    let told = told.expect("the fault is in the log");
+    let message = |line: &serde_json::Value, begins: &str| {
+        line["message"].as_str().is_some_and(|message| message.starts_with(begins))
+    };
+    let told = larder.line("the fault", |line| message(line, "settings_refused"));
     assert!(told["error"].as_str().unwrap().contains("ca.pem"), "{told}");
     mounted.turn("..mended", &[("ca.pem", good)]);
     eventually("the mended file in use", || (reloads(&larder, "ok") == 1.0).then_some(()));
@@ -165,15 +164,13 @@ fn a_broken_file_changes_nothing_and_is_told_until_it_is_mended() {
     let file = larder.home.path().join("larder.yaml");
     std::fs::write(&file, text(", idle_timeout: soon")).unwrap();
     eventually("the fault in the metrics", || (reloads(&larder, "error") == 4.0).then_some(()));
-    assert!(larder.log_text().contains("larder.yaml:3:"), "{}", larder.log_text());
+    larder.line("the fault's place", |line| line.to_string().contains("larder.yaml:3:"));
     served();
     std::fs::write(&file, text(", idle_timeout: 7s") + "fill: {hold: 5s}\n").unwrap();
     eventually("the new settings in use", || (reloads(&larder, "ok") == 2.0).then_some(()));
-    let told = larder
-        .log()
-        .into_iter()
-        .rfind(|line| line["message"].as_str().is_some_and(|m| m.starts_with("settings_reloaded")));
-    assert_eq!(told.expect("what changed is in the log")["changed"], "fill.hold, registry.idle_timeout");
+    larder.line("what changed", |line| {
+        message(line, "settings_reloaded") && line["changed"] == "fill.hold, registry.idle_timeout"
+    });
     larder.signal("HUP");
     eventually("SIGHUP", || (reloads(&larder, "ok") == 3.0).then_some(()));
     served();

@@ -107,7 +107,7 @@ fn a_map_of_settings_and_catalog_is_turned_as_one() {
     eventually("the second map", || (status("second") == 200).then_some(()));
     assert_eq!(status("first"), 404);
     assert_eq!((reloads(&larder, "ok"), reloads(&larder, "error")), (1.0, 0.0), "both at once");
-    let told = larder.log().into_iter().rfind(|line| line["message"] == "settings_reloaded").unwrap();
+    let told = larder.line("what changed", |line| line["message"] == "settings_reloaded");
     assert_eq!(told["changed"], format!("lifetimes.tag, {}", mounted.path("p.properties")));
     assert_eq!(told["by"], "files");
 }

@@ -153,6 +153,11 @@ impl Larder {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The last line of the log that is so, once there is one: what is counted or answered may be written a little later.
+    pub fn line(&self, what: &str, is_so: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        eventually(what, || self.log().into_iter().rfind(&is_so))
+    }
+
     /// The value of a metric with its labels, as `/metrics` prints it.
     pub fn metric(&self, name: &str) -> f64 {
         let text = client::get(self.admin, "/metrics").text();

@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -159,6 +159,18 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         Ok(ports) => ports,
         Err(code) => return code,
     };
+    // Whoever reads that it listens may tell it to leave.
+    let told = {
+        let _within = behind.enter();
+        Told::new()
+    };
+    let told = match told {
+        Ok(told) => told,
+        Err(error) => {
+            eprintln!("larder: signals cannot be waited for: {error}");
+            return ExitCode::from(exit::OSERR);
+        }
+    };
     announce(config, parts, &dir, &data_port, &admin_port);
 
     let make = |app: Arc<App>| move |arrival| Arc::new(Connection::new(app.clone(), arrival));
@@ -209,7 +221,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         },
     ));
     behind.spawn(reload.clone().run(hangup));
-    behind.block_on(leave(&current, &drain));
+    behind.block_on(leave(told, &current, &drain));
     // A disk that hangs is no reason to stay.
     let closed = behind.block_on(async { tokio::time::timeout(CLOSING, store.close()).await });
     if closed.is_err() {
@@ -332,15 +344,22 @@ fn tell_starter(state: NotifyState) {
     }
 }
 
+/// The signals to leave. From when this is made they no longer end the process by themselves.
+struct Told {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+}
+
 /// Waits for the signal and goes through with the drain. SIGINT, from a keyboard, does not wait for load balancers; a
 /// second signal waits for nothing.
-async fn leave(current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be waited for; stopping");
-        return;
-    };
+async fn leave(told: Told, current: &watch::Sender<Arc<Loaded>>, drain: &Drain) {
+    let Told { mut terminate, mut interrupt } = told;
     // Both ports are open, and whoever may now tell it to leave is heard.
     tell_starter(NotifyState::Ready);
     let at_once = tokio::select! {

@@ -514,7 +514,8 @@ fn turned(pod: &mut Pod, running: &mut Running, data: &str) {
         let metrics = curl("http://127.0.0.1:9090/metrics").1;
         metrics.contains("{file=\"/etc/larder/certs/ca.pem\",role=\"ca\"}").then_some(())
     });
-    assert!(!is_there("fresh"), "the catalog is as it was");
+    // Counted before it is used.
+    eventually("the catalog as it was", || (!is_there("fresh")).then_some(()));
     // What cannot be used is told, and changes nothing.
     pod.turn(&render("default", "{config: {fill: {hold: soon}}, catalog: fresh=b/c:1}").unwrap());
     eventually("the refusal of settings", || running.log().contains("settings_refused").then_some(()));

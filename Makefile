@@ -4,7 +4,7 @@
 # make deb    the Debian package, in target/debian
 # make demo   the whole way on this machine, without the internet
 # make image  the container image larder:<version>, with buildah, podman or docker; see deploy/image.sh
-# make bench  the hit path beside nginx
+# make bench  larder beside nginx and others: a table and a picture in target/bench.md and .svg; ROWS=hits,miss for a part
 # make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
 .PHONY: run test faults deb demo image bench peers
@@ -46,7 +46,7 @@ image:
 bench:
 	@tests/needs.sh bench
 	cargo build --release --locked
-	benches/hits.sh target/release/larder
+	benches/table.py target/release/larder '$(ROWS)'
 
 peers:
 	@tests/needs.sh peers

@@ -91,9 +91,13 @@ demo)
     need python3 python3
     ;;
 bench)
-    need nginx nginx-light
+    # A user's PATH lacks its folder.
+    need /usr/sbin/nginx nginx-light
     need wrk wrk
+    need h2load nghttp2-client
+    need docker-registry docker-registry
     need curl curl
+    need python3 python3
     ;;
 peers)
     need docker-registry docker-registry

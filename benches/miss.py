@@ -83,7 +83,14 @@ def measure_herd(bench):
     floor = [ours + theirs for ours, theirs in zip(once, copies)]
     remark = f"1000 copies by a raw writer: {min(copies):.2f} s"
     bench.add(8, f"{work}: last client's last byte", "s", last, once, "one download", Goal(most=1.1), remark)
-    bench.add(8, f"{work}: last client's last byte", "s", last, floor, "one download, then 1000 copies by a raw writer")
+    bench.add(
+        8,
+        f"{work}: last client's last byte, in all",
+        "s",
+        last,
+        floor,
+        "one download, then 1000 copies by a raw writer",
+    )
 
 
 def _mirror(bench, registry, line, plugin):
@@ -97,7 +104,9 @@ def _mirror(bench, registry, line, plugin):
     asked = -1
     while asked != (asked := _asked(registry, plugin)):
         time.sleep(1)
-    return f"docker-registry as a mirror: {asked} within {MIRROR_PATIENCE} s, when {len(came)} clients had it whole"
+    return (
+        f"docker-registry as a mirror: {asked} begun within {MIRROR_PATIENCE} s, when {len(came)} clients had it whole"
+    )
 
 
 def _answers(server):

@@ -1,4 +1,4 @@
-"""Row 5: how long the slowest of a hundred answers takes, at 70 % of the highest rate of nginx, with 200 connections."""
+"""Row 5: how long the slowest of a hundred takes, at 70 % of the highest rate of nginx, with 200 connections."""
 
 from bench import Goal, Wrong, in_turn, percentile
 from clients import Probe

@@ -5,9 +5,11 @@
 # make demo   the whole way on this machine, without the internet
 # make image  the container image larder:<version>, with buildah, podman or docker; see deploy/image.sh
 # make bench  larder beside nginx and others: a table and a picture in target/bench.md and .svg; ROWS=hits,miss for a part
+# make steps  each step of a hit and of a miss by itself: times and allocations
+# make instructions  the hit path in instructions, which other work on this machine does not change
 # make peers  the same faults for larder, nginx and a pull-through registry: a table in target/peers.md
 
-.PHONY: run test faults deb demo image bench peers
+.PHONY: run test faults deb demo image bench steps instructions peers
 
 run:
 	@tests/needs.sh build
@@ -47,6 +49,16 @@ bench:
 	@tests/needs.sh bench
 	cargo build --release --locked
 	benches/table.py target/release/larder '$(ROWS)'
+
+# With ARGS a part: make steps ARGS=hit
+steps:
+	@tests/needs.sh build
+	cargo bench --locked --bench steps -- $(ARGS)
+
+instructions:
+	@tests/needs.sh instructions
+	cargo build --profile profiling --locked
+	benches/instructions.sh target/profiling/larder
 
 peers:
 	@tests/needs.sh peers

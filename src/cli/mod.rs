@@ -3,7 +3,7 @@
 //! Exit codes are those of `sysexits.h`, so that a script can tell a typing error (64) from a bad configuration (78)
 //! and a plugin that does not exist (66) from a registry that is down (69).
 
-mod access_line;
+pub mod access_line;
 pub mod assemble;
 mod certificates;
 pub mod check;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|deb|demo|bench|peers|fuzz`.
+# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|deb|demo|bench|instructions|peers|fuzz`.
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
@@ -98,6 +98,13 @@ bench)
     need docker-registry docker-registry
     need curl curl
     need python3 python3
+    ;;
+instructions)
+    need valgrind valgrind
+    # A user's PATH lacks its folder.
+    need /usr/sbin/nginx nginx-light
+    need h2load nghttp2-client
+    need curl curl
     ;;
 peers)
     need docker-registry docker-registry

@@ -1,6 +1,7 @@
 //! The house's rules, read from its sources.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Folders and files of `src`, and the floor that each is on. A room may import those that stand before it here: all of
 /// the floors below, and on its own floor those that it builds on.
@@ -183,4 +184,31 @@ fn one_table_turns_errors_into_statuses_and_leaves_none_out() {
     for source in sources().iter().filter(|source| source.room != "server" && source.room != "registry") {
         assert!(!source.code.contains("StatusCode"), "{} knows HTTP statuses", source.path.display());
     }
+}
+
+#[test]
+fn every_script_is_one_that_its_interpreter_can_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let scripts = ["benches", "deploy", "tests"].into_iter().flat_map(|folder| {
+        let mut files = crate::support::heart::files(&root.join(folder));
+        files.retain(|path| !path.iter().any(|part| part == "target"));
+        files
+    });
+    let mut read = 0;
+    for path in scripts {
+        let parses = match path.extension().and_then(|end| end.to_str()) {
+            Some("sh") => {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let is_bash = text.lines().next().unwrap().ends_with("bash");
+                &[if is_bash { "bash" } else { "sh" }, "-n"][..]
+            }
+            Some("py") => &["python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"],
+            _ => continue,
+        };
+        let told = Command::new(parses[0]).args(&parses[1..]).arg(&path).output().unwrap();
+        // bash says of some faults, such as a here-document without an end, only that it is a warning.
+        assert!(told.status.success() && told.stderr.is_empty(), "{}: {told:?}", path.display());
+        read += 1;
+    }
+    assert!(read >= 8, "the scripts are found");
 }

@@ -6,7 +6,7 @@
 
 use super::Limits;
 use super::inspect::{self, HeaderError};
-use super::reader::{Metered, Peeked, Source};
+use super::reader::{HEAD_BYTES, Metered, Peeked, Source};
 use super::whiteout::Hidden;
 use crate::oci::error_code::shown;
 use std::cell::Cell;
@@ -95,6 +95,34 @@ impl ExtractError {
     }
 }
 
+/// How a layer is packed, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878. To unpack it takes as much memory as the window of its frame.
+    Zstd,
+    /// Not at all.
+    None,
+}
+
+/// How a layer is packed that begins with `head`.
+pub fn packing(head: &[u8]) -> Packing {
+    if head.starts_with(&[0x1f, 0x8b]) {
+        Packing::Gzip
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Packing::Zstd
+    } else {
+        Packing::None
+    }
+}
+
+/// True when a layer that begins with `head` (512 bytes, or all of it) is a module, as it is.
+pub fn is_module(head: &[u8]) -> bool {
+    let is_plain = packing(head) == Packing::None && !is_tar(&head[..head.len().min(HEAD_BYTES)]);
+    is_plain && inspect::check_header(&head[..head.len().min(inspect::HEADER_BYTES)]).is_ok()
+}
+
 /// Reads a layer and writes its module to `out`. `hidden` is what the layers above removed; what this one removes is
 /// added to it.
 pub fn extract(
@@ -109,19 +137,16 @@ pub fn extract(
     let cap = limits.module.as_u64().saturating_mul(SURROUNDINGS);
     let meter =
         |inner| Metered { inner, packed, unpacked: 0, cap, ratio: limits.ratio, fault: Rc::default() };
-    if head.starts_with(&[0x1f, 0x8b]) {
-        let decoder = flate2::read::MultiGzDecoder::new(source);
-        let packing: fn(String) -> ExtractError = ExtractError::Gzip;
-        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, hidden, out)
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let mut decoder = zstd::stream::read::Decoder::new(source)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-        let packing: fn(String) -> ExtractError = ExtractError::Zstd;
-        unpacked(meter((Box::new(decoder) as Box<dyn Read + '_>, packing)), limits, hidden, out)
-    } else {
-        let packing: fn(String) -> ExtractError = ExtractError::Tar;
-        unpacked(meter((Box::new(source) as Box<dyn Read + '_>, packing)), limits, hidden, out)
-    }
+    let (decoder, packing): (Box<dyn Read + '_>, fn(String) -> ExtractError) = match packing(&head) {
+        Packing::Gzip => (Box::new(flate2::read::MultiGzDecoder::new(source)), ExtractError::Gzip),
+        Packing::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::new(source)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            (Box::new(decoder), ExtractError::Zstd)
+        }
+        Packing::None => (Box::new(source), ExtractError::Tar),
+    };
+    unpacked(meter((decoder, packing)), limits, hidden, out)
 }
 
 fn unpacked(
@@ -145,7 +170,7 @@ fn unpacked(
 
 /// A POSIX or GNU archive says `ustar`; an old one is known by the checksum of its first header.
 fn is_tar(head: &[u8]) -> bool {
-    let Ok(block) = <&[u8; 512]>::try_from(head) else {
+    let Ok(block) = <&[u8; HEAD_BYTES]>::try_from(head) else {
         return false;
     };
     let Ok(field) = std::str::from_utf8(&block[148..156]) else {

@@ -8,6 +8,9 @@ use std::rc::Rc;
 /// Below so many unpacked bytes no ratio is too high: an honest module of zeros packs a thousandfold.
 const RATIO_FREE_BYTES: u64 = 64 << 20;
 
+/// What is looked at before it is read: the first header of a tar.
+pub(super) const HEAD_BYTES: usize = 512;
+
 /// Counts what is read of the layer.
 pub(super) struct Source<R> {
     pub inner: R,
@@ -54,7 +57,7 @@ impl Read for Metered<'_> {
     }
 }
 
-/// Shows the first bytes, at most 512, before they are read.
+/// Shows the first [`HEAD_BYTES`], or as many as there are, before they are read.
 pub(super) struct Peeked<R> {
     head: Vec<u8>,
     at: usize,
@@ -67,7 +70,7 @@ impl<R: Read> Peeked<R> {
     }
 
     pub fn peek(&mut self) -> io::Result<Vec<u8>> {
-        (&mut self.inner).take(512).read_to_end(&mut self.head)?;
+        (&mut self.inner).take(HEAD_BYTES as u64).read_to_end(&mut self.head)?;
         Ok(self.head.clone())
     }
 }

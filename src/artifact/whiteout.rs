@@ -6,7 +6,7 @@ use super::extract::ExtractError;
 const WHITEOUT_BYTES: usize = 1 << 20;
 
 /// What the layers of an image above the one that is read have removed (OCI image spec, "whiteouts").
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hidden {
     /// Files and folders.
     paths: Vec<String>,

@@ -5,17 +5,14 @@
 //! admitted under its own digest. Until then all bytes are in drafts that nobody else can see.
 
 use super::error::{CacheError, DISK_FAILED, DISK_FULL};
+use super::layer::{self, DIGEST_MISMATCH, Failed};
 use super::{ErrorKind, Parts};
-use crate::artifact::extract::{self, Sink};
 use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
-use crate::oci::{Descriptor, Digest, Document, Manifest, Reference};
+use crate::oci::{Digest, Document, Manifest, Reference};
 use crate::origin;
-use crate::proof::{self, Step};
 use crate::record::Present;
 use crate::registry::{FetchedManifest, RegistryError};
-use crate::store::{Draft, Sealed, StoreError};
-use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +21,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAX_DEPTH: usize = 3;
 /// Layers that are fetched in search of a module. Artifacts have one that could be it, images a few.
 const MAX_LAYERS: usize = 8;
-/// The code of a layer whose bytes are others than the manifest's.
-const DIGEST_MISMATCH: &str = "digest_mismatch";
-/// Received bytes are written in pieces of this size.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// How far a fetch is.
 #[derive(Default)]
@@ -62,6 +55,20 @@ impl Board {
         let board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let read = |c: &AtomicU64| c.load(Ordering::Relaxed);
         board.iter().map(|(reference, c)| (reference.clone(), read(&c.received), read(&c.expected))).collect()
+    }
+}
+
+impl Progress {
+    /// A layer of so many bytes is coming from `endpoint`, by the registry's count.
+    pub(super) fn begun(&self, bytes: u64, endpoint: usize) {
+        self.counters.received.store(0, Ordering::Relaxed);
+        self.counters.expected.store(bytes, Ordering::Relaxed);
+        self.counters.endpoint.store(endpoint, Ordering::Relaxed);
+    }
+
+    /// So many bytes of it are here.
+    pub(super) fn received(&self, bytes: u64) {
+        self.counters.received.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -117,12 +124,12 @@ async fn try_fill(
         parts.trace.note("layer", || {
             format!("{} is fetched: {}, {} bytes", layer.digest, layer.media_type, layer.size)
         });
-        let (mut outcome, mut below) = module(parts, limits, reference, layer, hidden, progress).await;
+        let (mut outcome, mut below) = layer::module(parts, limits, reference, layer, hidden, progress).await;
         // Once more: what changed it on its way may not be there again, or another mirror's bytes are right.
         if matches!(&outcome, Err(Failed::For(error)) if error.code == DIGEST_MISMATCH) {
             tracing::warn!(%reference, layer = %layer.digest, "other bytes than the manifest's; fetched once more");
             parts.registry.distrust(reference, progress.counters.endpoint.load(Ordering::Relaxed));
-            (outcome, below) = module(parts, limits, reference, layer, below, progress).await;
+            (outcome, below) = layer::module(parts, limits, reference, layer, below, progress).await;
         }
         hidden = below;
         match outcome {
@@ -209,135 +216,4 @@ async fn resolve(
     }
     let detail = format!("{reference}: indexes are nested over {MAX_DEPTH} deep");
     Err(CacheError::new(ErrorKind::Unsupported, "index_depth", detail).about(reference))
-}
-
-enum Failed {
-    /// This layer is good and something else.
-    OtherContent(CacheError),
-    /// There is no use in going on.
-    For(CacheError),
-}
-
-impl Failed {
-    fn code(&self) -> &'static str {
-        let (Self::OtherContent(error) | Self::For(error)) = self;
-        error.code
-    }
-}
-
-/// Fetches a layer, verifies it and takes the module out of it. `hidden` is what the layers above removed, and comes
-/// back with what this one does.
-async fn module(
-    parts: &Parts,
-    limits: &Limits,
-    reference: &Reference,
-    layer: &Descriptor,
-    hidden: Hidden,
-    progress: &Progress,
-) -> (Result<Sealed, Failed>, Hidden) {
-    // What is unpacked is known when it is; packed, modules are seldom a fourth of themselves.
-    let unpacked = layer.size.saturating_mul(4).min(limits.module.as_u64());
-    let drafts = async {
-        let layer = download(parts, reference, layer, progress);
-        let layer = origin::leg("blob", |error: &CacheError| error.code, layer).await?;
-        Ok((layer, parts.store.draft(unpacked).await?))
-    };
-    let (draft, out) = match drafts.await {
-        Ok(drafts) => drafts,
-        Err(e) => return (Err(Failed::For(e)), hidden),
-    };
-    let limits = *limits;
-    let expected = layer.digest;
-    let about = reference.clone();
-    // Decoders are where memory goes.
-    let _turn = parts.unpacking.acquire().await;
-    let unpacked = tokio::task::spawn_blocking(move || {
-        let mut hidden = hidden;
-        (unpack(draft, out, &expected, &limits, &about, &mut hidden), hidden)
-    });
-    let extracted = async {
-        match unpacked.await {
-            Ok((Ok(sealed), hidden)) => Ok((sealed, hidden)),
-            Ok((Err(failed), hidden)) => Err((failed, hidden)),
-            // A defect of ours: counted and begun again like any other of a fetch.
-            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            Err(_) => Err((Failed::For(CacheError::internal("a worker ended early")), Hidden::default())),
-        }
-    };
-    match origin::leg("extract", |(failed, _): &(Failed, Hidden)| failed.code(), extracted).await {
-        Ok((sealed, hidden)) => (Ok(sealed), hidden),
-        Err((failed, hidden)) => (Err(failed), hidden),
-    }
-}
-
-/// Blocks.
-fn unpack(
-    draft: Draft,
-    mut out: Draft,
-    expected: &Digest,
-    limits: &Limits,
-    about: &Reference,
-    hidden: &mut Hidden,
-) -> Result<Sealed, Failed> {
-    let store = |e| Failed::For(CacheError::extract(about, extract::ExtractError::Io(e)));
-    let (found, mut bytes) = draft.into_reader().map_err(store)?;
-    if proof::takes(Step::VerifyLayer) && found != *expected {
-        let detail = format!("{about}: the layer should be {expected} and is {found}");
-        return Err(Failed::For(CacheError::corrupt(about, DIGEST_MISMATCH, detail)));
-    }
-    let extracted = extract::extract(&mut bytes, limits, hidden, &mut out);
-    // What a disk made of the layer says nothing of the layer.
-    bytes.verify().map_err(store)?;
-    match extracted {
-        Ok(()) => out.seal().map_err(store),
-        Err(e) if e.is_other_content() => Err(Failed::OtherContent(CacheError::extract(about, e))),
-        Err(e) => Err(Failed::For(CacheError::extract(about, e))),
-    }
-}
-
-/// Receives a layer into a draft, which hashes it. Its size is compared here, its digest by the caller.
-async fn download(
-    parts: &Parts,
-    reference: &Reference,
-    layer: &Descriptor,
-    progress: &Progress,
-) -> Result<Draft, CacheError> {
-    let wrong_size = |got: String| {
-        let detail =
-            format!("{reference}: the layer {} should have {} bytes and has {got}", layer.digest, layer.size);
-        CacheError::corrupt(reference, "size_mismatch", detail)
-    };
-    let from_registry = |e| CacheError::registry(reference, e);
-    let mut draft = parts.store.draft(layer.size).await?;
-    let blob = parts.registry.blob(reference, &layer.digest, layer.size).await;
-    let mut blob = blob.map_err(from_registry)?;
-    progress.counters.received.store(0, Ordering::Relaxed);
-    progress.counters.expected.store(layer.size, Ordering::Relaxed);
-    progress.counters.endpoint.store(blob.endpoint, Ordering::Relaxed);
-    let fetched = parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]);
-    let mut waiting = Vec::with_capacity(WRITE_BYTES.min(layer.size as usize));
-    let mut received = 0;
-    while let Some(piece) = blob.stream.next().await {
-        let piece = piece.map_err(from_registry)?;
-        received += piece.len() as u64;
-        fetched.inc_by(piece.len() as u64);
-        progress.counters.received.store(received, Ordering::Relaxed);
-        if received > layer.size {
-            return Err(wrong_size("more".into()));
-        }
-        waiting.extend_from_slice(&piece);
-        if waiting.len() >= WRITE_BYTES {
-            draft = write(draft, std::mem::take(&mut waiting)).await?;
-        }
-    }
-    if received != layer.size {
-        return Err(wrong_size(received.to_string()));
-    }
-    write(draft, waiting).await
-}
-
-async fn write(mut draft: Draft, bytes: Vec<u8>) -> Result<Draft, CacheError> {
-    let written = tokio::task::spawn_blocking(move || draft.write(&bytes).map(|()| draft)).await;
-    let written = written.map_err(|_| CacheError::internal("a worker ended early"))?;
-    Ok(written.map_err(|e| StoreError::of_draft("writing", e))?)
 }

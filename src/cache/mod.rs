@@ -24,6 +24,7 @@ pub mod explain;
 mod fetch;
 pub mod fill;
 mod known;
+mod layer;
 
 use crate::artifact::Limits;
 use crate::catalog::{Plan, Why};
@@ -58,6 +59,10 @@ pub use error::{CacheError, ErrorKind};
 
 /// Layers that are unpacked at once. A zstd layer may take 32 MiB for its window, and two cores do two at a time.
 pub const UNPACKING: usize = 2;
+
+/// Layers that are unpacked at once while they come: each has a thread to itself for as long as its registry takes, and
+/// half of a runtime's are left for others.
+pub const STREAMS: usize = 8;
 
 /// Failures that are remembered at once. Beyond it the least recently used are forgotten, which costs a request to a
 /// registry.
@@ -109,8 +114,10 @@ pub struct Parts {
     pub runtime: Handle,
     /// Memory for fetches in progress, and for what the disk would not take.
     pub room: Room,
-    /// Layers that are unpacked at once; see [`UNPACKING`].
+    /// Layers that were kept and are unpacked at once; see [`UNPACKING`].
     pub unpacking: Semaphore,
+    /// Layers that are unpacked at once while they come; see [`STREAMS`].
+    pub streams: Arc<Semaphore>,
     /// Who listens to what is decided.
     pub trace: Trace,
     /// What failed lately, for operators.

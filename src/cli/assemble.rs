@@ -214,6 +214,7 @@ pub async fn explain(
         runtime: Handle::current(),
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+        streams: Arc::new(tokio::sync::Semaphore::new(cache::STREAMS)),
         trace: trace.clone(),
         recent: Arc::default(),
     });
@@ -286,6 +287,7 @@ pub fn assemble(
         runtime,
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+        streams: Arc::new(tokio::sync::Semaphore::new(cache::STREAMS)),
         trace: Trace::default(),
         recent: recent.clone(),
     });

@@ -73,6 +73,16 @@ impl Draft {
         self.size
     }
 
+    /// So many bytes are expected, as far as that is known by now.
+    pub fn expect(&mut self, bytes: u64) {
+        self.expected = bytes;
+    }
+
+    /// The digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.sha256.clone().finish()
+    }
+
     /// The digest of what was written, and the bytes from their beginning.
     pub fn into_reader(self) -> io::Result<(Digest, ReadBack)> {
         let written = self.sha256.finish();
@@ -126,7 +136,7 @@ impl Draft {
         let bytes = self.size.max(STEP_BYTES);
         let taken = self.disk.take_room(bytes).ok_or_else(|| no_room(self.expected))?;
         let written = read_whole(file.as_file(), self.size)?;
-        if proof::takes(Step::VerifySpilled) && Digest::of(&written) != self.sha256.clone().finish() {
+        if proof::takes(Step::VerifySpilled) && Digest::of(&written) != self.digest() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "what was written came back as something else",

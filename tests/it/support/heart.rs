@@ -177,6 +177,7 @@ impl Heart {
             runtime: tokio::runtime::Handle::current(),
             room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+            streams: Arc::new(tokio::sync::Semaphore::new(cache::STREAMS)),
             trace: Trace::default(),
             recent: recent.clone(),
         });

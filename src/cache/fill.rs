@@ -134,8 +134,8 @@ async fn try_fill(
         hidden = below;
         match outcome {
             Ok(sealed) => {
-                let module = sealed.module.clone();
                 parts.trace.note("module", || {
+                    let module = &sealed.module;
                     let abi = module
                         .abi
                         .as_deref()
@@ -145,8 +145,9 @@ async fn try_fill(
                         module.digest, module.size, layer.digest
                     )
                 });
+                // Verified, and nobody knows of it yet: whoever has another rule for what is served asks here.
                 let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
-                origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
+                let module = origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
                 return Ok(Present {
                     manifest: digest,
                     layer: layer.digest,

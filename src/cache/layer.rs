@@ -10,9 +10,9 @@
 use super::Parts;
 use super::error::CacheError;
 use super::fill::Progress;
+use crate::artifact::Limits;
 use crate::artifact::extract::{self, ExtractError, Packing, Sink};
 use crate::artifact::whiteout::Hidden;
-use crate::artifact::Limits;
 use crate::oci::{Descriptor, Digest, Hasher, Reference};
 use crate::origin;
 use crate::proof::{self, Step};
@@ -101,12 +101,7 @@ pub(super) async fn module(
 }
 
 /// Receives a layer, and has it unpacked meanwhile where that can be.
-async fn receive(
-    parts: &Parts,
-    task: Task,
-    hidden: Hidden,
-    progress: &Progress,
-) -> Result<Come, CacheError> {
+async fn receive(parts: &Parts, task: Task, hidden: Hidden, progress: &Progress) -> Result<Come, CacheError> {
     let mut draft = parts.store.draft(task.size).await?;
     let mut pieces = Pieces::ask(parts, &task, progress).await?;
     let first = pieces.next().await?;

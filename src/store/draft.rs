@@ -4,14 +4,14 @@
 //! read back and compared with what it was. A transfer need not begin again because a disk is full.
 
 use super::disk::Disk;
-use super::entry::{Checker, Checks, hex};
+use super::entry::{Checker, Checks, ModuleFile, again, md5_of};
 use super::error::StoreError;
 use super::room::Taken;
 use crate::artifact::extract::Sink;
+use crate::artifact::inspect;
 use crate::oci::{Digest, Hasher};
 use crate::proof::{self, Step};
 use crate::record::Module;
-use md5::{Digest as _, Md5};
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -29,7 +29,6 @@ pub struct Draft {
     /// Most bytes that are expected, as far as that is known.
     expected: u64,
     sha256: Hasher,
-    md5: Md5,
     checks: Checker,
     size: u64,
 }
@@ -44,8 +43,24 @@ pub(super) enum Backing {
 pub struct Sealed {
     pub(super) backing: Backing,
     pub(super) checks: Arc<Checks>,
-    /// What the bytes are.
+    /// What the bytes are. The MD5 of a file is left to [`Sealed::reader`]: it takes as long as all the rest, and there
+    /// is time for it while the disk makes the file last.
     pub module: Module,
+}
+
+impl Sealed {
+    /// Its bytes to be read once more, compared piece by piece with what was written; `None` when they are in memory.
+    ///
+    /// # Errors
+    /// Too many open files.
+    pub(super) fn reader(&self) -> io::Result<Option<ModuleFile>> {
+        match &self.backing {
+            Backing::File(file) => {
+                ModuleFile::of_draft(file, self.module.size, self.checks.clone()).map(Some)
+            }
+            Backing::Memory(..) => Ok(None),
+        }
+    }
 }
 
 impl Draft {
@@ -64,8 +79,7 @@ impl Draft {
                 Backing::Memory(Vec::with_capacity(taken.bytes() as usize), taken)
             }
         };
-        let (sha256, md5, checks) = (Hasher::new(), Md5::new(), Checker::default());
-        Ok(Self { backing, disk, expected, sha256, md5, checks, size: 0 })
+        Ok(Self { backing, disk, expected, sha256: Hasher::new(), checks: Checker::default(), size: 0 })
     }
 
     /// Bytes written so far.
@@ -100,12 +114,12 @@ impl Draft {
 
     /// Completes a module: reads its ABI and computes its facts.
     pub fn seal(mut self) -> io::Result<Sealed> {
-        let abi = match &mut self.backing {
-            Backing::File(file) => crate::artifact::inspect::abi(file.as_file_mut()),
-            Backing::Memory(bytes, _) => crate::artifact::inspect::abi(&mut Cursor::new(&*bytes)),
+        let (abi, md5) = match &mut self.backing {
+            Backing::File(file) => (inspect::abi(file.as_file_mut()), String::new()),
+            Backing::Memory(bytes, _) => (inspect::abi(&mut Cursor::new(&*bytes)), md5_of(&*bytes)),
         };
         let abi = abi.map_err(|e| failed(&self.disk, e))?;
-        let module = Module { digest: self.sha256.finish(), size: self.size, md5: hex(self.md5), abi };
+        let module = Module { digest: self.sha256.finish(), size: self.size, md5, abi };
         Ok(Sealed { backing: self.backing, checks: Arc::new(self.checks.finish()), module })
     }
 
@@ -163,11 +177,7 @@ impl Draft {
 
 /// Notes that the disk failed, so that the next draft is none of its files.
 fn failed(disk: &Disk, error: io::Error) -> io::Error {
-    let shown = match error.raw_os_error() {
-        Some(number) => io::Error::from_raw_os_error(number),
-        None => io::Error::new(error.kind(), error.to_string()),
-    };
-    disk.health().failed(&StoreError::io("reading", Path::new("a draft"), shown), 0);
+    disk.health().failed(&StoreError::io("reading", Path::new("a draft"), again(&error)), 0);
     error
 }
 
@@ -187,7 +197,6 @@ impl Sink for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.put(bytes)?;
         self.sha256.update(bytes);
-        self.md5.update(bytes);
         self.checks.update(bytes);
         self.size += bytes.len() as u64;
         Ok(())
@@ -202,7 +211,6 @@ impl Sink for Draft {
             Backing::Memory(bytes, _) => bytes.clear(),
         }
         self.sha256 = Hasher::new();
-        self.md5 = Md5::new();
         self.checks = Checker::default();
         self.size = 0;
         Ok(())

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 /// Pieces in which a module is checked and sent. Smaller ones cost a server more (measured: 64 KiB +50 % CPU), larger
 /// ones more memory for each slow client.
@@ -184,6 +185,14 @@ impl ModuleFile {
         Ok((module, Self { file: Arc::new(file), path, inode, size, checks: Arc::new(checks) }, head))
     }
 
+    /// A draft that is complete, under the name that it has now.
+    pub(super) fn of_draft(file: &NamedTempFile, size: u64, checks: Arc<Checks>) -> io::Result<Self> {
+        let (path, file) = (file.path(), file.as_file().try_clone()?);
+        let metadata = file.metadata()?;
+        let inode = (metadata.dev(), metadata.ino());
+        Ok(Self { file: Arc::new(file), path: Arc::new(path.into()), inode, size, checks })
+    }
+
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.path
@@ -229,6 +238,15 @@ impl ModuleFile {
         }
         Ok(whole)
     }
+
+    /// The MD5 of all of it, checked piece by piece. Blocks.
+    pub(super) fn md5(&self) -> io::Result<String> {
+        let mut md5 = Md5::new();
+        for index in 0..self.pieces() {
+            md5.update(self.piece(index)?);
+        }
+        Ok(hex(md5))
+    }
 }
 
 /// Asks the kernel to forget what it has of a file, so that the next read is the disk's own.
@@ -271,7 +289,20 @@ fn scan(mut file: &File) -> io::Result<(Module, Checks)> {
     Ok((Module { digest: sha256.finish(), size, md5: hex(md5), abi: None }, checks.finish()))
 }
 
-pub(super) fn hex(md5: Md5) -> String {
+/// An error to be told twice.
+pub(super) fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// The MD5 of `bytes`, in hexadecimal.
+pub(super) fn md5_of(bytes: &[u8]) -> String {
+    hex(Md5::new_with_prefix(bytes))
+}
+
+fn hex(md5: Md5) -> String {
     md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

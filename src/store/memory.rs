@@ -78,6 +78,11 @@ impl Memory {
         size <= self.largest()
     }
 
+    /// True when a module of that size may be kept here and no other has to leave for it.
+    pub fn has_room(&self, size: u64) -> bool {
+        self.fits(size) && self.usage().1 + size <= kept(self.room.limit())
+    }
+
     /// A module's bytes.
     pub fn get(&self, digest: &Digest) -> Option<Bytes> {
         self.cache.load().get(digest)?.get()
@@ -123,9 +128,14 @@ impl Memory {
     }
 }
 
+/// Of a budget, the bytes that are kept for coming requests.
+fn kept(limit: u64) -> u64 {
+    limit / 4 * 3
+}
+
 fn cache(limit: u64) -> Cache<Digest, Slot> {
     Cache::builder()
-        .max_capacity(limit / 4 * 3)
+        .max_capacity(kept(limit))
         .weigher(|_, slot: &Slot| u32::try_from(slot.size()).unwrap_or(u32::MAX))
         .eviction_listener(|_, slot, _| slot.empty())
         .eviction_policy(EvictionPolicy::lru())
@@ -209,6 +219,18 @@ mod tests {
             assert_eq!((evicted, resized, removed), (20, 400, 400));
             assert_eq!(memory.usage().0, 2);
         });
+    }
+
+    #[test]
+    fn there_is_room_where_nobody_has_to_leave() {
+        let memory = Memory::new(400);
+        for name in ["a", "b"] {
+            load(&memory, name, 100);
+        }
+        assert!(memory.has_room(100) && !memory.has_room(101));
+        load(&memory, "c", 50);
+        assert!(memory.has_room(50) && !memory.has_room(51));
+        assert!(!Memory::new(0).has_room(1));
     }
 
     #[test]

@@ -172,8 +172,9 @@ pub trait Store: Send + Sync + 'static {
     /// An empty draft to write to, for `expected` bytes as far as that is known.
     async fn draft(&self, expected: u64) -> Result<Draft, StoreError>;
 
-    /// Makes a sealed draft last under its digest, or holds it in memory while the disk takes nothing.
-    async fn admit(&self, sealed: Sealed) -> Result<(), StoreError>;
+    /// Makes a sealed draft last under its digest, or holds it in memory while the disk takes nothing. Tells all of the
+    /// module's facts.
+    async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError>;
 
     /// True when a module is here, as far as is known without reading it. Never waits.
     fn holds(&self, module: &Module) -> bool;

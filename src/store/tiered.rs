@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::disk::{Keep, Lost};
 use super::draft::{Draft, Sealed};
-use super::entry::{Body, Damage, ModuleFile};
+use super::entry::{self, Body, Damage, ModuleFile};
 use super::memory::Memory;
 use super::overlay;
 use super::{Config, Purge, Purged, Room, Standing, Store, StoreError, Tier, Usage, Verified};
@@ -123,8 +123,29 @@ impl Store for Tiered {
         tokio::task::spawn_blocking(move || disk.draft(expected)).await.map_err(|_| StoreError::Lost)?
     }
 
-    async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
-        self.blocking(move |disk| disk.admit(sealed)).await?
+    async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError> {
+        let module = sealed.module.clone();
+        let reader = sealed.reader().map_err(|e| StoreError::io("reading", Path::new("a draft"), e))?;
+        let Some(file) = reader else {
+            self.blocking(move |disk| disk.admit(sealed)).await??;
+            return Ok(module);
+        };
+        // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
+        let (memory, digest, inode) = (self.memory.clone(), module.digest, file.inode());
+        let copied = tokio::task::spawn_blocking(move || copy(&memory, digest, &file));
+        let admitted = self.blocking(move |disk| disk.admit(sealed)).await;
+        let copied = copied.await.map_err(|_| StoreError::Lost)?;
+        admitted??;
+        match (copied, self.disk.held(&digest)) {
+            (Ok(md5), _) => Ok(Module { md5, ..module }),
+            (Err(_), Some((bytes, _))) => Ok(Module { md5: entry::md5_of(&bytes), ..module }),
+            (Err(error), None) => {
+                let told = StoreError::io("reading", Path::new("a draft"), entry::again(&error));
+                let lose = move |disk: &Disk| disk.lose(&digest, &Damage::Unreadable(error), Some(inode));
+                self.blocking(lose).await?;
+                Err(told)
+            }
+        }
     }
 
     fn holds(&self, module: &Module) -> bool {
@@ -241,6 +262,17 @@ impl Store for Tiered {
     }
 }
 
+/// The MD5 of a module, which is read anyway to be in memory where there is room for it: what is there for others need
+/// not leave for what nobody may want. Blocks.
+fn copy(memory: &Memory, digest: Digest, file: &ModuleFile) -> std::io::Result<String> {
+    if memory.has_room(file.size)
+        && let Some(bytes) = memory.load(digest, file.size, || file.read())?
+    {
+        return Ok(entry::md5_of(&bytes));
+    }
+    file.md5()
+}
+
 /// What of `config` is about the disk.
 fn keep(config: &Config) -> Keep {
     Keep { limit: config.disk.as_u64(), retry: config.retry }
@@ -266,3 +298,6 @@ fn put_back(disk: &Disk, memory: &Memory, lost: Lost) -> Vec<Reference> {
     }
     Vec::new()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! System calls on the directory that fail, one at a time, while larder serves and when it starts.
 
-use crate::support::artifact::{module, raw};
+use crate::support::artifact::{OCI_MANIFEST, TAR_GZIP, artifact, module, raw, tar};
 use crate::support::client::{self, Reply};
 use crate::support::faults::is_long;
 use crate::support::kept::{self, Kept};
@@ -297,25 +297,32 @@ fn a_start_at_which_any_call_fails_takes_away_nothing_that_was_answered() {
 #[test]
 fn a_piece_of_a_layer_that_the_disk_swallowed_is_noticed() {
     let registry = Scripted::start();
-    let bytes = module("swallowed", 3_500_000);
-    registry.put("plugins/large", "1", &raw(&bytes));
     let more = "cache: {memory: 64KiB}\noverlay: {dirs: []}\nlifetimes: {transient: 0s, unusable: 0s}\n";
     let larder = Home::in_memory(&(settings(&registry.host()) + more)).start();
-    registry.close_gate();
-    let reply = std::thread::scope(|scope| {
-        let reply = scope.spawn(|| larder.get("/plugins/large/1/plugin.wasm"));
-        let asked = || registry.count(|ask| ask.is_blob()) > 0;
-        eventually("the layer's being asked for", || asked().then_some(()));
-        let tmp = Layout::new(&larder.home.cache()).tmp();
-        let draft = std::fs::read_dir(tmp).unwrap().next().unwrap().unwrap().path();
-        // The kernel says that it wrote them and did not, in a thread's second write: the file's beginning is right.
-        let inject = "inject=write:retval=4096:when=2";
-        let strace =
-            Strace::process(larder.id(), &["-e", "trace=write", "-e", inject, "-P", draft.to_str().unwrap()]);
-        registry.open_gate();
-        let reply = reply.join().unwrap();
-        assert!(strace.end().iter().any(Call::is_injected), "no write was swallowed");
-        reply
-    });
-    check_answer(&reply, &bytes, "a swallowed write");
+    let bytes = module("swallowed", 3_500_000);
+    // One is written as the module; the other is kept as it came, and unpacked later.
+    let packed = zstd::encode_all(&tar(&[("plugin.wasm", &bytes)])[..], 1).unwrap();
+    let image = "application/vnd.oci.image.config.v1+json";
+    let kept = artifact(OCI_MANIFEST, image, &[(TAR_GZIP, packed)], &bytes);
+    for (name, artifact) in [("taken-over", raw(&bytes)), ("kept", kept)] {
+        registry.put(&format!("plugins/{name}"), "1", &artifact);
+        registry.close_gate();
+        registry.forget();
+        let reply = std::thread::scope(|scope| {
+            let reply = scope.spawn(|| larder.get(&format!("/plugins/{name}/1/plugin.wasm")));
+            let asked = || registry.count(|ask| ask.is_blob()) > 0;
+            eventually("the layer's being asked for", || asked().then_some(()));
+            let tmp = Layout::new(&larder.home.cache()).tmp();
+            let draft = std::fs::read_dir(tmp).unwrap().next().unwrap().unwrap().path();
+            // The kernel says that it wrote them and did not, in a thread's second write: the file's beginning is right.
+            let inject = "inject=write:retval=4096:when=2";
+            let options = ["-e", "trace=write", "-e", inject, "-P", draft.to_str().unwrap()];
+            let strace = Strace::process(larder.id(), &options);
+            registry.open_gate();
+            let reply = reply.join().unwrap();
+            assert!(strace.end().iter().any(Call::is_injected), "{name}: no write was swallowed");
+            reply
+        });
+        check_answer(&reply, &bytes, name);
+    }
 }

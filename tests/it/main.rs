@@ -35,6 +35,7 @@ mod image;
 mod inputs;
 mod kill;
 mod kubernetes;
+mod layers;
 mod limits;
 mod logs;
 mod machine;

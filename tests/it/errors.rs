@@ -1,6 +1,6 @@
 //! System calls on the directory that fail, one at a time, while larder serves and when it starts.
 
-use crate::support::artifact::{OCI_MANIFEST, TAR_GZIP, artifact, module, raw, tar};
+use crate::support::artifact::{Artifact, OCI_MANIFEST, TAR_GZIP, artifact, module, raw, tar};
 use crate::support::client::{self, Reply};
 use crate::support::faults::is_long;
 use crate::support::kept::{self, Kept};
@@ -29,6 +29,8 @@ enum Scene {
     Fetch,
     /// The same; they count from when its layer is asked for.
     Layer,
+    /// The same of a layer that is kept and unpacked later.
+    Kept,
     /// Another tag of a plugin that is held is asked for, so that only a record is written.
     Record,
     /// A plugin that is held is asked for.
@@ -51,11 +53,13 @@ enum File {
 
 /// The calls that fetching, evicting and serving make on the directory. A record's write is not among them: threads write
 /// to wake each other too, and the name of a record's draft is not known before it is written.
-const CALLS: [(Scene, &str, File); 25] = [
+const CALLS: [(Scene, &str, File); 27] = [
     (Scene::Fetch, "openat", File::Any),
     (Scene::Layer, "write", File::Draft),
     (Scene::Layer, "openat", File::Any),
-    (Scene::Layer, "unlink", File::Draft),
+    (Scene::Kept, "write", File::Draft),
+    (Scene::Kept, "unlink", File::Draft),
+    (Scene::Kept, "read", File::Draft),
     (Scene::Layer, "lseek", File::Any),
     (Scene::Layer, "read", File::Any),
     (Scene::Layer, "fsync", File::Any),
@@ -79,6 +83,13 @@ const CALLS: [(Scene, &str, File); 25] = [
     (Scene::Hit, "pread64", File::Module),
 ];
 
+/// An image of a module whose layer is kept as it came before it is unpacked.
+fn kept_first(module: &[u8]) -> Artifact {
+    let layer = zstd::encode_all(&tar(&[("plugin.wasm", module)])[..], 1).unwrap();
+    let config = "application/vnd.oci.image.config.v1+json";
+    artifact(OCI_MANIFEST, config, &[(TAR_GZIP, layer)], module)
+}
+
 /// A larder whose every request is a fetch that evicts.
 struct Busy {
     larder: Larder,
@@ -97,6 +108,7 @@ impl Busy {
         let plugins: Vec<_> = (0..PLUGINS).map(|n| module(&format!("busy {n}"), 300_000 + n)).collect();
         for (n, bytes) in plugins.iter().enumerate() {
             registry.put(&format!("plugins/p{n}"), "1", &raw(bytes));
+            registry.put(&format!("plugins/p{n}"), "0", &kept_first(bytes));
         }
         let more = "cache: {disk: 1MiB, memory: 64KiB, retry: 50ms}\nlimits: {module: 1MiB}\noverlay: {dirs: []}\n\
                     lifetimes: {transient: 0s, unusable: 0s}\n";
@@ -172,8 +184,8 @@ impl Busy {
                 strace = begin(self.path(file));
                 reply = self.get(plugin, tag);
             }
-            Scene::Layer => {
-                (plugin, tag) = (self.earlier(0), 1);
+            Scene::Layer | Scene::Kept => {
+                (plugin, tag) = (self.earlier(0), usize::from(scene == Scene::Layer));
                 self.registry.close_gate();
                 self.registry.forget();
                 (strace, reply) = std::thread::scope(|scope| {
@@ -300,11 +312,8 @@ fn a_piece_of_a_layer_that_the_disk_swallowed_is_noticed() {
     let more = "cache: {memory: 64KiB}\noverlay: {dirs: []}\nlifetimes: {transient: 0s, unusable: 0s}\n";
     let larder = Home::in_memory(&(settings(&registry.host()) + more)).start();
     let bytes = module("swallowed", 3_500_000);
-    // One is written as the module; the other is kept as it came, and unpacked later.
-    let packed = zstd::encode_all(&tar(&[("plugin.wasm", &bytes)])[..], 1).unwrap();
-    let image = "application/vnd.oci.image.config.v1+json";
-    let kept = artifact(OCI_MANIFEST, image, &[(TAR_GZIP, packed)], &bytes);
-    for (name, artifact) in [("taken-over", raw(&bytes)), ("kept", kept)] {
+    // One is written as the module that it is.
+    for (name, artifact) in [("taken-over", raw(&bytes)), ("kept", kept_first(&bytes))] {
         registry.put(&format!("plugins/{name}"), "1", &artifact);
         registry.close_gate();
         registry.forget();

@@ -2,7 +2,7 @@
 
 use super::{Administration, Kind, ReadyWhen, Refused};
 use crate::cache::asked::Asked;
-use crate::cache::{Ask, ErrorKind, Origin};
+use crate::cache::{Ask, ErrorKind};
 use crate::failures::{Failure, What};
 use crate::metrics::Metrics;
 use crate::oci::Reference;
@@ -388,12 +388,8 @@ impl Administration {
         loop {
             match self.cache.facts(&request.name, &plan, Ask::Allowed).await {
                 Ok(found) => {
-                    let from = match &found.origin {
-                        Origin::Registry { reference, .. } => reference.to_string(),
-                        Origin::Overlay(path) => path.display().to_string(),
-                    };
-                    let matched = Some(found.why.as_str().to_owned());
-                    return Ok(Found { from, size: found.module.size, matched });
+                    let (from, size) = (found.origin.to_string(), found.module().size);
+                    return Ok(Found { from, size, matched: Some(found.why.as_str().to_owned()) });
                 }
                 Err(error) if error.kind == ErrorKind::Pending => tokio::time::sleep(LOOK).await,
                 Err(error) => {

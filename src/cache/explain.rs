@@ -4,7 +4,7 @@
 //! so that every connection, login and transfer is made before the reader's eyes. What is held is neither used nor
 //! changed; it is told beside.
 
-use super::{Ask, Cache, CacheError, ErrorKind, Origin, Served};
+use super::{Ask, Cache, CacheError, ErrorKind, Served};
 use crate::catalog::{Catalog, Plan};
 use crate::oci::Reference;
 use crate::plugin::Request;
@@ -47,10 +47,10 @@ impl Outcome {
     fn of(result: Result<Served, Arc<CacheError>>) -> Self {
         match result {
             Ok(served) => {
-                let module = &served.found.module;
-                let from = match &served.found.origin {
-                    Origin::Registry { reference, manifest } => format!("{reference} ({manifest})"),
-                    Origin::Overlay(path) => path.display().to_string(),
+                let (module, origin) = (served.found.module(), &served.found.origin);
+                let from = match origin.manifest() {
+                    Some(manifest) => format!("{origin} ({manifest})"),
+                    None => origin.to_string(),
                 };
                 let why = served.found.why.as_str();
                 let detail = format!(

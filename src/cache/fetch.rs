@@ -9,6 +9,7 @@ use super::fill::{self, Progress};
 use super::known::Absent;
 use super::{ATTEMPTS, Cache, Failure, Outcome, Reached, Rules};
 use crate::catalog::{Plan, Why};
+use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::http::trace_context::RequestId;
 use crate::metrics::Metrics;
@@ -203,17 +204,22 @@ impl Cache {
     }
 
     /// Begins to confirm what of the plan is past its lifetime or not known, up to the candidate that is served.
-    pub(super) fn revalidate_behind(self: &Arc<Self>, plan: &Plan, serving: &Reference) {
-        let now = self.parts.clock.now();
-        for candidate in &plan.candidates {
+    pub(super) fn revalidate_behind(
+        self: &Arc<Self>,
+        plan: &Plan,
+        at: usize,
+        serving: Freshness,
+        now: Timestamp,
+    ) {
+        let is_fresh = |record: &Record| matches!(self.judge(record, now), Freshness::Fresh(_));
+        for (n, candidate) in plan.candidates.iter().enumerate().take(at + 1) {
             let reference = &candidate.reference;
-            let record = self.parts.store.record(reference);
-            let is_fresh = |record: &Record| matches!(self.judge(record, now), Freshness::Fresh(_));
-            if !record.is_some_and(|record| is_fresh(&record)) && self.remembered(reference, now).is_none() {
+            let is_fresh = match n == at {
+                true => matches!(serving, Freshness::Fresh(_)),
+                false => self.parts.store.record(reference).is_some_and(|record| is_fresh(&record)),
+            };
+            if !is_fresh && self.remembered(reference, now).is_none() {
                 let _ = self.fetch(reference.clone(), Lane::Behind);
-            }
-            if reference == serving {
-                break;
             }
         }
     }

@@ -1,13 +1,14 @@
 //! What records, local files and remembered failures say of a plan, before anybody is asked.
 
 use super::Cache;
+use super::answer::Resolved;
 use super::error::CacheError;
 use crate::catalog::{Plan, Why};
 use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::oci::Reference;
 use crate::plugin::PluginName;
-use crate::record::{Absence, Record, State};
+use crate::record::{Absence, State};
 use std::sync::Arc;
 
 /// A candidate that a registry does not have, and what it said.
@@ -19,7 +20,12 @@ pub(super) struct Absent {
 
 /// What the records say of a plan.
 pub(super) enum Known {
-    Held { reference: Reference, record: Arc<Record>, why: Why, absences: Vec<Absent> },
+    /// The candidate at that place.
+    Held {
+        at: usize,
+        record: Resolved,
+        absences: Vec<Absent>,
+    },
     Local(Why),
     Failed(Arc<CacheError>),
     Unknown,
@@ -28,13 +34,13 @@ pub(super) enum Known {
 impl Cache {
     /// What the records and the remembered failures say of the plan; nothing is asked.
     pub(super) fn known(&self, name: &PluginName, plan: &Plan) -> Known {
-        let now = self.parts.clock.now();
+        let now = || self.parts.clock.now();
         // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
         let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
         let mut absences = Vec::new();
         let mut doubtful = false;
         let mut step = Why::Exact;
-        for candidate in &plan.candidates {
+        for (at, candidate) in plan.candidates.iter().enumerate() {
             if blocked.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
                 break;
             }
@@ -44,20 +50,16 @@ impl Cache {
             step = candidate.why;
             let reference = &candidate.reference;
             if let Some(record) = self.parts.store.record(reference) {
-                match record.state {
-                    State::Present(_) => {
-                        let reference = reference.clone();
-                        return Known::Held { reference, record, why: candidate.why, absences };
-                    }
-                    State::Absent(absence) => {
-                        doubtful |= matches!(self.judge(&record, now), Freshness::Stale(_));
-                        let told = self.remembered(reference, now);
-                        absences.push(Absent { reference: reference.clone(), absence, told });
-                    }
+                if let State::Absent(absence) = record.state {
+                    doubtful |= matches!(self.judge(&record, now()), Freshness::Stale(_));
+                    let told = self.remembered(reference, now());
+                    absences.push(Absent { reference: reference.clone(), absence, told });
+                } else if let Some(record) = Resolved::of(record) {
+                    return Known::Held { at, record, absences };
                 }
                 continue;
             }
-            match self.remembered(reference, now) {
+            match self.remembered(reference, now()) {
                 Some(error) => match error.absence() {
                     Some(absence) => {
                         absences.push(Absent { reference: reference.clone(), absence, told: Some(error) });

@@ -54,7 +54,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-pub use answer::{Found, Origin, Served};
+pub use answer::{Found, Origin, Resolved, Served};
 pub use error::{CacheError, ErrorKind};
 
 /// Layers that are unpacked at once. A zstd layer may take 32 MiB for its window, and two cores do two at a time.
@@ -295,10 +295,14 @@ impl Cache {
             return Ok(local);
         }
         match self.known(name, plan) {
-            Known::Held { reference, record, why, absences } => {
-                self.revalidate_behind(plan, &reference);
+            Known::Held { at, record, absences } => {
+                // One look at the clock for all that is said of its age.
+                let now = self.parts.clock.now();
+                let age = self.judge(record.record(), now);
+                self.revalidate_behind(plan, at, age, now);
                 self.keep_behind(absences);
-                if let Some(found) = self.held(&reference, &record, why, need).await? {
+                let why = plan.candidates.get(at).map_or(Why::Exact, |candidate| candidate.why);
+                if let Some(found) = self.held(record, age, why, need).await? {
                     return Ok(found);
                 }
             }
@@ -314,9 +318,10 @@ impl Cache {
             return Err(Arc::new(CacheError::not_held(plan)));
         }
         if need == Need::Bytes {
-            self.parts.metrics.lookups.with_label_values(&["upstream"]).inc();
+            self.parts.metrics.found("upstream");
         }
-        self.ask(name, plan, need).await
+        // In a box, because what a fetch needs would be in every hit's way.
+        Box::pin(self.ask(name, plan, need)).await
     }
 
     /// A local file for the plan: for the asked version, or, once the registry has led the plan to step `reached`, for
@@ -331,6 +336,9 @@ impl Cache {
         // A second time when the file is replaced in between.
         for _ in 0..2 {
             let index = self.parts.store.overlay();
+            if index.is_empty() {
+                return Ok(None);
+            }
             let fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
             let mut entries =
                 fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, *why)));
@@ -341,7 +349,7 @@ impl Cache {
                 Problem::NoModule(text) => Arc::new(CacheError::bad_local_file(&entry.path, text)),
                 Problem::Passing(_) => Arc::new(CacheError::changing_local_file(name)),
             };
-            let module = entry.module.as_ref().map_err(wrong)?.clone();
+            entry.module.as_ref().map_err(wrong)?;
             let body = match need {
                 Need::Facts => None,
                 Need::Bytes => match self
@@ -356,15 +364,10 @@ impl Cache {
                 },
             };
             if need == Need::Bytes {
-                self.parts.metrics.lookups.with_label_values(&["overlay"]).inc();
+                self.parts.metrics.found("overlay");
             }
-            let found = Found {
-                module,
-                modified: entry.modified,
-                origin: Origin::Overlay(entry.path.clone()),
-                why,
-                status: CacheStatus::Hit { ttl: None, detail: "overlay" },
-            };
+            let status = CacheStatus::Hit { ttl: None, detail: "overlay" };
+            let found = Found { origin: Origin::Overlay(entry.clone()), why, status };
             return Ok(Some((found, body)));
         }
         Err(Arc::new(CacheError::changing_local_file(name)))
@@ -378,43 +381,38 @@ impl Cache {
         }
     }
 
-    /// What is held. `None` when the bytes were lost.
+    /// What is held, and is of such an `age`. `None` when the bytes were lost.
     async fn held(
         &self,
-        reference: &Reference,
-        record: &Record,
+        record: Resolved,
+        age: Freshness,
         why: Why,
         need: Need,
     ) -> Result<Option<(Found, Option<Body>)>, Arc<CacheError>> {
-        let Some(present) = record.present() else {
-            return Ok(None);
-        };
-        let (body, tier) = match need {
-            Need::Facts if self.parts.store.holds(&present.module) => (None, "disk"),
+        let module = &record.present().module;
+        let (body, detail) = match need {
+            Need::Facts if self.parts.store.holds(module) => {
+                (None, self.parts.store.uncached(module).unwrap_or("disk"))
+            }
             Need::Facts => return Ok(None),
-            Need::Bytes => {
-                match self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))? {
-                    Some((body, tier)) => (Some(body), tier.as_str()),
-                    None => return Ok(None),
+            Need::Bytes => match self.parts.store.module(module).await.map_err(|e| Arc::new(e.into()))? {
+                Some((body, tier)) => {
+                    self.parts.metrics.found(tier.as_str());
+                    (Some(body), tier.detail())
                 }
-            }
+                None => return Ok(None),
+            },
         };
-        if need == Need::Bytes {
-            self.parts.metrics.lookups.with_label_values(&[tier]).inc();
-        }
-        let status = match self.judge(record, self.parts.clock.now()) {
-            Freshness::Fresh(ttl) => {
-                let detail = self.parts.store.uncached(&present.module).unwrap_or(tier);
-                CacheStatus::Hit { ttl: Some(ttl), detail }
-            }
+        let status = match age {
+            Freshness::Fresh(ttl) => CacheStatus::Hit { ttl: Some(ttl), detail },
             Freshness::Stale(by) => {
-                let failure = self.failures.get(reference);
+                let failure = self.failures.get(&record.record().reference);
                 let reason = failure.map_or("while-revalidate", |failure| failure.error.code);
                 self.parts.metrics.stale_served.with_label_values(&[reason]).inc();
                 CacheStatus::Stale { by, detail: format!("stale-{reason}") }
             }
         };
-        Ok(Some((Found::resolved(reference, present, why, status), body)))
+        Ok(Some((Found { origin: Origin::Registry(record), why, status }, body)))
     }
 
     /// Asks the registries for the plan and waits, no longer than `hold`.
@@ -452,17 +450,19 @@ impl Cache {
                 },
             };
             let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
-            let Some(record) = self.parts.store.record(&reference) else { continue };
-            let Some(present) = record.present() else { continue };
-            let uncached = self.parts.store.uncached(&present.module);
-            let status = CacheStatus::Miss { collapsed, uncached };
-            if need == Need::Facts {
-                return Ok((Found::resolved(&reference, present, why, status), None));
-            }
-            let body = self.parts.store.module(&present.module).await.map_err(|e| Arc::new(e.into()))?;
-            if let Some((body, _)) = body {
-                return Ok((Found::resolved(&reference, present, why, status), Some(body)));
-            }
+            let Some(record) = self.parts.store.record(&reference).and_then(Resolved::of) else { continue };
+            let module = &record.present().module;
+            let status = CacheStatus::Miss { collapsed, uncached: self.parts.store.uncached(module) };
+            let body = match need {
+                Need::Facts => None,
+                Need::Bytes => {
+                    match self.parts.store.module(module).await.map_err(|e| Arc::new(e.into()))? {
+                        Some((body, _)) => Some(body),
+                        None => continue,
+                    }
+                }
+            };
+            return Ok((Found { origin: Origin::Registry(record), why, status }, body));
         }
         Err(Arc::new(CacheError::crowded_out(plan)))
     }

@@ -2,10 +2,10 @@
 //! work (measured); what it looks like is the library's.
 
 use std::fmt::{self, Debug, Write};
+use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -42,10 +42,14 @@ where
         if told.target() != TARGET {
             return self.others.format_event(context, to, event);
         }
-        let mut line = Line { text: String::with_capacity(USUAL_BYTES), shown: String::new() };
+        let mut line = Line { text: String::with_capacity(USUAL_BYTES) };
         line.text.push_str("{\"timestamp\":\"");
-        SystemTime.format_time(&mut Writer::new(&mut line.text))?;
-        write!(line.text, "\",\"level\":\"{}\"", told.level())?;
+        // The library's own way to the same digits takes ten times as long.
+        let now = SystemTime::now().max(SystemTime::UNIX_EPOCH);
+        write!(line.text, "{}", humantime::format_rfc3339_micros(now))?;
+        line.text.push_str("\",\"level\":\"");
+        line.text.push_str(told.level().as_str());
+        line.text.push('"');
         event.record(&mut line);
         line.text.push_str(",\"target\":\"access\"}\n");
         to.write_str(&line.text)
@@ -55,8 +59,6 @@ where
 /// A line that is being written.
 struct Line {
     text: String,
-    /// What a value looks like, before it is quoted.
-    shown: String,
 }
 
 impl Line {
@@ -73,9 +75,15 @@ impl Line {
     }
 }
 
+/// True when a JSON string has it as it is. All bytes are looked at, which is faster than to stop at the first that is not.
+fn is_plain(value: &str) -> bool {
+    let is_special = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    !value.bytes().fold(false, |found, byte| found | is_special(byte))
+}
+
 /// Puts `value` behind `text` as a JSON string.
 fn quote(text: &mut String, value: &str) {
-    if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+    if is_plain(value) {
         text.push('"');
         text.push_str(value);
         text.push('"');
@@ -99,7 +107,8 @@ impl Visit for Line {
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.plain(field, value);
+        self.name(field);
+        self.text.push_str(if value { "true" } else { "false" });
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
@@ -109,9 +118,15 @@ impl Visit for Line {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.name(field);
-        self.shown.clear();
-        let _ = write!(self.shown, "{value:?}");
-        quote(&mut self.text, &self.shown);
+        let start = self.text.len();
+        self.text.push('"');
+        let _ = write!(self.text, "{value:?}");
+        if is_plain(&self.text[start + 1..]) {
+            self.text.push('"');
+        } else {
+            let shown = self.text.split_off(start);
+            quote(&mut self.text, &shown[1..]);
+        }
     }
 }
 

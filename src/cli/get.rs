@@ -1,7 +1,7 @@
 //! `larder get`: one plugin by the same road, without a server.
 
 use super::{assemble, exit, report};
-use crate::cache::{Ask, Cache, ErrorKind, Origin, Served};
+use crate::cache::{Ask, Cache, ErrorKind, Served};
 use crate::config::{Config, Loaded};
 use crate::http::cache_status::CacheStatus;
 use crate::oci::Digest;
@@ -112,7 +112,7 @@ impl Get {
                 Err(error) => return fail(exit::IOERR, &error.to_string(), ""),
             },
         };
-        debug_assert_eq!(Digest::of(&bytes), served.found.module.digest);
+        debug_assert_eq!(Digest::of(&bytes), served.found.module().digest);
         let to = self.output.clone().unwrap_or_else(|| format!("{}.wasm", self.name).into());
         let written = if to.as_os_str() == "-" {
             std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush())
@@ -122,11 +122,12 @@ impl Get {
         if let Err(error) = written {
             return fail(exit::CANTCREAT, &format!("{}: {error}", to.display()), "");
         }
-        let from = match &served.found.origin {
-            Origin::Registry { reference, manifest } => format!("{reference} ({manifest})"),
-            Origin::Overlay(path) => path.display().to_string(),
+        let origin = &served.found.origin;
+        let from = match origin.manifest() {
+            Some(manifest) => format!("{origin} ({manifest})"),
+            None => origin.to_string(),
         };
-        eprintln!("{}: {} bytes, sha256 {}", to.display(), bytes.len(), served.found.module.digest.hex());
+        eprintln!("{}: {} bytes, sha256 {}", to.display(), bytes.len(), served.found.module().digest.hex());
         eprintln!("from {from}, {} match, {}", served.found.why.as_str(), served.found.status);
         ExitCode::SUCCESS
     }

@@ -52,7 +52,10 @@ impl fmt::Display for CacheStatus {
         f.write_str("larder; ")?;
         match self {
             Self::Hit { ttl: Some(ttl), detail } if *ttl < Duration::from_secs(u64::from(u32::MAX)) => {
-                write!(f, "hit; ttl={}; detail={detail}", ttl.as_secs())
+                f.write_str("hit; ttl=")?;
+                ttl.as_secs().fmt(f)?;
+                f.write_str("; detail=")?;
+                f.write_str(detail)
             }
             Self::Hit { detail, .. } => write!(f, "hit; detail={detail}"),
             Self::Stale { by, detail } => write!(f, "hit; ttl=-{}; detail={detail}", by.as_secs()),

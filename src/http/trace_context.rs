@@ -39,8 +39,12 @@ impl RequestId {
     }
 
     fn digits(self) -> [u8; 32] {
-        let nibble = |n: usize| (self.0 >> (124 - 4 * n)) as usize & 15;
-        std::array::from_fn(|n| b"0123456789abcdef"[nibble(n)])
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        digits
     }
 }
 

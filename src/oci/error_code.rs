@@ -1,6 +1,7 @@
 //! The JSON error body of a registry (distribution spec, "Error Codes"), made fit to be shown.
 
 use serde::Deserialize;
+use std::borrow::Cow;
 
 /// The longest text of a registry that we repeat, in characters.
 const SHOWN_CHARS: usize = 200;
@@ -37,9 +38,19 @@ pub fn shown(text: &str) -> String {
 
 /// `text` with control characters escaped, cut to `most` characters.
 pub fn bounded(text: &str, most: usize) -> String {
-    if text.len() <= most && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return text.to_owned();
-    }
+    if is_plain(text, most) { text.to_owned() } else { escaped(text, most) }
+}
+
+/// As [`shown`], without a copy of what may be shown as it is.
+pub fn shown_of(text: &str) -> Cow<'_, str> {
+    if is_plain(text, SHOWN_CHARS) { Cow::Borrowed(text) } else { Cow::Owned(escaped(text, SHOWN_CHARS)) }
+}
+
+fn is_plain(text: &str, most: usize) -> bool {
+    text.len() <= most && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+fn escaped(text: &str, most: usize) -> String {
     let mut out = String::new();
     for c in text.chars().take(most) {
         if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c)

@@ -2,7 +2,7 @@
 
 use super::respond::Note;
 use crate::http::trace_context::RequestId;
-use std::net::SocketAddr;
+use crate::oci::error_code::shown_of;
 use std::time::Duration;
 
 /// What a line says.
@@ -10,7 +10,7 @@ pub struct Line<'a> {
     /// The request's name.
     pub id: RequestId,
     /// Who asked.
-    pub peer: SocketAddr,
+    pub peer: &'a str,
     /// Method as sent.
     pub method: &'a str,
     /// Target as sent, query included.
@@ -34,9 +34,8 @@ pub struct Line<'a> {
 /// Writes the line. What a client chose is written with controls escaped, in either format.
 pub fn write(line: &Line<'_>) {
     let Line { id, peer, method, target, status, bytes, took, complete, agent, probe, note } = line;
-    let method = crate::oci::error_code::shown(method);
-    let target = crate::oci::error_code::shown(target);
-    let agent = crate::oci::error_code::shown(agent);
+    let [method, target, agent] = [method, target, agent].map(|text| shown_of(text));
+    let (method, target, agent) = (&*method, &*target, &*agent);
     let millis = took.as_secs_f64() * 1000.0;
     let cache = note.cache.unwrap_or("none");
     let reference = note.reference.as_deref();

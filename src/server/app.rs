@@ -18,8 +18,8 @@ use crate::store::entry::{ModuleFile, PIECE_BYTES};
 use crate::store::{Body, Room};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, RANGE, SERVER};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{HOST, RANGE, SERVER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -61,6 +61,8 @@ pub struct Connection {
     pub app: Arc<App>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// The same, as the log has it.
+    pub peer_text: Box<str>,
     /// Whose certificate they showed, if they did.
     pub shown: Option<Arc<Shown>>,
     /// By which reading of the certificates it was found good last.
@@ -83,7 +85,7 @@ struct FilePart {
     first: u64,
     last: u64,
     digest: Digest,
-    asked: Box<Asked>,
+    asked: Arc<Asked>,
 }
 
 #[async_trait]
@@ -111,6 +113,8 @@ impl HttpServerApp for Connection {
         } else {
             config.header_timeout.saturating_sub(self.since.elapsed())
         };
+        // The parser's own time for a next request is not asked for: this deadline is the shorter one.
+        session.set_keepalive(Some(0));
         match tokio::time::timeout(wait, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) | Err(_) => return None,
@@ -143,32 +147,32 @@ impl HttpServerApp for Connection {
         let parent = TraceParent::of(&head.headers);
         let span = spans::open(head, self.peer, parent);
         let id = request_id(parent);
-        let work = self.serve(session, shutdown, is_clean, id, span.clone()).instrument(span);
-        origin::on_behalf_of(id, work).await
+        let work = self.serve(&mut session, shutdown, is_clean, id, span.clone()).instrument(span);
+        if !origin::on_behalf_of(id, work).await {
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok().flatten()?;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
     }
 }
 
 impl Connection {
-    /// Answers a request that was read.
+    /// Answers a request that was read; true when all of the answer was written.
     async fn serve(
         &self,
-        mut session: ServerSession,
+        session: &mut ServerSession,
         shutdown: &ShutdownWatch,
         is_clean: bool,
         id: RequestId,
         span: Span,
-    ) -> Option<ReusedHttpStream> {
+    ) -> bool {
         let config = **self.app.config.load();
         let began = Instant::now();
         // Frames have no lines to be ambiguous about.
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
         let head_only = session.req_header().method == http::Method::HEAD;
-        let (answer, label, reusable) = self.app.answer(&mut session, &raw, is_clean, self, id).await;
-        let target = admin::shown(String::from_utf8_lossy(session.req_header().raw_path()));
-        let method = session.req_header().method.as_str().to_owned();
-        let agent = session
-            .get_header(http::header::USER_AGENT)
-            .map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let (answer, label, reusable) = self.app.answer(session, &raw, is_clean, self, id).await;
 
         // Whoever is known no longer has to show another certificate, on another connection.
         let is_known = self.shown.is_none() || self.shown().is_some();
@@ -182,30 +186,28 @@ impl Connection {
             // There the least rate is not known; a piece has a time instead.
             session.set_write_timeout(Some(patience(&config)));
         }
-        let (status, note) = (answer.status, answer.note.clone());
+        let Answer { status, headers, content, note } = answer;
         spans::answered(&span, session.req_header(), label, status, &note);
-        let (bytes, complete) = self.write(&mut session, answer, head_only, patience(&config), id).await;
+        let head = self.head(status, headers, id);
+        let content = if head_only { Content::None } else { content };
+        let (bytes, complete) = self.write(session, head, content, patience(&config)).await;
+        let asked = session.req_header();
+        let (method, target) =
+            (asked.method.as_str(), admin::shown(String::from_utf8_lossy(asked.raw_path())));
+        let agent = asked.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
         if let Face::Data(data) = &self.app.face {
             data.note_failure(&target, status, &note);
         }
 
         let took = began.elapsed();
-        let status_text = status.to_string();
-        let cache = note.cache.unwrap_or("none");
-        let metrics = &self.app.metrics;
-        metrics.requests.with_label_values(&[label, status_text.as_str(), cache]).inc();
-        metrics
-            .request_duration
-            .with_label_values(&[label, status_text.as_str(), cache])
-            .observe(took.as_secs_f64());
-        metrics.response_bytes.with_label_values(&[label]).inc_by(bytes);
+        self.app.metrics.answered(label, status, note.cache.unwrap_or("none"), took, bytes);
         if let Some(code) = &note.code {
             self.app.refused(code);
         }
         access_log::write(&Line {
             id,
-            peer: self.peer,
-            method: &method,
+            peer: &self.peer_text,
+            method,
             target: &target,
             status,
             bytes,
@@ -221,42 +223,39 @@ impl Connection {
             if session.is_http2() {
                 session.shutdown().await;
             }
-            return None;
         }
-        let settings = HttpPersistentSettings::for_session(&session);
-        let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        complete
+    }
+
+    /// The head of an answer.
+    fn head(&self, status: u16, mut headers: HeaderMap, id: RequestId) -> ResponseHeader {
+        headers.insert(SERVER, HeaderValue::from_static("larder"));
+        headers.insert(REQUEST_ID, id.value());
+        let mut parts = http::Response::new(()).into_parts().0;
+        parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        parts.headers = headers;
+        ResponseHeader::from(parts)
     }
 
     /// Writes an answer: bytes of body sent, and whether that was all.
     async fn write(
         &self,
         session: &mut ServerSession,
-        answer: Answer,
-        head_only: bool,
+        head: ResponseHeader,
+        content: Content,
         patience: Duration,
-        id: RequestId,
     ) -> (u64, bool) {
-        let Answer { status, mut headers, content, .. } = answer;
-        headers.insert(SERVER, HeaderValue::from_static("larder"));
-        headers.insert(REQUEST_ID, id.value());
-        let mut parts = http::Response::new(()).into_parts().0;
-        parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        parts.headers = headers;
-        let head = session.write_response_header(Box::new(ResponseHeader::from(parts)));
+        let head = session.write_response_header(Box::new(head));
         if !tokio::time::timeout(patience, head).await.is_ok_and(|written| written.is_ok()) {
             return (0, false);
         }
         let bytes = match content {
-            _ if head_only => Bytes::new(),
             Content::None => Bytes::new(),
             Content::Bytes(bytes) => bytes,
-            Content::Module { body: Body::Memory(bytes), first, last, .. } => {
-                bytes.slice(first as usize..last as usize + 1)
-            }
-            Content::Module { body: Body::File(file), first, last, digest, asked } => {
+            Content::File { file, first, last, digest, asked } => {
                 let part = FilePart { file, first, last, digest, asked };
-                return self.write_file(session, part).await;
+                // In a box, because what comes from memory needs none of it.
+                return Box::pin(self.write_file(session, part)).await;
             }
         };
         if bytes.is_empty() {
@@ -364,16 +363,26 @@ impl Connection {
             options.h2_idle_timeout = Some(config.idle_timeout);
         }
         let Arrival { peer, shown, since, link, share } = arrival;
-        let vouched = AtomicU64::new(0);
-        Self { app, peer, shown, vouched, since, used: AtomicBool::new(false), link, share, options }
+        let (vouched, peer_text) = (AtomicU64::new(0), peer.to_string().into());
+        Self {
+            app,
+            peer,
+            peer_text,
+            shown,
+            vouched,
+            since,
+            used: AtomicBool::new(false),
+            link,
+            share,
+            options,
+        }
     }
 }
 
 impl Connection {
     /// The certificate that was shown, as long as it would be taken now too.
     fn shown(&self) -> Option<&Shown> {
-        let now = trust::now();
-        self.shown.as_deref().filter(|shown| self.app.tls.vouches(shown, &self.vouched, now))
+        self.shown.as_deref().filter(|shown| self.app.tls.vouches(shown, &self.vouched, trust::now()))
     }
 }
 
@@ -438,7 +447,7 @@ impl App {
             accepted,
         };
         let mut body = admin::Body::new(session, &connection.link, self.config.load().header_timeout);
-        let (answer, label) = admin.answer(&asked, &mut body).await;
+        let (answer, label) = Box::pin(admin.answer(&asked, &mut body)).await;
         (answer, label, asked.accepted.reusable && (body.is_read || !asked.accepted.has_body))
     }
 }

@@ -4,17 +4,20 @@ use super::access::{Access, Rules, Verdict};
 use super::guard::Accepted;
 use super::listing::{self, Listing};
 use super::refuse;
-use super::respond::{self, Answer, Asked, Label, Note};
+use super::respond::{self, Answer, Asked, Content, Label, Note};
 use super::route::{self, Route};
 use super::tls::Shown;
 use crate::artifact::metadata_txt::{self, Metadata};
 use crate::cache::{Ask, Cache, CacheError, Found, Origin};
 use crate::catalog::{Names, Plan, Why};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::failures::{Failures, Seen, What};
-use crate::oci::{Digest, Reference};
+use crate::oci::Digest;
 use crate::plugin::{Request, Version};
+use crate::record::Record;
 use crate::store::{Body, ModuleFile};
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, VARY};
 use http::{HeaderMap, HeaderValue};
 use std::sync::{Arc, Weak};
@@ -33,32 +36,48 @@ pub struct Data {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Paths and labels that were worked out before. A label follows from content alone and does not grow old; a path is
-/// believed as long as the names by which it was worked out are in use. What is not asked for leaves.
-pub struct Memo {
-    routes: moka::sync::Cache<String, Arc<Planned>>,
-    labels: moka::sync::Cache<(Reference, Digest, Digest, Timestamp), Arc<Label>>,
-}
+/// Paths that were worked out before, and what their answers have in common. A path is believed as long as the names by which
+/// it was worked out are in use. What is not asked for leaves.
+pub struct Memo(moka::sync::Cache<String, Arc<Planned>>);
 
-/// Entries of each: a few times what a large site has.
+/// Entries: a few times what a large site has.
 const MEMO: u64 = 4096;
 
 impl Default for Memo {
     fn default() -> Self {
-        Self { routes: moka::sync::Cache::new(MEMO), labels: moka::sync::Cache::new(MEMO) }
+        Self(moka::sync::Cache::new(MEMO))
     }
 }
 
-/// A module's path, and what may answer it.
+/// What a path asks for, and what may answer it.
 struct Planned {
     /// By which names. They are not held any longer than they are in use.
     names: Weak<Names>,
     request: Request,
-    plan: Arc<Plan>,
+    form: Form,
+    asked: Arc<Asked>,
+    made: ArcSwapOption<Made>,
 }
 
-/// The label of `Route::Module`, for a path that was seen before.
-const MODULE_LABEL: &str = "plugin";
+/// What is told of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Module,
+    /// `metadata.txt`
+    Text,
+    /// `metadata.json`
+    Json,
+}
+
+/// What was made of a record, and is right as long as the record is the same; or of a local file, for one answer.
+struct Made {
+    record: Option<Arc<Record>>,
+    why: Why,
+    label: Label,
+    /// The whole content, where it is not the module.
+    text: Bytes,
+}
+
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -70,7 +89,7 @@ impl Data {
         let seen = Seen {
             what: What::Request,
             subject: target.split('?').next().unwrap_or_default(),
-            reference: reference.clone(),
+            reference: reference.as_deref().map(Into::into),
             status: Some(status),
             code,
             detail: detail.as_deref().unwrap_or_default(),
@@ -91,15 +110,14 @@ impl Data {
         let meaning = self.access.current();
         let (names, rules) = (meaning.names.clone(), &meaning.rules);
         let asker = Asker { headers, shown, rules, names: &names };
-        if let Some(planned) = self.memo.routes.get(path.as_str())
+        if let Some(planned) = self.memo.0.get(path.as_str())
             && std::ptr::eq(planned.names.as_ptr(), Arc::as_ptr(&names))
         {
-            let request = &planned.request;
-            let answer = match asker.may_have(request.name.as_str()) {
-                Ok(limits) => limits.put_on(self.planned_module(&asker, request, planned.plan.clone()).await),
+            let answer = match asker.may_have(planned.request.name.as_str()) {
+                Ok(limits) => limits.put_on(self.planned(&asker, &planned).await),
                 Err(refused) => refused,
             };
-            return (answer, MODULE_LABEL);
+            return (answer, planned.form.label());
         }
         let route = match route::route(path, &names.patterns, &|name| names.catalog.lists(name)) {
             Ok(route) => route,
@@ -107,7 +125,8 @@ impl Data {
         };
         let label = route.label();
         let answer = match route.name(path).map_or(Ok(Limits::None), |name| asker.may_have(name)) {
-            Ok(limits) => limits.put_on(self.routed(&asker, path, route).await),
+            // In a box, because it would be in the way of what was seen before.
+            Ok(limits) => limits.put_on(Box::pin(self.routed(&asker, path, route)).await),
             Err(refused) => refused,
         };
         (answer, label)
@@ -145,10 +164,11 @@ impl Data {
                 let mut inventory = self.listing(asker.names).inventory();
                 inventory.retain(|name, _| asker.may_see(name));
                 let text = serde_json::to_string_pretty(&inventory).unwrap_or_default();
-                asker.limits().put_on(respond::small(headers, JSON, text + "\n", None))
+                asker.limits().put_on(respond::small(headers, JSON, text + "\n"))
             }
-            Route::Module(request) => self.module(asker, path, request).await,
-            Route::Metadata(request, json) => self.metadata(asker, &request, json).await,
+            Route::Module(request) => self.module(asker, path, request, Form::Module).await,
+            Route::Metadata(request, false) => self.module(asker, path, request, Form::Text).await,
+            Route::Metadata(request, true) => self.module(asker, path, request, Form::Json).await,
             Route::None => refuse::no_route(headers, path),
         }
     }
@@ -160,9 +180,9 @@ impl Data {
     fn list(&self, headers: &HeaderMap, path: &str, items: Vec<listing::Item>) -> Answer {
         let mut answer = if listing::wants_json(headers) {
             let text = serde_json::to_string_pretty(&items).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", None)
+            respond::small(headers, JSON, text + "\n")
         } else {
-            respond::small(headers, HTML, listing::html(path, &items), None)
+            respond::small(headers, HTML, listing::html(path, &items))
         };
         answer.headers.insert(VARY, HeaderValue::from_static("accept"));
         answer
@@ -194,7 +214,7 @@ impl Data {
     ) -> Option<Body> {
         self.cache.store().damaged(digest, file, problem).await;
         let served = self.cache.get(&asked.name, &asked.plan, Ask::Allowed).await.ok()?;
-        (served.found.module.digest == *digest).then_some(served.body)
+        (served.found.module().digest == *digest).then_some(served.body)
     }
 
     /// What may answer; `None` when no rule and no local file does.
@@ -209,78 +229,99 @@ impl Data {
         (!plan.candidates.is_empty() || local()).then_some(plan)
     }
 
-    async fn module(&self, asker: &Asker<'_>, path: &str, request: Request) -> Answer {
+    async fn module(&self, asker: &Asker<'_>, path: &str, request: Request, form: Form) -> Answer {
         let Some(plan) = self.plan(asker.names, &request) else {
             return self.unknown(asker, &request);
         };
-        let plan = Arc::new(plan);
         // Without candidates the plan depends on the local files, and they change.
-        if !plan.candidates.is_empty() {
-            let names = Arc::downgrade(asker.names);
-            let planned = Planned { names, request: request.clone(), plan: plan.clone() };
-            self.memo.routes.insert(path.to_owned(), Arc::new(planned));
+        let lasts = !plan.candidates.is_empty();
+        let planned = Arc::new(Planned {
+            names: Arc::downgrade(asker.names),
+            asked: Arc::new(Asked { name: request.name.clone(), plan }),
+            request,
+            form,
+            made: ArcSwapOption::empty(),
+        });
+        if lasts {
+            self.memo.0.insert(path.to_owned(), planned.clone());
         }
-        self.planned_module(asker, &request, plan).await
+        self.planned(asker, &planned).await
     }
 
-    async fn planned_module(&self, asker: &Asker<'_>, request: &Request, plan: Arc<Plan>) -> Answer {
-        let headers = asker.headers;
-        match self.cache.get(&request.name, &plan, ask(headers)).await {
-            Ok(served) => {
-                let label = self.label(&served.found);
-                let immutable = matches!(request.version, Some(Version::Digest(_)));
-                let asked = Asked { name: request.name.clone(), plan };
-                respond::module(headers, served, &label, asked, immutable)
-            }
-            Err(error) => self.refused(asker, request, &error),
-        }
-    }
-
-    fn label(&self, found: &Found) -> Arc<Label> {
-        match &found.origin {
-            Origin::Registry { reference, manifest } => {
-                let key = (reference.clone(), *manifest, found.module.digest, found.modified);
-                self.memo.labels.get_with(key, || Arc::new(Label::new(found)))
-            }
-            Origin::Overlay(_) => Arc::new(Label::new(found)),
-        }
-    }
-
-    async fn metadata(&self, asker: &Asker<'_>, request: &Request, json: bool) -> Answer {
-        let headers = asker.headers;
-        let Some(plan) = self.plan(asker.names, request) else {
-            return self.unknown(asker, request);
+    async fn planned(&self, asker: &Asker<'_>, planned: &Planned) -> Answer {
+        let Planned { request, asked, .. } = planned;
+        let (headers, ask) = (asker.headers, ask(asker.headers));
+        let got = match planned.form {
+            Form::Module => self.cache.get(&asked.name, &asked.plan, ask).await.map(|served| {
+                let made = planned.made(&served.found);
+                respond::module(headers, served, &made.label, asked)
+            }),
+            Form::Text | Form::Json => self.cache.facts(&asked.name, &asked.plan, ask).await.map(|found| {
+                let Made { label, text, .. } = &*planned.made(&found);
+                label.answer(headers, &found.status, text.len() as u64, |first, last| {
+                    Content::Bytes(text.slice(first as usize..last as usize + 1))
+                })
+            }),
         };
-        let found = match self.cache.facts(&request.name, &plan, ask(headers)).await {
-            Ok(found) => found,
-            Err(error) => return self.refused(asker, request, &error),
-        };
-        let version = request.version.as_ref().or(plan.versions.first().map(|(version, _)| version));
-        let (reference, manifest) = match &found.origin {
-            Origin::Registry { reference, manifest } => (reference.to_string(), Some(*manifest)),
-            Origin::Overlay(path) => (path.display().to_string(), None),
-        };
-        let metadata = Metadata {
-            name: request.name.as_str(),
-            version: &version.map(ToString::to_string).unwrap_or_default(),
-            module: &found.module,
-            modified: found.modified,
-            reference: &reference,
-            manifest,
-        };
-        let mut answer = if json {
-            let text = serde_json::to_string_pretty(&metadata).unwrap_or_default();
-            respond::small(headers, JSON, text + "\n", Some(found.modified))
-        } else {
-            respond::small(headers, TEXT, metadata_txt::render(&metadata), Some(found.modified))
-        };
-        respond::describe(&mut answer, &found, &self.label(&found));
-        answer
+        got.unwrap_or_else(|error| self.refused(asker, request, &error))
     }
 
     fn refused(&self, asker: &Asker<'_>, request: &Request, error: &CacheError) -> Answer {
         let (versions, nearest) = (self.versions(asker, request), self.nearest(asker, request));
         refuse::cache_error(asker.headers, request, error, versions, nearest)
+    }
+}
+
+impl Form {
+    /// As `Route::label`, for a path that was seen before.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Module => "plugin",
+            Self::Text | Self::Json => "metadata",
+        }
+    }
+}
+
+impl Planned {
+    /// What is made of `found`, and was mostly made before.
+    fn made(&self, found: &Found) -> Arc<Made> {
+        let record = match &found.origin {
+            Origin::Registry(resolved) => Some(resolved.record()),
+            Origin::Overlay(_) => None,
+        };
+        let before = self.made.load();
+        if let (Some(made), Some(record)) = (&*before, record)
+            && made.record.as_ref().is_some_and(|before| Arc::ptr_eq(before, record))
+            && made.why == found.why
+        {
+            return made.clone();
+        }
+        let (label, text) = self.make(found);
+        let made = Arc::new(Made { record: record.cloned(), why: found.why, label, text });
+        self.made.store(record.map(|_| made.clone()));
+        made
+    }
+
+    fn make(&self, found: &Found) -> (Label, Bytes) {
+        if self.form == Form::Module {
+            let immutable = matches!(self.request.version, Some(Version::Digest(_)));
+            return (Label::module(found, immutable), Bytes::new());
+        }
+        let first = self.asked.plan.versions.first().map(|(version, _)| version);
+        let version = self.request.version.as_ref().or(first);
+        let metadata = Metadata {
+            name: self.request.name.as_str(),
+            version: &version.map(ToString::to_string).unwrap_or_default(),
+            module: found.module(),
+            modified: found.modified(),
+            reference: &found.origin.to_string(),
+            manifest: found.origin.manifest(),
+        };
+        let (content_type, text) = match self.form {
+            Form::Json => (JSON, serde_json::to_string_pretty(&metadata).unwrap_or_default() + "\n"),
+            _ => (TEXT, metadata_txt::render(&metadata)),
+        };
+        (Label::text(found, content_type, &Digest::of(text.as_bytes())), text.into())
     }
 }
 

@@ -84,11 +84,12 @@ pub fn check(head: &Head<'_>, methods: Methods) -> Result<Accepted, Rejected> {
     if head.target.len() > TARGET_BYTES {
         return reject(414, "target_too_long", "the request target is over 8 KiB");
     }
-    if has_bare_line_feed(head.raw) {
+    let Some(content_lengths) = content_lengths(head.raw) else {
         return reject(400, "bad_framing", "a header line ends without a carriage return");
-    }
+    };
     let mut encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    match (encodings.next(), encodings.next(), content_lengths(head)) {
+    let encoding = encodings.next();
+    match (encoding, encodings.next(), content_lengths) {
         (None, _, 0 | 1) => {}
         (Some(encoding), None, 0) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
         (None, ..) => return reject(400, "bad_framing", "there is more than one Content-Length"),
@@ -118,20 +119,24 @@ pub fn check(head: &Head<'_>, methods: Methods) -> Result<Accepted, Rejected> {
         .get(CONNECTION)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
     let is_closing = head.version < Version::HTTP_11 && !stays;
-    let has_body = head.headers.contains_key(TRANSFER_ENCODING)
-        || length.is_some_and(|length| length.as_bytes() != b"0");
+    let has_body = encoding.is_some() || length.is_some_and(|length| length.as_bytes() != b"0");
     Ok(Accepted { path: path?, query: query_of(head.target), has_body, reusable: !is_closing })
 }
 
-fn has_bare_line_feed(raw: &[u8]) -> bool {
-    raw.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || raw[at - 1] != b'\r'))
-}
-
-/// The parser drops `Content-Length` beside `Transfer-Encoding` and folds equal ones, so the raw head is asked.
-fn content_lengths(head: &Head<'_>) -> usize {
-    let is_one =
-        |line: &&[u8]| line.get(..15).is_some_and(|start| start.eq_ignore_ascii_case(b"content-length:"));
-    head.raw.split(|byte| *byte == b'\n').filter(is_one).count()
+/// Fields by the name of `Content-Length` in a raw head; `None` when a line ends without a carriage return. The parser drops
+/// them beside `Transfer-Encoding` and folds equal ones, so the head is asked as it came.
+fn content_lengths(raw: &[u8]) -> Option<usize> {
+    const NAME: &[u8] = b"content-length:";
+    let (mut count, mut start) = (0, 0);
+    for end in memchr::memchr_iter(b'\n', raw) {
+        let line = &raw[start..end];
+        if line.last() != Some(&b'\r') {
+            return None;
+        }
+        count += usize::from(line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)));
+        start = end + 1;
+    }
+    Some(count)
 }
 
 fn check_host(head: &Head<'_>) -> Result<(), Rejected> {
@@ -158,13 +163,17 @@ fn is_host(text: &str) -> bool {
         Some((host, port)) if !port.contains(']') => (host, port),
         _ => (text, ""),
     };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let plain = if port.is_empty() { host.to_owned() } else { format!("{host}:{port}") };
-    crate::oci::reference::is_registry(&plain)
+    let is_registry = crate::oci::reference::is_registry;
+    match host.strip_suffix('.') {
+        Some(name) if !port.is_empty() => is_registry(&format!("{name}:{port}")),
+        Some(name) => is_registry(name),
+        None if port.is_empty() => is_registry(host),
+        None => is_registry(text),
+    }
 }
 
 fn query_of(target: &[u8]) -> String {
-    if !target.contains(&b'?') {
+    if memchr::memchr(b'?', target).is_none() {
         return String::new();
     }
     let target = String::from_utf8_lossy(target);
@@ -173,6 +182,13 @@ fn query_of(target: &[u8]) -> String {
 }
 
 fn check_path(target: &[u8]) -> Result<String, Rejected> {
+    match as_it_came(target) {
+        Some(path) => Ok(path.to_owned()),
+        None => check_closely(target),
+    }
+}
+
+fn check_closely(target: &[u8]) -> Result<String, Rejected> {
     let bad = |detail: &str| Err(Rejected::new(400, "bad_path", detail));
     let path = target.split(|byte| *byte == b'?' || *byte == b'#').next().unwrap_or_default();
     // The query means nothing here, and what no target may hold is refused all the same.
@@ -214,6 +230,25 @@ fn check_path(target: &[u8]) -> Result<String, Rejected> {
         clean.push('/');
     }
     Ok(clean)
+}
+
+/// A target that is its own clean path, as nearly all are: segments of the bytes that names and versions have, none of them
+/// empty or beginning with a dot. Anything else is looked at closely.
+fn as_it_came(target: &[u8]) -> Option<&str> {
+    let mut before = 0;
+    for byte in target {
+        let is_plain = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'+' | b':' => before != 0,
+            b'.' => before != b'/' && before != 0,
+            b'/' => before != b'/',
+            _ => false,
+        };
+        if !is_plain {
+            return None;
+        }
+        before = *byte;
+    }
+    std::str::from_utf8(target).ok().filter(|path| !path.is_empty())
 }
 
 /// `${name}`, `{version}` and the like, plain or escaped.
@@ -327,10 +362,14 @@ mod tests {
             "l.",
             "larder.higress-system.svc.cluster.local.:8080",
             "l:",
+            "[::1]:",
         ] {
             assert!(checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(), "{host}");
         }
-        for host in ["", ".", ":", "a..", "a b", "evil/x", "a:99999", "a:b", "u@h", "a,b"] {
+        for host in [
+            "", ".", ":", "a..", "a b", "evil/x", "a:99999", "a:b", "u@h", "a,b", "a:1:2", "a.:b", "[::1]:",
+            "[::1",
+        ] {
             assert_eq!(checked("GET", b"/", &[&format!("Host: {host}")]), Err((400, "bad_host")), "{host}");
         }
         assert_eq!(checked("GET", b"/", &[]), Err((400, "bad_host")));
@@ -378,6 +417,13 @@ mod tests {
     }
 
     proptest::proptest! {
+        #[test]
+        fn a_target_that_is_taken_as_it_came_is_what_a_close_look_makes_of_it(target in "/?[/a.~+:-]{0,8}") {
+            if let Some(path) = as_it_came(target.as_bytes()) {
+                proptest::prop_assert_eq!(check_closely(target.as_bytes()), Ok(path.to_owned()));
+            }
+        }
+
         #[test]
         fn no_target_makes_it_panic_and_what_passes_is_clean(target in "[/a-z.%{}$\\\\?#é\u{0}]{0,40}") {
             if let Ok(path) = path(&target) {

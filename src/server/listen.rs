@@ -12,6 +12,7 @@ use super::{Config, Live};
 use crate::metrics::Metrics;
 use crate::store::Room;
 use pingora::apps::ServerApp;
+use pingora::prelude::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -137,6 +138,8 @@ impl Port {
         send_buffer: u32,
         tls: Arc<Tls>,
     ) -> io::Result<Self> {
+        // pingora's own timers are looked at by a thread that wakes a hundred times a second for ever; the runtime's are not.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;
         if send_buffer > 0 {

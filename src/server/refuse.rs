@@ -66,7 +66,7 @@ pub fn cache_error(
     };
     let mut answer = problem_answer(headers, &problem);
     answer.note.cache = Some(respond::failed(&mut answer.headers, error.code));
-    answer.note.reference = problem.reference;
+    answer.note.reference = problem.reference.map(Into::into);
     if status == 503 {
         // Rounded up: a little later is right, a little earlier is not.
         let wait = error.retry_after.unwrap_or(COME_BACK);

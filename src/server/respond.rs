@@ -1,6 +1,6 @@
 //! Answers as values: a status, fields, a body still to be read. `app` writes them.
 
-use crate::cache::{Found, Origin, Served};
+use crate::cache::{Found, Served};
 use crate::catalog::Plan;
 use crate::clock::Timestamp;
 use crate::http::cache_status::CacheStatus;
@@ -8,7 +8,7 @@ use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::range::{self, Wanted};
 use crate::oci::Digest;
 use crate::plugin::PluginName;
-use crate::store::Body;
+use crate::store::{Body, ModuleFile};
 use base64::Engine;
 use bytes::Bytes;
 use http::header::{
@@ -29,9 +29,6 @@ const MANIFEST_DIGEST: HeaderName = HeaderName::from_static("larder-manifest-dig
 /// Which step of the search answered: exact, alias or fallback.
 const MATCH: HeaderName = HeaderName::from_static("larder-match");
 
-/// Fields of an answer for a module, so that their map need not grow.
-const FIELDS: usize = 24;
-
 /// What goes back to the client.
 pub struct Answer {
     /// HTTP status.
@@ -50,10 +47,10 @@ pub enum Content {
     None,
     /// Small, and complete.
     Bytes(Bytes),
-    /// Bytes `first..=last` of a module.
-    Module {
-        /// The module.
-        body: Body,
+    /// Bytes `first..=last` of a module's file.
+    File {
+        /// The file.
+        file: ModuleFile,
         /// First byte.
         first: u64,
         /// Last byte, included.
@@ -61,7 +58,7 @@ pub enum Content {
         /// Whose bytes they are.
         digest: Digest,
         /// What was asked for, to find another copy.
-        asked: Box<Asked>,
+        asked: Arc<Asked>,
     },
 }
 
@@ -70,16 +67,16 @@ pub struct Asked {
     /// The plugin.
     pub name: PluginName,
     /// What may answer.
-    pub plan: Arc<Plan>,
+    pub plan: Plan,
 }
 
 /// Facts for the access log and the metrics.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub struct Note {
     /// How the cache answered.
     pub cache: Option<&'static str>,
     /// Where the module came from.
-    pub reference: Option<String>,
+    pub reference: Option<Arc<str>>,
     /// Which step of the search answered.
     pub matched: Option<&'static str>,
     /// The error's code.
@@ -90,25 +87,16 @@ pub struct Note {
     pub hint: Option<String>,
 }
 
-/// A small, complete answer, with validators of its own. What has no time of change of its own has none here.
-pub fn small(
-    request: &HeaderMap,
-    content_type: &'static str,
-    content: String,
-    modified: Option<Timestamp>,
-) -> Answer {
+/// A small, complete answer. Its validator is its digest; it has no time of change of its own.
+pub fn small(request: &HeaderMap, content_type: &'static str, content: String) -> Answer {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let digest = Digest::of(content.as_bytes());
-    headers.insert(ETAG, value(&format!("\"{digest}\"")));
-    headers.insert(REPR_DIGEST, repr_digest(&digest));
-    if let Some(modified) = modified {
-        headers.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
-    }
+    let etag = validators(&mut headers, &Digest::of(content.as_bytes()), None);
     let size = content.len() as u64;
     let bytes = Bytes::from(content);
-    negotiate(request, headers, modified, size, |first, last| {
+    let validators = Validators { etag: &etag, modified: None };
+    negotiate(request, headers, validators, size, |first, last| {
         Content::Bytes(bytes.slice(first as usize..last as usize + 1))
     })
 }
@@ -132,73 +120,75 @@ pub fn redirect(to: &str) -> Answer {
     Answer { status: 301, headers, content: Content::None, note: Note::default() }
 }
 
-/// The fields of a module that do not change from answer to answer, made once: most of an answer's work otherwise.
-#[derive(Clone)]
+/// The fields of an answer about a module that are the same from answer to answer, made once: most of an answer's work
+/// otherwise.
 pub struct Label {
-    etag: HeaderValue,
-    modified: HeaderValue,
-    digest: HeaderValue,
-    reference: HeaderValue,
-    manifest: Option<HeaderValue>,
+    fields: HeaderMap,
+    etag: String,
+    modified: Timestamp,
+    matched: &'static str,
+    reference: Arc<str>,
 }
 
 impl Label {
-    /// For a module that was found.
-    pub fn new(found: &Found) -> Self {
-        let (reference, manifest) = match &found.origin {
-            Origin::Registry { reference, manifest } => {
-                (reference.to_string(), Some(value(&manifest.to_string())))
-            }
-            Origin::Overlay(path) => (path.display().to_string(), None),
-        };
-        let digest = found.module.digest;
-        Self {
-            etag: value(&format!("\"{digest}\"")),
-            modified: value(&httpdate::fmt_http_date(found.modified.system())),
-            digest: repr_digest(&digest),
-            reference: value(&reference),
-            manifest,
-        }
+    /// For the module itself. By its digest it is `immutable`.
+    pub fn module(found: &Found, immutable: bool) -> Self {
+        let lifetime = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+        Self::new(found, "application/wasm", lifetime, &found.module().digest)
     }
 
-    fn describe(&self, headers: &mut HeaderMap, matched: &'static str, status: &CacheStatus) -> Note {
-        headers.insert(CACHE_STATUS, value(&status.to_string()));
-        headers.insert(MATCH, HeaderValue::from_static(matched));
-        if let Some(manifest) = &self.manifest {
-            headers.insert(MANIFEST_DIGEST, manifest.clone());
+    /// For a text about the module, whose digest is `digest`.
+    pub fn text(found: &Found, content_type: &'static str, digest: &Digest) -> Self {
+        Self::new(found, content_type, "no-cache", digest)
+    }
+
+    fn new(found: &Found, content_type: &'static str, lifetime: &'static str, digest: &Digest) -> Self {
+        let (matched, modified) = (found.why.as_str(), found.modified());
+        let reference = found.origin.to_string();
+        let mut fields = HeaderMap::new();
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        fields.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
+        // Its place; what stands there is written for each answer.
+        fields.insert(CACHE_STATUS, HeaderValue::from_static(""));
+        fields.insert(MATCH, HeaderValue::from_static(matched));
+        if let Some(manifest) = found.origin.manifest() {
+            fields.insert(MANIFEST_DIGEST, value(&manifest.to_string()));
         }
-        headers.insert(REFERENCE, self.reference.clone());
-        let reference = self.reference.to_str().ok().map(Into::into);
-        Note { cache: Some(status.label()), reference, matched: Some(matched), ..Note::default() }
+        fields.insert(REFERENCE, value(&reference));
+        let etag = validators(&mut fields, digest, Some(modified));
+        Self { fields, etag, modified, matched, reference: reference.into() }
+    }
+
+    /// The answer for `size` bytes, of which `content` makes those that are asked for.
+    pub fn answer(
+        &self,
+        request: &HeaderMap,
+        status: &CacheStatus,
+        size: u64,
+        content: impl FnOnce(u64, u64) -> Content,
+    ) -> Answer {
+        let mut headers = self.fields.clone();
+        headers.insert(CACHE_STATUS, owned(status.to_string()));
+        let validators = Validators { etag: &self.etag, modified: Some(self.modified) };
+        let mut answer = negotiate(request, headers, validators, size, content);
+        answer.note = Note {
+            cache: Some(status.label()),
+            reference: Some(self.reference.clone()),
+            matched: Some(self.matched),
+            ..Note::default()
+        };
+        answer
     }
 }
 
 /// A module.
-pub fn module(request: &HeaderMap, served: Served, label: &Label, asked: Asked, immutable: bool) -> Answer {
-    let Served { body, found: Found { module, modified, why, status, .. } } = served;
-    let mut headers = HeaderMap::with_capacity(FIELDS);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
-    let lifetime = if immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
-    let note = label.describe(&mut headers, why.as_str(), &status);
-    headers.insert(LAST_MODIFIED, label.modified.clone());
-    headers.insert(ETAG, label.etag.clone());
-    headers.insert(REPR_DIGEST, label.digest.clone());
-    let (size, digest) = (module.size, module.digest);
-    let mut answer = negotiate(request, headers, Some(modified), size, |first, last| Content::Module {
-        body,
-        first,
-        last,
-        digest,
-        asked: Box::new(asked),
-    });
-    answer.note = note;
-    answer
-}
-
-/// Adds the fields that tell where an answer about a module came from.
-pub fn describe(answer: &mut Answer, found: &Found, label: &Label) {
-    answer.note = label.describe(&mut answer.headers, found.why.as_str(), &found.status);
+pub fn module(request: &HeaderMap, served: Served, label: &Label, asked: &Arc<Asked>) -> Answer {
+    let Served { body, found } = served;
+    let module = found.module();
+    label.answer(request, &found.status, module.size, |first, last| match body {
+        Body::Memory(bytes) => Content::Bytes(bytes.slice(first as usize..last as usize + 1)),
+        Body::File(file) => Content::File { file, first, last, digest: module.digest, asked: asked.clone() },
+    })
 }
 
 /// Nobody between us and who asked may keep it.
@@ -218,24 +208,28 @@ pub fn failed(headers: &mut HeaderMap, code: &'static str) -> &'static str {
     status.label()
 }
 
-fn repr_digest(digest: &Digest) -> HeaderValue {
+/// Puts in the fields by which a client knows a content again, and those that all contents have; the entity tag.
+fn validators(fields: &mut HeaderMap, digest: &Digest, modified: Option<Timestamp>) -> String {
+    if let Some(modified) = modified {
+        fields.insert(LAST_MODIFIED, value(&httpdate::fmt_http_date(modified.system())));
+    }
+    let etag = format!("\"{digest}\"");
+    fields.insert(ETAG, value(&etag));
     let encoded = base64::engine::general_purpose::STANDARD.encode(digest.bytes());
-    value(&format!("sha-256=:{encoded}:"))
+    fields.insert(REPR_DIGEST, value(&format!("sha-256=:{encoded}:")));
+    fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    etag
 }
 
-/// Judges conditions and ranges and completes the answer, whose `ETag` is there already.
+/// Judges conditions and ranges and completes the answer.
 fn negotiate(
     request: &HeaderMap,
     mut headers: HeaderMap,
-    modified: Option<Timestamp>,
+    validators: Validators<'_>,
     size: u64,
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
-    let etag = headers.get(ETAG).cloned();
-    let etag = etag.as_ref().and_then(|etag| etag.to_str().ok()).unwrap_or_default();
-    let validators = Validators { etag, modified };
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let answer = |status, headers, content| Answer { status, headers, content, note: Note::default() };
     match conditional::judge(request, validators) {
         Verdict::NotModified => {
@@ -272,6 +266,11 @@ fn negotiate(
             answer(200, headers, content(0, size - 1))
         }
     }
+}
+
+/// As [`value`], of a text that is not needed any more.
+fn owned(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("?"))
 }
 
 /// Our own texts are ASCII; a path of the operator's may not be.

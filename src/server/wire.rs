@@ -69,12 +69,15 @@ impl Link {
     fn scan(&self, bytes: &[u8]) {
         let mut line = self.line.load(Ordering::Relaxed);
         for byte in bytes {
+            // Nearly all of them, and wherever they stand nothing changes.
+            if byte.is_ascii_graphic() && line < WHOLE_LINE {
+                continue;
+            }
             line = match (line, byte) {
                 (BAD_LINE | WHOLE_LINE, _) => break,
                 (_, b'\n') => WHOLE_LINE,
                 (_, b'\r') => line,
                 (0 | 1, b' ') => line + 1,
-                (_, byte) if byte.is_ascii_graphic() => line,
                 _ => BAD_LINE,
             };
         }

@@ -404,9 +404,12 @@ impl Disk {
         }
     }
 
-    /// Notes a use that did not open the file.
-    pub fn touch(&self, digest: &Digest) {
-        self.index().touch(digest, self.clock.now());
+    /// Notes a use that did not open the file. The module's bytes, and why, where the disk would not take it.
+    pub fn used(&self, digest: &Digest) -> Option<(Bytes, &'static str)> {
+        let now = self.clock.now();
+        let mut index = self.index();
+        let held = index.touch(digest, now)?.held.as_ref()?;
+        Some((held.bytes.clone(), held.why))
     }
 }
 

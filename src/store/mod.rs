@@ -145,14 +145,24 @@ pub enum Tier {
     Memory,
     /// They were read from the disk.
     Disk,
+    /// They are in memory alone, and why, as `Cache-Status` has it.
+    Held(&'static str),
 }
 
 impl Tier {
-    /// The word for answers and metrics.
+    /// The word for metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Memory => "memory",
+            Self::Memory | Self::Held(_) => "memory",
             Self::Disk => "disk",
+        }
+    }
+
+    /// The word for answers.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Held(why) => why,
+            other => other.as_str(),
         }
     }
 }

@@ -154,8 +154,10 @@ impl Store for Tiered {
 
     async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError> {
         let digest = module.digest;
-        self.disk.touch(&digest);
-        if let Some((bytes, _)) = self.disk.held(&digest) {
+        if let Some((bytes, why)) = self.disk.used(&digest) {
+            return Ok(Some((Body::Memory(bytes), Tier::Held(why))));
+        }
+        if let Some(bytes) = self.memory.get(&digest) {
             return Ok(Some((Body::Memory(bytes), Tier::Memory)));
         }
         let (module, size) = (module.clone(), module.size);

@@ -1,6 +1,7 @@
 //! URLs and HTTP: every pattern, status and field of the contract, over a socket.
 
 use crate::support::artifact::{module, raw};
+use crate::support::eventually;
 use crate::support::larder::{Home, Larder, settings};
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
@@ -160,6 +161,55 @@ fn metadata_has_the_lines_of_the_present_server_and_ours() {
     assert_eq!(json["digest"], raw(&bytes).manifest.digest().to_string());
     assert_eq!(json["version"], "2.0.1");
     assert_eq!(larder.get("/plugins/nope/1/metadata.txt").status, 404);
+}
+
+#[test]
+fn a_tag_that_moves_takes_the_fields_and_the_metadata_along_with_the_module() {
+    let registry = Scripted::start();
+    let (old, new) = (module("old", 500), module("new", 700));
+    registry.put("plugins/p", "1", &raw(&old));
+    let larder = Home::new(&(settings(&registry.host()) + "lifetimes:\n  tag: 1ms\n")).start();
+    let tells_of = |bytes: &[u8]| {
+        let (digest, manifest) = (Digest::of(bytes), raw(bytes).manifest.digest().to_string());
+        let served = larder.get("/plugins/p/1/plugin.wasm");
+        if served.body != bytes {
+            return None;
+        }
+        assert_eq!(served.header("etag"), format!("\"{digest}\""));
+        assert_eq!(served.header("larder-manifest-digest"), manifest);
+        for file in ["metadata.txt", "metadata.json"] {
+            let told = larder.get(&format!("/plugins/p/1/{file}"));
+            assert!(
+                told.text().contains(&digest.hex()) && told.text().contains(&manifest),
+                "{}",
+                told.text()
+            );
+            assert_eq!(told.header("larder-manifest-digest"), manifest);
+            assert_eq!(told.header("etag"), format!("\"{}\"", Digest::of(&told.body)));
+            let same = [("If-None-Match", told.header("etag"))];
+            assert_eq!(larder.request("GET", &format!("/plugins/p/1/{file}"), &same).status, 304);
+        }
+        Some(())
+    };
+    for _ in 0..3 {
+        tells_of(&old).unwrap();
+    }
+    registry.put("plugins/p", "1", &raw(&new));
+    eventually("the tag's new module", || tells_of(&new));
+    for _ in 0..3 {
+        tells_of(&new).unwrap();
+    }
+}
+
+#[test]
+fn nothing_wakes_a_hundred_times_a_second_once_an_answer_was_written() {
+    let (_registry, larder, _) = listed();
+    assert_eq!(larder.get(MODULE).status, 200);
+    let threads = std::fs::read_dir(format!("/proc/{}/task", larder.id())).unwrap();
+    // One that has just ended has no name any more.
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    let names: Vec<_> = threads.filter_map(|thread| name(thread.unwrap())).collect();
+    assert!(names.len() > 2 && !names.iter().any(|name| name.starts_with("Timer")), "{names:?}");
 }
 
 #[test]

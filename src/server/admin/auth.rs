@@ -204,10 +204,10 @@ fn has_token(query: &str) -> bool {
 }
 
 /// A request's target as logs may have it: without a query that has a token in it.
-pub fn shown(target: Cow<'_, str>) -> String {
+pub fn shown(target: Cow<'_, str>) -> Cow<'_, str> {
     match target.split_once('?') {
-        Some((path, query)) if has_token(query) => format!("{path}?(not shown: has a token)"),
-        _ => target.into_owned(),
+        Some((path, query)) if has_token(query) => format!("{path}?(not shown: has a token)").into(),
+        _ => target,
     }
 }
 

@@ -109,7 +109,7 @@ impl Admin {
             // Liveness asks nobody: a process that answers is alive.
             "/livez" => respond::plain("ok\n".into()),
             "/readyz" => self.ready(),
-            routes::OPENAPI => respond::small(headers, api::JSON, api::OPENAPI.into(), None),
+            routes::OPENAPI => respond::small(headers, api::JSON, api::OPENAPI.into()),
             path => page::answer(headers, path).unwrap_or_else(|| refuse::no_route(headers, path)),
         };
         (answer, "health")

@@ -22,7 +22,7 @@ pub fn answer(headers: &HeaderMap, path: &str) -> Option<Answer> {
         "/assets/favicon.svg" => ("image/svg+xml", include_str!("page/favicon.svg")),
         _ => ("text/javascript; charset=utf-8", script(path.strip_prefix("/assets/")?)?),
     };
-    let mut answer = respond::small(headers, content_type, content.to_owned(), None);
+    let mut answer = respond::small(headers, content_type, content.to_owned());
     answer.headers.insert(CONTENT_SECURITY_POLICY, POLICY);
     answer.headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     // For what does not know `frame-ancestors`.

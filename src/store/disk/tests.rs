@@ -162,7 +162,7 @@ fn the_least_recently_used_modules_leave_with_their_records_also_after_a_restart
     let disk = fixture.open(300);
     let (a, b) = (put(&disk, "a", 100), put(&disk, "b", 100));
     fixture.clock.advance(Duration::from_secs(60));
-    disk.touch(&a.digest);
+    disk.used(&a.digest);
     disk.write_last_uses(true);
     drop(disk);
     fixture.clock.advance(Duration::from_secs(60));

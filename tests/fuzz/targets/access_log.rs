@@ -53,7 +53,7 @@ pub fn check(bytes: &[u8]) {
     let note = Note { detail: (!detail.is_empty()).then(|| shown(detail)), ..Note::default() };
     let line = Line {
         id: RequestId::new(1),
-        peer: ([127, 0, 0, 1], 1).into(),
+        peer: "127.0.0.1:1",
         method,
         target,
         status: 200,

@@ -221,13 +221,13 @@ impl Heart {
             Body::File(file) => match file.read() {
                 Ok(_) => served,
                 Err(damage) => {
-                    self.cache.store().damaged(&served.found.module.digest, file, damage).await;
+                    self.cache.store().damaged(&served.found.module().digest, file, damage).await;
                     self.cache.get(&request.name, &plan, Ask::Allowed).await?
                 }
             },
             Body::Memory(_) => served,
         };
-        assert_eq!(Digest::of(&bytes(&served)), served.found.module.digest, "wrong bytes were served");
+        assert_eq!(Digest::of(&bytes(&served)), served.found.module().digest, "wrong bytes were served");
         Ok(served)
     }
 

@@ -4,20 +4,18 @@
 use super::auth::Auth;
 use super::blob::{self, Transfer, Wanted};
 use super::breaker::{Breakers, State};
-use super::diagnose;
 use super::error::{Kind, RegistryError};
 use super::hosts::Hosts;
 use super::retry::{self, PATIENCE, Retry, Silence, together};
 use super::route::{Endpoint, Host, Route};
 use super::transport::{self, Answer};
-use super::{Blob, Confirmation, FetchedManifest, NotFound, Registry};
+use super::{Blob, Confirmation, FetchedManifest, NotFound, Referrers, Registry, signatures};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference, media_type};
 use crate::proof::{self, Step};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -346,7 +344,7 @@ impl Inner {
             return Err(error
                 .hint(format!("is there a registry at {}, or a proxy with a page of its own?", host.name)));
         }
-        let bytes = bounded(&what, host, answer, limit).await?;
+        let bytes = transport::bounded(&what, host, answer, limit).await?;
         let digest = Digest::of(&bytes);
         if let Some(said) = said.iter().find(|said| said.as_bytes() != digest.to_string().as_bytes()) {
             let said = crate::oci::error_code::shown(&String::from_utf8_lossy(said.as_bytes()));
@@ -410,41 +408,29 @@ impl Registry for Client {
         Ok(Blob { endpoint, stream: Transfer::new(self.inner.clone(), wanted, opened).stream() })
     }
 
+    async fn referrers(
+        &self,
+        of: &Reference,
+        artifact_type: &str,
+        limit: u64,
+    ) -> Result<Option<Referrers>, RegistryError> {
+        let inner = &*self.inner;
+        let listed = inner.again(of, true, |endpoint, turn| {
+            Box::pin(async move {
+                let _turn = turn;
+                signatures::list(inner, &endpoint, of, artifact_type, limit).await
+            })
+        });
+        match listed.await {
+            Ok((listed, _)) => Ok(Some(listed)),
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn distrust(&self, reference: &Reference, endpoint: usize) {
         if let Ok(route) = self.inner.route(reference.registry()) {
             route.distrust(endpoint, &*self.inner.clock);
         }
-    }
-}
-
-/// Reads a body of at most `limit` bytes.
-async fn bounded(what: &str, host: &Host, mut answer: Answer, limit: u64) -> Result<Bytes, RegistryError> {
-    let too_large = || {
-        let text = format!("{what}: the manifest has more than {limit} bytes (limits.manifest)");
-        RegistryError::new(Kind::TooLarge, text)
-    };
-    if answer.response.content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    let way = host.egress.way(answer.response.url()).cloned();
-    let mut body = BytesMut::new();
-    let read = async {
-        while let Some(piece) = answer
-            .response
-            .chunk()
-            .await
-            .map_err(|e| diagnose::transport(host, what, &answer.from, way.as_ref(), &e))?
-        {
-            body.extend_from_slice(&piece);
-            if body.len() as u64 > limit {
-                return Err(too_large());
-            }
-        }
-        Ok(())
-    };
-    // One byte at a time is silence too: a manifest is small.
-    match tokio::time::timeout(host.limits.idle, read).await {
-        Ok(read) => read.map(|()| body.freeze()),
-        Err(_) => Err(diagnose::timed_out(host, what, way.as_ref(), "idle_timeout")),
     }
 }

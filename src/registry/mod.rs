@@ -8,7 +8,7 @@
 //! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads ([`expiry`]: for how long); [`auth`] answers a challenge ([`challenge`]) with
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
-//! tells all of it to `larder explain`. One conversation is not with a registry: [`collector`].
+//! tells all of it to `larder explain`. [`signatures`] asks for what was signed. One conversation is not with a registry: [`collector`].
 //!
 //! What leaves the house is bounded by three rules. Credentials and tokens go to the registry's own host; to a token
 //! service only where that is of the registry's own host, of its registrable domain, or configured ([`auth`]); never
@@ -35,6 +35,7 @@ pub mod names;
 pub mod pem;
 mod retry;
 pub mod route;
+pub mod signatures;
 pub mod trace;
 pub mod transport;
 pub mod trust;
@@ -72,6 +73,15 @@ pub enum Confirmation {
     Unknown,
 }
 
+/// What refers to a manifest, as the registry lists it.
+#[derive(Debug, Clone, Default)]
+pub struct Referrers {
+    /// Indexes, one a page.
+    pub pages: Vec<Bytes>,
+    /// False where all types are listed, although one was asked for.
+    pub is_filtered: bool,
+}
+
 /// A blob on its way.
 pub struct Blob {
     /// Which of the registry's endpoints it comes from, for [`Registry::distrust`].
@@ -91,6 +101,18 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Opens the blob `digest` of `size` bytes of the repository of `reference`. Bytes are not verified here.
     async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError>;
+
+    /// Lists what refers to the manifest `of`, which names a digest, and is of `artifact_type` (OCI distribution spec 1.1,
+    /// "Listing Referrers"); at most `limit` bytes a page. `None` where nobody lists that: there may be a tag in its place.
+    async fn referrers(
+        &self,
+        of: &Reference,
+        artifact_type: &str,
+        limit: u64,
+    ) -> Result<Option<Referrers>, RegistryError> {
+        let _ = (of, artifact_type, limit);
+        Ok(None)
+    }
 
     /// Says that the bytes of a blob were wrong that came from `endpoint`: others are asked first, where there are some.
     fn distrust(&self, reference: &Reference, endpoint: usize);

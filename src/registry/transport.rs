@@ -13,6 +13,7 @@ use super::error::{Kind, RegistryError};
 use super::names::{authority, listed};
 use super::route::{Endpoint, Host};
 use crate::metrics::Metrics;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
@@ -208,6 +209,43 @@ fn allowed(host: &Host, what: &str, home: &Url, to: &Url) -> Result<(), Registry
     }
     let error = RegistryError::new(Kind::RedirectRefused, format!("{what}: redirected to {shown}"));
     Err(error.hint(format!("if {shown} is where it keeps its layers, add it to {}.blob_hosts", host.key)))
+}
+
+/// Reads a body of at most `limit` bytes.
+pub async fn bounded(
+    what: &str,
+    host: &Host,
+    mut answer: Answer,
+    limit: u64,
+) -> Result<Bytes, RegistryError> {
+    let too_large = || {
+        let text = format!("{what}: the manifest has more than {limit} bytes (limits.manifest)");
+        RegistryError::new(Kind::TooLarge, text)
+    };
+    if answer.response.content_length().is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let way = host.egress.way(answer.response.url()).cloned();
+    let mut body = BytesMut::new();
+    let read = async {
+        while let Some(piece) = answer
+            .response
+            .chunk()
+            .await
+            .map_err(|e| diagnose::transport(host, what, &answer.from, way.as_ref(), &e))?
+        {
+            body.extend_from_slice(&piece);
+            if body.len() as u64 > limit {
+                return Err(too_large());
+            }
+        }
+        Ok(())
+    };
+    // One byte at a time is silence too: a manifest is small.
+    match tokio::time::timeout(host.limits.idle, read).await {
+        Ok(read) => read.map(|()| body.freeze()),
+        Err(_) => Err(diagnose::timed_out(host, what, way.as_ref(), "idle_timeout")),
+    }
 }
 
 /// Makes an error of an answer that is not a success, reading its text as far as it is of the specification's form.

@@ -61,6 +61,7 @@ mod scrub;
 mod search;
 mod second_opinions;
 mod settings;
+mod signatures;
 mod soak;
 mod tidy;
 mod tls;

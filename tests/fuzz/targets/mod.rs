@@ -23,6 +23,7 @@ pub mod record;
 pub mod redirect;
 pub mod reference;
 pub mod secret;
+pub mod signature;
 pub mod template;
 pub mod token;
 
@@ -54,6 +55,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("redirect", redirect::check),
     ("reference", reference::check),
     ("secret", secret::check),
+    ("signature", signature::check),
     ("template", template::check),
     ("token", token::check),
 ];

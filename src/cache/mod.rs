@@ -217,6 +217,12 @@ impl Cache {
         &self.parts.store
     }
 
+    /// What asks registries: a manifest as it came by [`Registry::manifest`], a blob by [`Registry::blob`]. Nothing of that
+    /// is verified against more than the digest of a manifest, and nothing of it is kept.
+    pub fn registry(&self) -> &Arc<dyn Registry> {
+        &self.parts.registry
+    }
+
     /// Forgets why things could not be had: the settings have changed, and what was refused may be granted now. What is
     /// held stays.
     pub fn doubt(&self) {

@@ -100,6 +100,53 @@ struct Outline {
     manifests: Option<IgnoredAny>,
 }
 
+/// All that a document names, for whoever carries an artifact unchanged from one place to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// The document's own media type: as it says, else as the registry said, else by its form.
+    pub media_type: String,
+    /// The configuration and the layers of a manifest, each blob once, in their order.
+    pub blobs: Vec<Descriptor>,
+    /// The manifests of an index, each once, in their order; those of build attestations too.
+    pub children: Vec<Descriptor>,
+}
+
+impl Contents {
+    /// Reads raw `bytes` that came with `content_type`.
+    ///
+    /// # Errors
+    /// As [`Document::parse`].
+    pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
+        let malformed =
+            |e: serde_json::Error| ManifestError::Malformed(super::error_code::shown(&e.to_string()));
+        let document = Document::parse(bytes, content_type)?;
+        let outline: Outline = serde_json::from_slice(bytes).map_err(malformed)?;
+        let said = content_type.and_then(|said| said.split(';').next()).map(str::trim);
+        let typed = outline.media_type.or_else(|| said.filter(|said| kind(said).is_some()).map(Into::into));
+        let mut contents = Self { media_type: String::new(), blobs: Vec::new(), children: Vec::new() };
+        let by_form = match document {
+            Document::Index(children) => {
+                contents.children = each_once(children);
+                media_type::OCI_INDEX
+            }
+            Document::Manifest(manifest) => {
+                let parsed: spec::ImageManifest = serde_json::from_slice(bytes).map_err(malformed)?;
+                let config = descriptor(parsed.config())?;
+                contents.blobs = each_once([vec![config], manifest.layers].concat());
+                media_type::OCI_MANIFEST
+            }
+        };
+        contents.media_type = typed.unwrap_or_else(|| by_form.into());
+        Ok(contents)
+    }
+}
+
+fn each_once(mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
+    let mut seen = std::collections::HashSet::new();
+    descriptors.retain(|descriptor| seen.insert(descriptor.digest));
+    descriptors
+}
+
 impl Document {
     /// Parses raw `bytes` that came with `content_type`.
     ///
@@ -237,6 +284,24 @@ mod tests {
         };
         assert_eq!(children[0].platform, Some(("wasi".into(), "wasm".into())));
         assert_eq!(children.iter().map(|c| c.is_attestation).collect::<Vec<_>>(), [false, true, true]);
+    }
+
+    #[test]
+    fn what_is_carried_of_an_artifact_is_all_that_it_names_each_once() {
+        let contents = |text: &str, said| Contents::parse(text.as_bytes(), said).unwrap();
+        let other = LAYER.replace("e3b0c442", "e3b0c443");
+        let of = format!(r#"{{"schemaVersion":2,"config":{other},"layers":[{LAYER},{LAYER}]}}"#);
+        let found = contents(&of, Some("application/json"));
+        let firsts: Vec<_> = found.blobs.iter().map(|blob| blob.digest.hex()[..8].to_owned()).collect();
+        assert_eq!(firsts, ["e3b0c443", "e3b0c442"]);
+        assert_eq!((found.media_type.as_str(), found.children.len()), (media_type::OCI_MANIFEST, 0));
+        let docker = format!("{}; charset=utf-8", media_type::DOCKER_MANIFEST);
+        assert_eq!(contents(&of, Some(&docker)).media_type, media_type::DOCKER_MANIFEST);
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{LAYER},{LAYER},{other}]}}"#);
+        let found = contents(&index, None);
+        assert_eq!((found.children.len(), found.blobs.len()), (2, 0));
+        assert_eq!(found.media_type, media_type::OCI_INDEX);
+        assert!(Contents::parse(b"{}", None).is_err());
     }
 
     #[test]

@@ -12,5 +12,5 @@ pub mod media_type;
 pub mod reference;
 
 pub use digest::{Digest, Hasher};
-pub use manifest::{Descriptor, Document, Manifest};
+pub use manifest::{Contents, Descriptor, Document, Manifest};
 pub use reference::Reference;

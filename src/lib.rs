@@ -6,11 +6,13 @@
 //! mix: [`record`]s by reference (small, mutable, they age) and modules by digest (large, immutable).
 //!
 //! The folders are floors, and imports go down only: words ([`oci`], [`plugin`], [`clock`]), rules ([`catalog`],
-//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`], [`policy`]), hands ([`origin`], [`registry`], [`store`]), heart ([`cache`],
+//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`], [`policy`]), hands ([`origin`], [`registry`],
+//! [`store`], [`bundle`]), heart ([`cache`],
 //! [`admin`]), face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
 
 pub mod admin;
 pub mod artifact;
+pub mod bundle;
 pub mod cache;
 pub mod catalog;
 pub mod cli;

@@ -9,6 +9,7 @@
 pub mod change;
 pub mod entries;
 pub mod history;
+pub mod import;
 pub mod prefetch;
 pub mod status;
 
@@ -113,6 +114,8 @@ pub struct Administration {
     pub scrub: Mutex<Option<change::Scrub>>,
     /// What is fetched at the start.
     pub warm_up: WarmUp,
+    /// Held while a bundle is taken in.
+    pub importing: tokio::sync::Mutex<()>,
     /// When the process began.
     pub started: Timestamp,
 }
@@ -142,6 +145,8 @@ pub enum Kind {
     Busy,
     /// Too much at once.
     TooMany,
+    /// What came is no good.
+    Unusable,
     /// The disk would not.
     Failed,
 }

@@ -284,14 +284,19 @@ fn from_tar(
 
 /// What GNU and PAX say of the entry that follows.
 #[derive(Default)]
-struct Extension {
-    name: Option<Vec<u8>>,
-    size: Option<u64>,
+pub struct Extension {
+    /// Its path.
+    pub name: Option<Vec<u8>>,
+    /// Its size in bytes.
+    pub size: Option<u64>,
 }
 
 impl Extension {
-    /// Takes in `entry` if it is such a header.
-    fn read(
+    /// Takes in `entry` if it is such a header, of at most 64 KiB; tells whether it was one.
+    ///
+    /// # Errors
+    /// It is larger, malformed, or changes what may not be changed. What fails while reading is made an error by `told`.
+    pub fn read(
         &mut self,
         kind: tar::EntryType,
         entry: &mut impl Read,

@@ -32,7 +32,7 @@ const MOST_WAITING: usize = 1000;
 
 /// What a running fetch takes of the memory for fetches: a manifest, or the pieces of a layer between network and disk.
 /// Together with the number of fetches it is what a burst of them can cost.
-const FETCH_BYTES: u64 = 2 << 20;
+pub(super) const FETCH_BYTES: u64 = 2 << 20;
 
 /// Whom a fetch is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

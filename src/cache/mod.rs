@@ -25,6 +25,7 @@ mod fetch;
 pub mod fill;
 mod known;
 mod layer;
+pub mod take;
 
 use crate::artifact::Limits;
 use crate::catalog::{Plan, Why};

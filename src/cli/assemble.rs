@@ -307,6 +307,7 @@ pub fn assemble(
             ..Settings::default()
         }),
         scrub: Mutex::default(),
+        importing: Default::default(),
         warm_up: config.warm_up.clone(),
         started: clock.now(),
     };

@@ -7,6 +7,7 @@ use super::{assemble, exit};
 use crate::admin::Administration;
 use crate::admin::change::{Purged, Selector};
 use crate::admin::entries::{Entry, MOST, Page, Query};
+use crate::admin::import::{self, How, Imported, Item};
 use crate::admin::prefetch::{Job, Wanted};
 use crate::admin::status::Status;
 use crate::config::Loaded;
@@ -313,6 +314,23 @@ impl Larder {
         match self {
             Self::Running(remote) => remote.purge(which).await,
             Self::Stopped(stopped) => Ok(stopped.administration.purge(which).await?),
+        }
+    }
+
+    /// Takes a bundle in; `told` hears of each plugin as it is done, or when all are.
+    pub async fn import(
+        &self,
+        bundle: &Path,
+        how: How,
+        told: &(dyn Fn(&Item) + Sync),
+    ) -> Result<Imported, Trouble> {
+        match self {
+            Self::Running(_) => Err(Trouble::new(exit::USAGE, "later")),
+            Self::Stopped(stopped) => {
+                let administration = &stopped.administration;
+                let bundle = import::open(bundle, administration.cache.store()).await?;
+                Ok(administration.import(bundle, how, told).await?)
+            }
         }
     }
 

@@ -10,9 +10,11 @@ pub mod check;
 pub mod completions;
 mod curl;
 pub mod explain;
+pub mod export;
 pub mod front;
 pub mod fsck;
 pub mod get;
+pub mod import;
 pub mod larder;
 pub mod list;
 pub mod log;
@@ -56,7 +58,8 @@ const EXIT_CODES: &str = "\
 Exit codes are those of sysexits.h: 64 typing error, 65 the artifact holds no usable plugin, 66 no such plugin, entry or \
 file, 69 the registry or larder does not answer, 70 a defect of larder, 71 a port cannot be opened, 73 the cache directory \
 or the output cannot be created, 74 the disk fails, 75 the cache directory is in use by another larder, or try again \
-later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined.";
+later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined, export or \
+import left something out.";
 
 /// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
 #[derive(Debug, Parser)]
@@ -122,6 +125,10 @@ enum Command {
     Status(status::StatusCommand),
     /// Fetch plugins before anybody asks for them
     Prefetch(prefetch::Prefetch),
+    /// Write plugins into one file, for where no registry is
+    Export(export::Export),
+    /// Take the plugins of a bundle into the cache
+    Import(import::Import),
     /// Take entries away, and the modules that nothing else leads to
     Purge(purge::Purge),
     /// Check the cache directory, in use or not: every module's bytes, every record
@@ -222,6 +229,8 @@ pub fn run() -> ExitCode {
         Some(Command::Show(show)) => with(&cli.options, |loaded| show.run(&loaded)),
         Some(Command::Status(status)) => with(&cli.options, |loaded| status.run(&loaded)),
         Some(Command::Prefetch(prefetch)) => with(&cli.options, |loaded| prefetch.run(&loaded)),
+        Some(Command::Export(export)) => with(&cli.options, |loaded| export.run(&loaded)),
+        Some(Command::Import(import)) => with(&cli.options, |loaded| import.run(&loaded)),
         Some(Command::Purge(purge)) => with(&cli.options, |loaded| purge.run(&loaded)),
         Some(Command::Fsck(fsck)) => with(&cli.options, |loaded| fsck.run(&loaded)),
         Some(Command::Completions(completions)) => completions.run(),

@@ -124,7 +124,7 @@ async fn left(larder: &Larder, id: u64) -> Result<(), Trouble> {
 }
 
 /// Shows how far it is until it has ended.
-async fn watch(larder: &Larder, mut job: Job) -> Result<Job, Trouble> {
+pub async fn watch(larder: &Larder, mut job: Job) -> Result<Job, Trouble> {
     let mut shown = Shown::new(&job);
     let pause = if matches!(larder, Larder::Running(_)) { ASKING } else { LOOKING };
     loop {

@@ -39,6 +39,7 @@ impl From<Refused> for Trouble {
             Kind::Bad | Kind::TooMany => exit::USAGE,
             Kind::NotFound => exit::NOINPUT,
             Kind::Busy => exit::TEMPFAIL,
+            Kind::Unusable => exit::DATAERR,
             Kind::Failed => exit::IOERR,
         };
         Self::new(code, refused.detail).hint(hint_of(refused.code, refused.hint))

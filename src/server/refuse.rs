@@ -159,6 +159,7 @@ pub fn not_done(headers: &HeaderMap, refused: &Refused) -> Answer {
         Kind::NotFound => 404,
         Kind::Busy => 409,
         Kind::TooMany => 413,
+        Kind::Unusable => 422,
         Kind::Failed => 503,
     };
     simple(headers, status, refused.code, &refused.detail, refused.hint)

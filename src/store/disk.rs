@@ -19,6 +19,7 @@ use super::health::Health;
 use super::layout::Layout;
 use super::recover::{self, Found};
 use super::room::{Room, Taken};
+use super::spool::Spool;
 use crate::clock::Clock;
 use crate::lock::{Mutex, MutexGuard};
 use crate::metrics::Metrics;
@@ -273,6 +274,18 @@ impl Disk {
             let _ = ground::make_folders(&self.layout);
         }
         Draft::new(self.clone(), &tmp, expected)
+    }
+
+    /// A new spool.
+    ///
+    /// # Errors
+    /// The disk takes nothing.
+    pub fn spool(&self) -> Result<Spool, StoreError> {
+        if !self.is_ours() {
+            return Err(StoreError::Lost);
+        }
+        ground::make_folders(&self.layout)?;
+        Spool::new(&self.layout.tmp(), self.limit())
     }
 
     /// Keeps a module: on disk, or in memory while the disk takes nothing.

@@ -39,7 +39,9 @@ pub mod memory;
 pub mod overlay;
 pub mod recover;
 pub mod room;
+pub mod spool;
 pub mod tiered;
+pub mod unkept;
 
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
@@ -55,6 +57,7 @@ pub use draft::{Draft, Sealed};
 pub use entry::{Body, ModuleFile};
 pub use error::StoreError;
 pub use room::Room;
+pub use spool::Spool;
 pub use tiered::Tiered;
 
 /// Settings of the store.
@@ -181,6 +184,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// An empty draft to write to, for `expected` bytes as far as that is known.
     async fn draft(&self, expected: u64) -> Result<Draft, StoreError>;
+
+    /// An empty spool, for no more bytes than may be on disk.
+    async fn spool(&self) -> Result<Spool, StoreError>;
 
     /// Makes a sealed draft last under its digest, or holds it in memory while the disk takes nothing. Tells all of the
     /// module's facts.

@@ -6,6 +6,7 @@ use super::draft::{Draft, Sealed};
 use super::entry::{self, Body, Damage, ModuleFile};
 use super::memory::Memory;
 use super::overlay;
+use super::spool::Spool;
 use super::{Config, Purge, Purged, Room, Standing, Store, StoreError, Tier, Usage, Verified};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
@@ -121,6 +122,10 @@ impl Store for Tiered {
     async fn draft(&self, expected: u64) -> Result<Draft, StoreError> {
         let disk = self.disk.clone();
         tokio::task::spawn_blocking(move || disk.draft(expected)).await.map_err(|_| StoreError::Lost)?
+    }
+
+    async fn spool(&self) -> Result<Spool, StoreError> {
+        self.blocking(Disk::spool).await?
     }
 
     async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError> {

@@ -10,6 +10,7 @@ mod administration;
 mod agent;
 mod artifacts;
 mod auth;
+mod bundle;
 mod chart;
 mod chart_elsewhere;
 mod cli;

@@ -1,0 +1,397 @@
+//! `larder export`: plugins are written into one file, for where no registry is.
+
+use super::import::LEFT_OUT;
+use super::larder::{Address, Larder, Wish};
+use super::output::{self, DETAIL};
+use super::trouble::Trouble;
+use super::{assemble, exit, prefetch, print, runtime, show};
+use crate::admin::entries::{Entry, Query, State};
+use crate::admin::import::Wrong;
+use crate::admin::prefetch::Wanted;
+use crate::bundle::collect::{Collector, Gathered};
+use crate::bundle::{BundleError, List, Packing, Parts, Plugin, write};
+use crate::catalog::{Catalog, Why, version_of};
+use crate::config::Loaded;
+use crate::oci::error_code::bounded;
+use crate::oci::{Digest, Reference};
+use crate::plugin::{PluginName, Request};
+use crate::registry::{Client, Registry};
+use crate::store::layout::Layout;
+use clap::{ArgGroup, Args};
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Plugins that are gathered at once.
+const AT_ONCE: usize = 4;
+/// The output is written in pieces of this size, in bytes.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Write plugins into one file, for where no registry is
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("wanted").required(true).multiple(true).args(["plugins", "all", "used"]),
+    after_long_help = "\
+The file is an OCI image layout that oras, skopeo and crane read as well (by NAME, or NAME/VERSION where there are several \
+of one name), with larder's own list in it. The same content gives the same bytes.
+
+Artifacts are carried as they came. The cache keeps modules, not the layers that they were in: those are fetched by digest, \
+where the layer is not the module itself, and lie in the folder FILE.parts until the file is complete. An export that was \
+broken off, or that left something out, goes on from there.
+
+Examples:
+  larder export --all -o plugins.tar.zst
+  larder export ai-proxy ai-cache@2.0.0 -o plugins.tar
+  oras copy --from-oci-layout plugins.tar:ai-proxy harbor.corp/plugins/ai-proxy:2.0.0
+  skopeo copy oci-archive:plugins.tar:ai-proxy docker://harbor.corp/plugins/ai-proxy:2.0.0"
+)]
+pub struct Export {
+    /// Plugins; without a version, that of the catalog
+    #[arg(value_name = "NAME[@VERSION]", value_parser = show::plugin)]
+    plugins: Vec<Request>,
+    /// All that the catalog lists
+    #[arg(long)]
+    all: bool,
+    /// All that are known of, because they were asked for before
+    #[arg(long)]
+    used: bool,
+    /// Where to write: FILE.tar, or FILE.tar.zst packed
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Ask no registry: what is neither in the cache nor among the parts of an earlier export is left out
+    #[arg(long)]
+    cached: bool,
+    /// Print what was exported as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    address: Address,
+}
+
+/// What came of it.
+#[derive(Debug, Default, Serialize)]
+struct Exported {
+    /// Plugins in the file.
+    plugins: Vec<Plugin>,
+    /// What is not in it, and why.
+    left_out: BTreeMap<String, Wrong>,
+    /// Size of the file in bytes; 0 where none was written.
+    bytes: u64,
+}
+
+impl Export {
+    /// Gathers, writes and sums up.
+    pub fn run(&self, loaded: &Loaded) -> ExitCode {
+        let exported = match self.export(loaded) {
+            Ok(exported) => exported,
+            Err(trouble) => return trouble.tell(),
+        };
+        let printed = print(&match self.json {
+            true => output::json(&exported),
+            false => self.summary(&exported),
+        });
+        if exported.left_out.is_empty() { printed } else { ExitCode::from(LEFT_OUT) }
+    }
+
+    fn export(&self, loaded: &Loaded) -> Result<Exported, Trouble> {
+        let packing = match self.output.extension().and_then(|end| end.to_str()) {
+            Some("tar") => Packing::Plain,
+            Some("zst") => Packing::Zstd,
+            _ => {
+                let problem = format!("{}: is named neither .tar nor .tar.zst", self.output.display());
+                return Err(Trouble::new(exit::USAGE, problem));
+            }
+        };
+        let parts = Arc::new(Parts::beside(&self.output).map_err(unwritable)?);
+        let runtime = runtime()?;
+        let larder =
+            self.address.find(loaded, &runtime, if self.cached { Wish::Look } else { Wish::Fill })?;
+        let read = assemble::read(loaded).map_err(|faults| {
+            Trouble::new(exit::CONFIG, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
+        let mut exported = Exported::default();
+        let list = runtime.block_on(async {
+            let wanted = self.wanted(&larder, &read.names.catalog, &mut exported).await?;
+            larder.close().await?;
+            Ok::<_, Trouble>(wanted)
+        })?;
+        let registry = (!self.cached).then(|| {
+            let retry = assemble::retry(&loaded.config);
+            Arc::new(Client::new(read.hosts, read.breakers, read.clock, read.metrics, retry))
+                as Arc<dyn Registry>
+        });
+        let shown = Shown::new(list.len() as u64);
+        let bar = shown.bar.clone();
+        let collector = Collector {
+            registry,
+            cache: Layout::new(&assemble::cache_dir(&loaded.config)),
+            parts: parts.clone(),
+            limits: loaded.config.limits,
+            told: Arc::new(move |bytes| bar.inc(bytes)),
+        };
+        let mut gathered = Gathered::new();
+        runtime.block_on(async {
+            let gather = |plugin: Plugin| async {
+                let got = collector.gather(&plugin.reference, plugin.manifest).await;
+                (plugin, got)
+            };
+            let mut all = futures_util::stream::iter(list).map(gather).buffer_unordered(AT_ONCE);
+            while let Some((plugin, got)) = all.next().await {
+                let name = format!("{}@{}", plugin.name, plugin.version);
+                shown.tell(&name, got.as_ref().err());
+                match got {
+                    Ok(more) => {
+                        gathered.extend(more);
+                        exported.plugins.push(plugin);
+                    }
+                    Err(error) => drop(exported.left_out.insert(name, error.into())),
+                }
+            }
+        });
+        drop(collector);
+        let list = List::new(std::mem::take(&mut exported.plugins));
+        if !list.plugins.is_empty() {
+            exported.bytes = self.write(packing, &list, &gathered, &parts, &shown)?;
+        }
+        exported.plugins = list.plugins;
+        if exported.left_out.is_empty()
+            && let Ok(parts) = Arc::try_unwrap(parts).map_err(|_| ())
+        {
+            parts.remove().map_err(|e| unwritable(BundleError::io("removing the parts", &e)))?;
+        }
+        Ok(exported)
+    }
+
+    /// The file, whole or not at all.
+    fn write(
+        &self,
+        packing: Packing,
+        list: &List,
+        gathered: &Gathered,
+        parts: &Parts,
+        shown: &Shown,
+    ) -> Result<u64, Trouble> {
+        let failed = |e: std::io::Error| unwritable(BundleError::io(&self.output.display().to_string(), &e));
+        shown.begin_writing(gathered.values().map(|(size, _)| size).sum());
+        let mut draft = BufWriter::with_capacity(WRITE_BYTES, parts.draft().map_err(failed)?);
+        let told = |bytes| shown.bar.inc(bytes);
+        write::write(&mut draft, packing, list, None, gathered, parts, &told).map_err(unwritable)?;
+        draft.flush().map_err(failed)?;
+        let draft = draft.into_inner().map_err(|e| failed(e.into_error()))?;
+        draft.as_file().sync_all().map_err(failed)?;
+        let file = draft.persist(&self.output).map_err(|e| failed(e.error))?;
+        Ok(file.metadata().map_err(failed)?.len())
+    }
+
+    /// The plugins that are wanted and known, fetched first if that is allowed; those that are not are left out.
+    async fn wanted(
+        &self,
+        larder: &Larder,
+        catalog: &Catalog,
+        exported: &mut Exported,
+    ) -> Result<Vec<Plugin>, Trouble> {
+        let mut references = BTreeSet::new();
+        if !self.cached {
+            let mut plugins: Vec<_> = self.plugins.iter().map(ToString::to_string).collect();
+            plugins.extend(self.all.then(|| "all".to_owned()));
+            plugins.extend(self.used.then(|| "used".to_owned()));
+            let job = larder.prefetch(&Wanted { plugins }).await?;
+            for item in prefetch::watch(larder, job).await?.items {
+                let name = prefetch::name(&item);
+                match (item.reference.as_ref().and_then(|text| text.parse::<Reference>().ok()), item.error) {
+                    (_, Some(error)) => {
+                        let wrong = Wrong { code: error.code, detail: error.detail, hint: error.hint };
+                        exported.left_out.insert(name, wrong);
+                    }
+                    (Some(reference), None) => drop(references.insert(reference)),
+                    (None, None) => {
+                        let detail = format!("{name} is a file of this machine and no artifact");
+                        exported.left_out.insert(name, BundleError::new("local_file", detail).into());
+                    }
+                }
+            }
+        }
+        let entries = Known(larder.entries(&Query::default(), None).await?.entries);
+        if self.cached {
+            let all = catalog.names().map(|name| Request { name: name.clone(), version: None });
+            let named = all.filter(|_| self.all).chain(self.plugins.iter().cloned());
+            for request in named.collect::<Vec<_>>() {
+                match entries.held(catalog, &request) {
+                    Some(reference) => drop(references.insert(reference)),
+                    None => {
+                        let error = BundleError::new("not_held", format!("{request} is not in the cache"));
+                        exported.left_out.insert(request.to_string(), error.into());
+                    }
+                }
+            }
+            references.extend(entries.references().filter(|_| self.used));
+        }
+        let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
+        for reference in references {
+            match entries.plugin(catalog, &reference) {
+                Some(plugin) if seen.insert(plugin.reference.clone()) => list.push(plugin),
+                Some(_) => {}
+                // Evicted meanwhile.
+                None => {
+                    let error = BundleError::new("not_held", format!("{reference} is not held any more"));
+                    exported.left_out.insert(reference.to_string(), error.into());
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    fn summary(&self, exported: &Exported) -> String {
+        let mut text = String::new();
+        for (name, wrong) in &exported.left_out {
+            text += &format!("{name}: {}: {}\n", wrong.code, bounded(&wrong.detail, DETAIL));
+            if !wrong.hint.is_empty() {
+                text += &format!("  next step: {}\n", bounded(&wrong.hint, DETAIL));
+            }
+        }
+        let number = output::count(exported.plugins.len() as u64, "plugin", "plugins");
+        let (file, left) = (self.output.display(), exported.left_out.len());
+        text += &match exported.bytes {
+            0 => format!("nothing was written, {left} left out\n"),
+            bytes => format!("{number} written to {file} ({}), {left} left out\n", output::size(bytes)),
+        };
+        if left > 0 {
+            text += &format!("what came is kept in {file}.parts: the same command goes on from there\n");
+        }
+        text
+    }
+}
+
+fn unwritable(error: BundleError) -> Trouble {
+    let code = if error.code == "parts_in_use" { exit::TEMPFAIL } else { exit::CANTCREAT };
+    Trouble::new(code, error.detail).hint(error.hint)
+}
+
+/// What a larder knows.
+struct Known(Vec<Entry>);
+
+impl Known {
+    fn is_held(entry: &Entry) -> bool {
+        matches!(entry.state, State::Fresh | State::Stale)
+    }
+
+    fn references(&self) -> impl Iterator<Item = Reference> {
+        self.0.iter().filter(|entry| Self::is_held(entry)).filter_map(|entry| entry.key.parse().ok())
+    }
+
+    fn of(&self, reference: &Reference) -> Option<&Entry> {
+        let key = reference.to_string();
+        self.0.iter().find(|entry| entry.key == key)
+    }
+
+    fn is_absent(&self, reference: &Reference) -> bool {
+        self.of(reference).is_some_and(|entry| entry.state == State::Absent)
+    }
+
+    /// What a gateway would get of what is held. A step is left only when all of it is known not to exist.
+    fn held(&self, catalog: &Catalog, request: &Request) -> Option<Reference> {
+        let plan = catalog.plan(request);
+        let mut step = Why::Exact;
+        let mut unknown = false;
+        for candidate in plan.candidates {
+            if candidate.why != step && unknown {
+                return None;
+            }
+            step = candidate.why;
+            match self.of(&candidate.reference) {
+                Some(entry) if Self::is_held(entry) => return Some(candidate.reference),
+                Some(entry) if entry.state == State::Absent => {}
+                _ => unknown = true,
+            }
+        }
+        None
+    }
+
+    /// What the list says of a reference that is held.
+    fn plugin(&self, catalog: &Catalog, reference: &Reference) -> Option<Plugin> {
+        let entry = self.of(reference).filter(|entry| Self::is_held(entry))?;
+        let (aliases, absent) = self.aliases(catalog, &entry.plugin, reference);
+        Some(Plugin {
+            name: entry.plugin.clone(),
+            version: version_of(reference).to_string(),
+            reference: reference.clone(),
+            manifest: entry.manifest.as_ref()?.parse::<Digest>().ok()?,
+            module: entry.digest.as_ref()?.parse::<Digest>().ok()?,
+            size: entry.size?,
+            aliases,
+            absent,
+        })
+    }
+
+    /// Versions that are known not to exist and that a reference answers for, and the references of those.
+    fn aliases(&self, catalog: &Catalog, name: &str, reference: &Reference) -> (Vec<String>, Vec<Reference>) {
+        let Ok(name) = name.parse::<PluginName>() else { return Default::default() };
+        let places = catalog.places(&name);
+        let absent = self.0.iter().filter(|entry| entry.state == State::Absent);
+        let absent = absent.filter_map(|entry| entry.key.parse::<Reference>().ok());
+        let versions: BTreeSet<_> = absent
+            .filter(|absent| places.iter().any(|place| place.holds(absent)))
+            .map(|absent| version_of(&absent))
+            .collect();
+        let (mut aliases, mut references) = (Vec::new(), BTreeSet::new());
+        for version in versions {
+            let request = Request { name: name.clone(), version: Some(version.clone()) };
+            let before: Vec<_> =
+                catalog.plan(&request).candidates.into_iter().map(|candidate| candidate.reference).collect();
+            let Some(at) = before.iter().position(|candidate| candidate == reference) else { continue };
+            if before[..at].iter().all(|before| self.is_absent(before)) && at > 0 {
+                aliases.push(version.to_string());
+                references.extend(before[..at].iter().cloned());
+            }
+        }
+        (aliases, references.into_iter().collect())
+    }
+}
+
+/// How far it is: a bar on a terminal, elsewhere a line for each plugin.
+struct Shown {
+    bar: ProgressBar,
+    is_drawn: bool,
+}
+
+impl Shown {
+    fn new(plugins: u64) -> Self {
+        let is_drawn = std::io::stderr().is_terminal();
+        let target = if is_drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target);
+        bar.set_style(style("{msg} {bytes} {bytes_per_sec}"));
+        bar.set_message(format!("gathering {}", output::count(plugins, "plugin", "plugins")));
+        Self { bar, is_drawn }
+    }
+
+    fn tell(&self, name: &str, error: Option<&BundleError>) {
+        let name = bounded(name, DETAIL);
+        let line = match error {
+            None => format!("{name}: gathered"),
+            Some(error) => format!("{name}: left out: {}", error.detail),
+        };
+        if self.is_drawn { self.bar.println(line) } else { eprintln!("{line}") }
+    }
+
+    fn begin_writing(&self, bytes: u64) {
+        self.bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}"));
+        self.bar.set_message("writing");
+        self.bar.set_length(bytes);
+        self.bar.set_position(0);
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}

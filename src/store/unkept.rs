@@ -1,0 +1,89 @@
+//! A store that keeps nothing: what would be written is verified as always, and dropped.
+
+use super::overlay;
+use super::{
+    Body, Draft, ModuleFile, Purge, Purged, Sealed, Spool, Standing, Store, StoreError, Tier, Usage, Verified,
+};
+use crate::clock::Timestamp;
+use crate::oci::{Digest, Reference};
+use crate::record::{Module, Record};
+use async_trait::async_trait;
+use std::sync::Arc;
+
+/// Another store, from which nothing leaves and into which nothing comes.
+pub struct Unkept(pub Arc<dyn Store>);
+
+#[async_trait]
+impl Store for Unkept {
+    fn record(&self, reference: &Reference) -> Option<Arc<Record>> {
+        self.0.record(reference)
+    }
+
+    fn records(&self) -> Vec<Arc<Record>> {
+        self.0.records()
+    }
+
+    async fn put_record(&self, _: Record) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn draft(&self, expected: u64) -> Result<Draft, StoreError> {
+        self.0.draft(expected).await
+    }
+
+    async fn spool(&self) -> Result<Spool, StoreError> {
+        self.0.spool().await
+    }
+
+    async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
+        // Its draft is removed from the disk.
+        let dropped = tokio::task::spawn_blocking(move || drop(sealed)).await;
+        dropped.map_err(|_| StoreError::Lost)
+    }
+
+    fn holds(&self, module: &Module) -> bool {
+        self.0.holds(module)
+    }
+
+    async fn module(&self, module: &Module) -> Result<Option<(Body, Tier)>, StoreError> {
+        self.0.module(module).await
+    }
+
+    async fn damaged(&self, digest: &Digest, file: &ModuleFile, problem: std::io::Error) {
+        self.0.damaged(digest, file, problem).await
+    }
+
+    fn uncached(&self, module: &Module) -> Option<&'static str> {
+        self.0.uncached(module)
+    }
+
+    fn overlay(&self) -> Arc<overlay::Index> {
+        self.0.overlay()
+    }
+
+    async fn overlay_module(&self, entry: Arc<overlay::Entry>) -> Result<Option<Body>, StoreError> {
+        self.0.overlay_module(entry).await
+    }
+
+    async fn maintain(&self) -> Vec<Reference> {
+        Vec::new()
+    }
+
+    fn standing(&self, module: &Module) -> Option<Standing> {
+        self.0.standing(module)
+    }
+
+    async fn purge(&self, _: Purge) -> Result<Purged, StoreError> {
+        Ok(Purged::default())
+    }
+
+    async fn verify_next(&self, _: Timestamp) -> Option<Verified> {
+        None
+    }
+
+    async fn close(&self) {}
+
+    fn usage(&self) -> Usage {
+        self.0.usage()
+    }
+}

@@ -3,6 +3,8 @@
 use super::{Administration, Kind, Refused};
 use crate::bundle::index::Offer;
 use crate::bundle::registry::Offered;
+use crate::bundle::said::Said;
+use crate::bundle::sign::VerifyKey;
 use crate::bundle::{Bundle, BundleError, Packing};
 use crate::cache::CacheError;
 use crate::cache::take::{Taken, Wanted};
@@ -86,12 +88,14 @@ pub enum State {
 }
 
 /// How a bundle is taken in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct How {
     /// Everything is verified, and nothing is kept.
     pub dry_run: bool,
     /// What resolves already is left as it is, whatever the bundle has of it.
     pub missing_only: bool,
+    /// A key by which it has to be signed, beside that of the settings.
+    pub key: Option<VerifyKey>,
 }
 
 impl From<BundleError> for Wrong {
@@ -153,10 +157,7 @@ pub async fn open(path: &Path, store: &Arc<dyn Store>) -> Result<Arc<Bundle>, Re
 /// As [`open`].
 pub async fn open_file(mut file: File, store: &Arc<dyn Store>) -> Result<Arc<Bundle>, Refused> {
     let failed = |e: io::Error| Refused::new(Kind::Failed, "unreadable", format!("the bundle: {e}"), "");
-    let mut head = Vec::new();
-    (&mut file).take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(failed)?;
-    io::Seek::rewind(&mut file).map_err(failed)?;
-    let packing = Packing::of(&head);
+    let packing = packing_of(&mut file).map_err(failed)?;
     if packing == Packing::Plain {
         return done(tokio::task::spawn_blocking(move || Bundle::archive(file)).await);
     }
@@ -195,7 +196,7 @@ impl Administration {
     /// Takes a bundle in. What is no good is left out, and the rest is kept.
     ///
     /// # Errors
-    /// Another one is being taken in.
+    /// It is not signed as the settings want it, or another one is being taken in.
     pub async fn import(
         &self,
         bundle: Arc<Bundle>,
@@ -210,7 +211,13 @@ impl Administration {
                 "ask again when it is over",
             )
         };
-        let _one = self.importing.try_lock().map_err(|_| busy())?;
+        let _one = self.imports.one.try_lock().map_err(|_| busy())?;
+        // Of the very bundle that is read from then on: another look at the file could see another one.
+        let (list, signature) = bundle.said.signed();
+        let wanted = self.imports.config.verify_key.as_deref().map(key_of).transpose().map_err(Refused::bundle)?;
+        for key in wanted.iter().chain(&how.key) {
+            key.verify(list, signature).map_err(Refused::bundle)?;
+        }
         let catalog = self.names.load().catalog.clone();
         let (offers, bad) = bundle.offers(&catalog);
         let store = how.dry_run.then(|| Arc::new(Unkept(self.cache.store().clone())) as Arc<dyn Store>);
@@ -284,12 +291,125 @@ fn item(offer: &Offer, taken: Result<Taken, CacheError>) -> Item {
     }
 }
 
+/// What the settings say of bundles, and whether one is being taken in.
+#[derive(Debug, Default)]
+pub struct Imports {
+    config: Config,
+    one: tokio::sync::Mutex<()>,
+}
+
+impl Imports {
+    /// By these settings.
+    pub fn new(config: Config) -> Self {
+        Self { config, one: tokio::sync::Mutex::default() }
+    }
+}
+
+/// The public key in a file. Blocks.
+///
+/// # Errors
+/// It cannot be read, or is none.
+pub fn key_of(file: &Path) -> Result<VerifyKey, BundleError> {
+    let of = |error: BundleError| BundleError::new(error.code, format!("{}: {error}", file.display()));
+    let pem = fs::read(file).map_err(|e| of(BundleError::new("io", e.to_string())))?;
+    VerifyKey::read(&pem).map_err(of)
+}
+
 /// Settings of bundles.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A folder of bundles that are taken in at the start.
     pub dir: Option<PathBuf>,
     /// A public key in PEM by which every bundle has to be signed.
     pub verify_key: Option<PathBuf>,
+}
+
+impl Administration {
+    /// Takes in what lies in `import.dir`, by name. A bundle that was taken in before only fills in what is missing by now:
+    /// what came after it stays. One that is no good is told, and the next is looked at.
+    pub async fn import_at_start(&self) {
+        let Some(dir) = self.imports.config.dir.clone() else { return };
+        let listed = tokio::task::spawn_blocking(move || (bundles_in(&dir), dir)).await;
+        let Ok((listed, dir)) = listed else { return };
+        let paths = match listed {
+            Ok(paths) => paths,
+            Err(error) => {
+                let dir = dir.display();
+                return tracing::error!(%dir, %error, "import.dir cannot be read; nothing is imported");
+            }
+        };
+        for path in paths {
+            let bundle = path.display().to_string();
+            match self.import_mounted(path).await {
+                Ok(Some(Imported { imported, unchanged, refused, .. })) => {
+                    tracing::info!(bundle, imported, unchanged, refused, "imported at the start")
+                }
+                Ok(None) => tracing::info!(bundle, "was imported before, and all of it is held"),
+                Err(Refused { code, detail, .. }) => {
+                    tracing::error!(bundle, code, error = detail, "not imported")
+                }
+            }
+        }
+    }
+
+    /// What came of a mounted bundle; nothing where there was no need to read it.
+    async fn import_mounted(&self, path: PathBuf) -> Result<Option<Imported>, Refused> {
+        let store = self.cache.store();
+        let (looked, known) = (path.clone(), store.clone());
+        let said = tokio::task::spawn_blocking(move || said(&looked).map(|said| (known.imported(), said))).await;
+        let (before, said) = said.map_err(|_| Refused::bundle(BundleError::new("io", "a worker ended early")))??;
+        let missing_only = before.contains(&said.identity);
+        let catalog = self.names.load().catalog.clone();
+        if missing_only && said.offers(&catalog).0.iter().all(|offer| self.cache.resolves(&offer.reference)) {
+            return Ok(None);
+        }
+        let bundle = open(&path, store).await?;
+        let identity = bundle.said.identity;
+        let imported = self.import(bundle, How { missing_only, ..How::default() }, &|_| {}).await?;
+        if let Err(error) = store.note_imported(identity).await {
+            tracing::warn!(%error, "that a bundle was imported is not written down; the next start reads it again");
+        }
+        Ok(Some(imported))
+    }
+}
+
+/// What a bundle says of itself, without being unpacked. Blocks.
+///
+/// # Errors
+/// As [`open`].
+pub fn said(path: &Path) -> Result<Said, Refused> {
+    let failed = |e: io::Error| Refused::bundle(BundleError::io(&path.display().to_string(), &e));
+    if fs::metadata(path).map_err(failed)?.is_dir() {
+        return Bundle::folder(path.into()).map(|bundle| bundle.said).map_err(Refused::bundle);
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    match packing_of(&mut file).map_err(failed)? {
+        // Without reading what lies between the headers.
+        Packing::Plain => Bundle::archive(file).map(|bundle| bundle.said).map_err(Refused::bundle),
+        packing => Said::read(packing, io::BufReader::new(file)).map_err(Refused::bundle),
+    }
+}
+
+fn packing_of(file: &mut File) -> io::Result<Packing> {
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+    io::Seek::rewind(file)?;
+    Ok(Packing::of(&head))
+}
+
+/// Bundles of a folder by name: archives, and folders with an `index.json`. What begins with a dot is none, such as what a
+/// kubelet turns beneath its links.
+fn bundles_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_archive = [".tar", ".tar.zst", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) && path.is_file();
+        if !name.starts_with('.') && (is_archive || path.join(crate::bundle::index::INDEX).is_file()) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }

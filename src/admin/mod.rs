@@ -114,8 +114,8 @@ pub struct Administration {
     pub scrub: Mutex<Option<change::Scrub>>,
     /// What is fetched at the start.
     pub warm_up: WarmUp,
-    /// Held while a bundle is taken in.
-    pub importing: tokio::sync::Mutex<()>,
+    /// Bundles that are taken in.
+    pub imports: import::Imports,
     /// When the process began.
     pub started: Timestamp,
 }

@@ -24,6 +24,8 @@ pub mod index;
 pub mod parts;
 pub mod read;
 pub mod registry;
+pub mod said;
+pub mod sign;
 pub mod write;
 
 use crate::oci::error_code::bounded;

@@ -1,20 +1,21 @@
 //! Reading a bundle: a first pass that notes where what begins, in an archive or a folder of somebody else's making.
 
-use super::index::{INDEX, Index, LIST, List, SIGNATURE, check_size};
+use super::index::{INDEX, LIST, SIGNATURE, check_size};
+use super::said::Said;
 use super::{BundleError, Offer};
 use crate::artifact::extract::Extension;
 use crate::catalog::Catalog;
 use crate::oci::error_code::{bounded, shown};
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most entries of an archive.
-const MOST_ENTRIES: usize = 100_000;
+pub(super) const MOST_ENTRIES: usize = 100_000;
 /// Most entries of an archive that are told of, one by one.
 const MOST_TOLD: usize = 100;
 /// Largest window of a zstd frame, as a power of two: 32 MiB.
@@ -97,6 +98,8 @@ struct Places {
     blobs: HashMap<Digest, (u64, u64)>,
     /// Blobs that cannot be used, and why.
     spoiled: HashMap<Digest, String>,
+    /// What is wrong with a list, if anything is.
+    unsaid: Option<String>,
     /// Entries that are not as they should be.
     bad: Vec<(String, BundleError)>,
 }
@@ -106,13 +109,8 @@ struct Places {
 pub struct Bundle {
     source: Source,
     places: Places,
-    /// The list's own bytes, which may be signed.
-    list: Option<(Vec<u8>, List)>,
-    /// The signature beside it.
-    signature: Option<Vec<u8>>,
-    index: Option<Index>,
-    /// A digest of all that it says of itself: another bundle has another one.
-    pub identity: Digest,
+    /// What it says of itself.
+    pub said: Said,
 }
 
 impl Bundle {
@@ -135,47 +133,23 @@ impl Bundle {
     }
 
     fn of(source: Source, places: Places) -> Result<Self, BundleError> {
-        let mut bundle =
-            Self { source, places, list: None, signature: None, index: None, identity: Digest::of(b"") };
-        let mut identity = Hasher::new();
-        let mut read = |name| -> Result<Option<Vec<u8>>, BundleError> {
-            let Some(span) = bundle.file(name)? else { return Ok(None) };
+        if let Some(wrong) = &places.unsaid {
+            return Err(BundleError::new("bad_entry", wrong.clone()));
+        }
+        let read = |name| -> Result<Option<Vec<u8>>, BundleError> {
+            let Some(span) = file(&source, &places, name)? else { return Ok(None) };
             check_size(name, span.size)?;
-            let bytes = span.read_at(0, span.size as usize).map_err(|e| BundleError::io(name, &e))?;
-            identity.update(Digest::of(&bytes).bytes());
-            Ok(Some(bytes))
+            span.read_at(0, span.size as usize).map(Some).map_err(|e| BundleError::io(name, &e))
         };
-        let (list, signature, index) = (read(LIST)?, read(SIGNATURE)?, read(INDEX)?);
-        bundle.list = list.map(|bytes| List::decode(&bytes).map(|list| (bytes, list))).transpose()?;
-        bundle.signature = signature;
-        bundle.index = match (&bundle.list, index) {
-            (None, Some(bytes)) => Some(Index::decode(&bytes)?),
-            (None, None) => {
-                let detail = format!("it has neither {LIST} nor {INDEX}");
-                return Err(BundleError::new("no_bundle", detail)
-                    .hint("is it an OCI image layout, as a tar archive or a folder?"));
-            }
-            // larder's own list says all that the index says, and may be signed.
-            (Some(_), _) => None,
-        };
-        bundle.identity = identity.finish();
-        Ok(bundle)
+        let said = Said::of(read(LIST)?, read(SIGNATURE)?, read(INDEX)?)?;
+        Ok(Self { source, places, said })
     }
 
     /// What it offers, and what cannot be taken from it, each with what it is and why.
     pub fn offers(&self, catalog: &Catalog) -> (Vec<Offer>, Vec<(String, BundleError)>) {
-        let (offers, mut bad) = match (&self.list, &self.index) {
-            (Some((_, list)), _) => (list.offers(), Vec::new()),
-            (None, Some(index)) => index.offers(catalog),
-            (None, None) => unreachable!("a bundle was read with one of them"),
-        };
+        let (offers, mut bad) = self.said.offers(catalog);
         bad.extend(self.places.bad.iter().cloned());
         (offers, bad)
-    }
-
-    /// larder's own list as it was written, and the signature beside it.
-    pub fn signed(&self) -> (Option<&[u8]>, Option<&[u8]>) {
-        (self.list.as_ref().map(|(bytes, _)| bytes.as_slice()), self.signature.as_deref())
     }
 
     /// Where a blob is. The bytes may be others than its name says. Blocks.
@@ -192,37 +166,36 @@ impl Bundle {
                 let (offset, size) = *self.places.blobs.get(digest).ok_or_else(missing)?;
                 Ok(Span { file: file.clone(), offset, size })
             }
-            Source::Folder(_) => self.below(&format!("{BLOBS}{}", digest.hex()))?.ok_or_else(missing),
+            Source::Folder(folder) => below(folder, &format!("{BLOBS}{}", digest.hex()))?.ok_or_else(missing),
         }
     }
+}
 
-    fn file(&self, name: &'static str) -> Result<Option<Span>, BundleError> {
-        match &self.source {
-            Source::Archive(file) => {
-                let place = self.places.files.get(name);
-                Ok(place.map(|(offset, size)| Span { file: file.clone(), offset: *offset, size: *size }))
-            }
-            Source::Folder(_) => self.below(name),
+fn file(source: &Source, places: &Places, name: &'static str) -> Result<Option<Span>, BundleError> {
+    match source {
+        Source::Archive(file) => {
+            let place = places.files.get(name);
+            Ok(place.map(|(offset, size)| Span { file: file.clone(), offset: *offset, size: *size }))
         }
+        Source::Folder(folder) => below(folder, name),
     }
+}
 
-    /// A file of a layout's folder. Links are not followed: they lead to what nobody meant to give.
-    fn below(&self, name: &str) -> Result<Option<Span>, BundleError> {
-        let Source::Folder(folder) = &self.source else { return Ok(None) };
-        let path = folder.join(name);
-        let failed = |e: io::Error| BundleError::io(&path.display().to_string(), &e);
-        match fs::symlink_metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(failed(e)),
-            Ok(found) if !found.is_file() => {
-                return Err(BundleError::new("bad_entry", format!("{} is no regular file", path.display())));
-            }
-            Ok(_) => {}
+/// A file of a layout's folder. Links are not followed: they lead to what nobody meant to give.
+fn below(folder: &Path, name: &str) -> Result<Option<Span>, BundleError> {
+    let path = folder.join(name);
+    let failed = |e: io::Error| BundleError::io(&path.display().to_string(), &e);
+    match fs::symlink_metadata(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+        Ok(found) if !found.is_file() => {
+            return Err(BundleError::new("bad_entry", format!("{} is no regular file", path.display())));
         }
-        let file = File::open(&path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        Ok(Some(Span { file: Arc::new(file), offset: 0, size }))
+        Ok(_) => {}
     }
+    let file = File::open(&path).map_err(failed)?;
+    let size = file.metadata().map_err(failed)?.len();
+    Ok(Some(Span { file: Arc::new(file), offset: 0, size }))
 }
 
 /// What an entry's name means.
@@ -319,8 +292,8 @@ impl Places {
                 self.tell(path.into(), wrong.into());
                 match name {
                     Name::Blob(digest) => drop(self.spoiled.insert(digest, wrong.into())),
-                    // Of two lists neither is believed.
-                    Name::Known(known) => drop(self.files.remove(known)),
+                    // Of two lists neither is believed, and nothing takes their place.
+                    Name::Known(known) => self.unsaid = Some(format!("{known} {wrong}")),
                     Name::Other | Name::Hostile => {}
                 }
             }

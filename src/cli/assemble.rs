@@ -3,6 +3,7 @@
 use super::certificates;
 use crate::admin::Administration;
 use crate::admin::history::History;
+use crate::admin::import::{self, Imports};
 use crate::admin::status::Settings;
 use crate::cache::explain::Explanation;
 use crate::cache::{self, Cache, Parts, Rules};
@@ -47,8 +48,12 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let mut faults = Vec::new();
     let names = names(loaded).map_err(|found| faults.extend(found));
     let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
-    match (names, hosts) {
-        (Ok(names), Ok(hosts)) => {
+    let key = loaded.config.import.verify_key.as_deref().map(import::key_of).transpose().map_err(|error| {
+        let place = loaded.place("import.verify_key");
+        faults.push(Fault { place, problem: format!("import.verify_key: {error}") });
+    });
+    match (names, hosts, key) {
+        (Ok(names), Ok(hosts), Ok(_)) => {
             Ok(Read { names: Arc::new(names), hosts, breakers, clock, metrics: Arc::default() })
         }
         _ => Err(faults),
@@ -307,7 +312,7 @@ pub fn assemble(
             ..Settings::default()
         }),
         scrub: Mutex::default(),
-        importing: Default::default(),
+        imports: Imports::new(config.import.clone()),
         warm_up: config.warm_up.clone(),
         started: clock.now(),
     };

@@ -9,6 +9,7 @@ use crate::admin::entries::{Entry, Query, State};
 use crate::admin::import::Wrong;
 use crate::admin::prefetch::Wanted;
 use crate::bundle::collect::{Collector, Gathered};
+use crate::bundle::sign::SignKey;
 use crate::bundle::{BundleError, List, Packing, Parts, Plugin, write};
 use crate::catalog::{Catalog, Why, version_of};
 use crate::config::Loaded;
@@ -23,12 +24,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Plugins that are gathered at once.
 const AT_ONCE: usize = 4;
+/// Where cosign takes a key's password from.
+const PASSWORD: &str = "COSIGN_PASSWORD";
 /// The output is written in pieces of this size, in bytes.
 const WRITE_BYTES: usize = 1 << 20;
 
@@ -66,6 +69,12 @@ pub struct Export {
     /// Ask no registry: what is neither in the cache nor among the parts of an earlier export is left out
     #[arg(long)]
     cached: bool,
+    /// Sign larder's list with this key: cosign's (its password is in COSIGN_PASSWORD), or PKCS #8 in PEM; ECDSA P-256
+    #[arg(long, value_name = "FILE")]
+    sign_key: Option<PathBuf>,
+    /// File with the key's password, in place of COSIGN_PASSWORD
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    sign_password_file: Option<PathBuf>,
     /// Print what was exported as JSON
     #[arg(long)]
     json: bool,
@@ -107,6 +116,8 @@ impl Export {
                 return Err(Trouble::new(exit::USAGE, problem));
             }
         };
+        // Before anything is fetched: a wrong password is told at once.
+        let key = self.sign_key()?;
         let parts = Arc::new(Parts::beside(&self.output).map_err(unwritable)?);
         let runtime = runtime()?;
         let larder =
@@ -156,7 +167,7 @@ impl Export {
         drop(collector);
         let list = List::new(std::mem::take(&mut exported.plugins));
         if !list.plugins.is_empty() {
-            exported.bytes = self.write(packing, &list, &gathered, &parts, &shown)?;
+            exported.bytes = self.write(packing, &list, key.as_ref(), &gathered, &parts, &shown)?;
         }
         exported.plugins = list.plugins;
         if exported.left_out.is_empty()
@@ -167,11 +178,27 @@ impl Export {
         Ok(exported)
     }
 
+    fn sign_key(&self) -> Result<Option<SignKey>, Trouble> {
+        let Some(file) = &self.sign_key else { return Ok(None) };
+        let unreadable = |file: &Path, e| Trouble::new(exit::NOINPUT, format!("{}: {e}", file.display()));
+        let pem = std::fs::read(file).map_err(|e| unreadable(file, e))?;
+        let password = match &self.sign_password_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).map_err(|e| unreadable(file, e))?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            None => std::env::var(PASSWORD).unwrap_or_default(),
+        };
+        let key = SignKey::read(&pem, &password.into());
+        key.map(Some).map_err(|e| Trouble::new(exit::DATAERR, format!("{}: {e}", file.display())).hint(e.hint))
+    }
+
     /// The file, whole or not at all.
     fn write(
         &self,
         packing: Packing,
         list: &List,
+        key: Option<&SignKey>,
         gathered: &Gathered,
         parts: &Parts,
         shown: &Shown,
@@ -180,7 +207,8 @@ impl Export {
         shown.begin_writing(gathered.values().map(|(size, _)| size).sum());
         let mut draft = BufWriter::with_capacity(WRITE_BYTES, parts.draft().map_err(failed)?);
         let told = |bytes| shown.bar.inc(bytes);
-        write::write(&mut draft, packing, list, None, gathered, parts, &told).map_err(unwritable)?;
+        let signature = key.map(|key| key.sign(&list.encode())).transpose().map_err(unwritable)?;
+        write::write(&mut draft, packing, list, signature.as_deref(), gathered, parts, &told).map_err(unwritable)?;
         draft.flush().map_err(failed)?;
         let draft = draft.into_inner().map_err(|e| failed(e.into_error()))?;
         draft.as_file().sync_all().map_err(failed)?;

@@ -4,7 +4,8 @@ use super::larder::{Address, Larder, Wish};
 use super::output::{self, DETAIL, Output};
 use super::trouble::Trouble;
 use super::{exit, print, runtime};
-use crate::admin::import::{How, Imported, Item, State};
+use crate::admin::import::{How, Imported, Item, State, key_of};
+use crate::bundle::sign::VerifyKey;
 use crate::config::Loaded;
 use crate::oci::error_code::bounded;
 use clap::Args;
@@ -35,6 +36,9 @@ pub struct Import {
     /// Verify everything, and keep nothing
     #[arg(long)]
     dry_run: bool,
+    /// A public key (PEM, ECDSA P-256, such as cosign.pub) by which the bundle has to be signed; import.verify_key counts too
+    #[arg(long, value_name = "FILE")]
+    verify_key: Option<PathBuf>,
     /// text, or json as the administration API has it
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -60,17 +64,19 @@ impl Import {
         // Before a directory is made for it.
         std::fs::metadata(&self.bundle)
             .map_err(|e| Trouble::new(exit::NOINPUT, format!("{}: {e}", self.bundle.display())))?;
+        let key = self.verify_key.as_deref().map(key_of).transpose();
+        let key = key.map_err(|e| Trouble::new(exit::NOINPUT, e.detail))?;
         let runtime = runtime()?;
         let larder = self.address.find(loaded, &runtime, Wish::Fill)?;
         runtime.block_on(async {
-            let imported = self.into(&larder).await?;
+            let imported = self.take_into(&larder, key).await?;
             larder.close().await?;
             Ok(imported)
         })
     }
 
-    async fn into(&self, larder: &Larder) -> Result<Imported, Trouble> {
-        let how = How { dry_run: self.dry_run, ..How::default() };
+    async fn take_into(&self, larder: &Larder, key: Option<VerifyKey>) -> Result<Imported, Trouble> {
+        let how = How { dry_run: self.dry_run, missing_only: false, key };
         let tell = |item: &Item| {
             if self.output == Output::Text && item.state != State::Refused {
                 eprintln!("{}: {}", name(item), word(item.state, self.dry_run));

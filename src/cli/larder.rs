@@ -325,7 +325,11 @@ impl Larder {
         told: &(dyn Fn(&Item) + Sync),
     ) -> Result<Imported, Trouble> {
         match self {
-            Self::Running(_) => Err(Trouble::new(exit::USAGE, "later")),
+            Self::Running(remote) => {
+                let imported = remote.import(bundle, &how).await?;
+                imported.items.iter().for_each(told);
+                Ok(imported)
+            }
             Self::Stopped(stopped) => {
                 let administration = &stopped.administration;
                 let bundle = import::open(bundle, administration.cache.store()).await?;

@@ -5,6 +5,7 @@ use super::output::DETAIL;
 use super::trouble::{Trouble, hint_of};
 use crate::admin::change::{Purged, Selector};
 use crate::admin::entries::{Entry, Page, Query};
+use crate::admin::import::{How, Imported};
 use crate::admin::prefetch::{Job, Wanted};
 use crate::admin::status::Status;
 use crate::cache::explain::Explanation;
@@ -15,12 +16,12 @@ use crate::registry::error::chain;
 use crate::registry::pem;
 use crate::registry::trace::Trace;
 use crate::registry::trust::{Trust, Verifier};
-use http::HeaderValue;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{RequestBuilder, Response};
+use http::{HeaderValue, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use url::{Host, Url};
@@ -31,6 +32,8 @@ const CONNECTING: Duration = Duration::from_secs(5);
 const ANSWERING: Duration = Duration::from_secs(60);
 /// Longest time of an explanation, which fetches a plugin.
 const EXPLAINING: Duration = Duration::from_secs(15 * 60);
+/// Longest time of an import: its way there, and the verifying of each plugin.
+const IMPORTING: Duration = Duration::from_secs(60 * 60);
 /// The longest answer, in bytes; a page of the largest size has some megabytes.
 const ANSWER_BYTES: usize = 64 << 20;
 
@@ -129,6 +132,29 @@ impl Remote {
         self.ask(self.get("api/v1/entry").query(&[("key", key)])).await
     }
 
+    /// Takes a bundle in. What was left out is no error here.
+    pub async fn import(&self, bundle: &Path, how: &How) -> Result<Imported, Trouble> {
+        let unreadable = |e: std::io::Error| Trouble::new(exit::NOINPUT, format!("{}: {e}", bundle.display()));
+        let file = tokio::fs::File::open(bundle).await.map_err(unreadable)?;
+        let metadata = file.metadata().await.map_err(unreadable)?;
+        if !metadata.is_file() {
+            let problem = format!("{} is no file, and a running larder is sent one", bundle.display());
+            return Err(Trouble::new(exit::USAGE, problem).hint("tar -C FOLDER -cf plugins.tar ."));
+        }
+        // Who is not let in hears of it before a bundle is on its way.
+        self.status().await?;
+        let mut pairs = vec![("dry_run", how.dry_run.to_string())];
+        pairs.extend(how.key.as_ref().map(|key| ("verify_key", key.pem().to_owned())));
+        let request = self.client.post(self.url("api/v1/import")).query(&pairs).timeout(IMPORTING);
+        let request = request.header(CONTENT_TYPE, "application/octet-stream");
+        let request = request.header(CONTENT_LENGTH, metadata.len()).body(Body::from(file));
+        let (status, body) = self.answer(request).await?;
+        match serde_json::from_slice(&body) {
+            Ok(imported) if status.is_success() || status == StatusCode::UNPROCESSABLE_ENTITY => Ok(imported),
+            _ => Err(self.refused(status, &body)),
+        }
+    }
+
     /// What failed lately.
     pub async fn failures(&self) -> Result<Vec<Failure>, Trouble> {
         #[derive(Deserialize)]
@@ -190,7 +216,7 @@ impl Remote {
         format!("{}/{path}", self.address())
     }
 
-    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Trouble> {
+    async fn answer(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Trouble> {
         let mut request = request.header(ACCEPT, "application/json");
         if let Some((token, _)) = &self.credentials.token {
             request = request.header(AUTHORIZATION, token.clone());
@@ -201,8 +227,13 @@ impl Remote {
         request.timeout_mut().get_or_insert(ANSWERING);
         let mut response = client.execute(request).await.map_err(|e| self.unanswered(&e))?;
         let body = read(&mut response).await.map_err(|e| self.unanswered(&e))?;
-        if !response.status().is_success() {
-            return Err(self.refused(&response, &body));
+        Ok((response.status(), body))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Trouble> {
+        let (status, body) = self.answer(request).await?;
+        if !status.is_success() {
+            return Err(self.refused(status, &body));
         }
         serde_json::from_slice(&body)
             .map_err(|e| self.foreign(&format!("something else than expected ({e})")))
@@ -260,13 +291,13 @@ impl Remote {
         self.unreachable(format!("{} answers {what}", self.address()), hint.into())
     }
 
-    fn refused(&self, response: &Response, body: &[u8]) -> Trouble {
-        let status = response.status().as_u16();
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Trouble {
+        let (shown, status) = (status, status.as_u16());
         let Some(told) = serde_json::from_slice::<Told>(body).ok().filter(|told| told.code != "no_route")
         else {
             let tls =
                 if status == 400 && self.base.scheme() == "http" { "; does it speak TLS there?" } else { "" };
-            return self.foreign(&format!("{}{tls}", response.status()));
+            return self.foreign(&format!("{shown}{tls}"));
         };
         let (detail, hint) = (bounded(&told.detail, DETAIL), hint_of(&told.code, &told.hint));
         if status == 401 {
@@ -277,6 +308,7 @@ impl Remote {
             404 => exit::NOINPUT,
             403 => exit::NOPERM,
             409 | 429 => exit::TEMPFAIL,
+            422 => exit::DATAERR,
             400..500 => exit::USAGE,
             500 => exit::SOFTWARE,
             503 => exit::IOERR,

@@ -194,7 +194,11 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             tokio::time::sleep(history::STEP).await;
         }
     });
-    parts.administration.begin_warm_up();
+    let starting = parts.administration.clone();
+    behind.spawn(async move {
+        starting.import_at_start().await;
+        starting.begin_warm_up();
+    });
     let (metrics, dropped, lost) = (parts.metrics.clone(), log.dropped.clone(), traces.lost.clone());
     behind.spawn(async move {
         loop {

@@ -46,6 +46,8 @@ pub struct Config {
     pub admin: admin::Config,
     /// What is fetched at the start.
     pub warm_up: admin::WarmUp,
+    /// Bundles.
+    pub import: admin::import::Config,
     /// Spans.
     pub traces: TracesConfig,
     /// Logs.

@@ -8,6 +8,7 @@ mod commit;
 mod ground;
 mod index;
 mod leave;
+mod marks;
 mod purge;
 mod settle;
 

@@ -65,7 +65,7 @@ pub fn check(dir: &Path, repair: bool, expected: &[Digest]) -> Result<Report, St
         lock.as_ref().is_some_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)));
     let mut looking = Looking { layout, repair, report: Report { in_use, ..Report::default() } };
     let (root, modules) = (looking.layout.root().to_owned(), looking.layout.modules().with_file_name(""));
-    looking.strangers(&root, &["lock", "format", "modules", "records", "tmp", "quarantine"])?;
+    looking.strangers(&root, &["lock", "format", "imported", "modules", "records", "tmp", "quarantine"])?;
     looking.strangers(&modules, &["sha256"])?;
     looking.modules()?;
     looking.records()?;

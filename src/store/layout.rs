@@ -33,6 +33,11 @@ impl Layout {
         self.root.join("format")
     }
 
+    /// Which bundles were taken in.
+    pub fn imported(&self) -> PathBuf {
+        self.root.join("imported")
+    }
+
     /// Drafts.
     pub fn tmp(&self) -> PathBuf {
         self.root.join("tmp")

@@ -5,6 +5,7 @@
 //!          format                            which format this is; another one is left alone
 //!          modules/sha256/ab/<64 hex>        wasm bytes; the name is their SHA-256
 //!          records/<sha256 of reference>.json  what we know of a reference; see `record`
+//!          imported                          which bundles were taken in, a digest a line
 //!          tmp/                              drafts; emptied at every start
 //!          quarantine/                       what did not match its name, kept to be looked at
 //! ```
@@ -187,6 +188,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// An empty spool, for no more bytes than may be on disk.
     async fn spool(&self) -> Result<Spool, StoreError>;
+
+    /// The bundles that were taken in, by what they say of themselves. Blocks, for a moment.
+    fn imported(&self) -> Vec<Digest>;
+
+    /// Notes that a bundle was taken in.
+    async fn note_imported(&self, bundle: Digest) -> Result<(), StoreError>;
 
     /// Makes a sealed draft last under its digest, or holds it in memory while the disk takes nothing. Tells all of the
     /// module's facts.

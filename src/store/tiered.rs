@@ -128,6 +128,14 @@ impl Store for Tiered {
         self.blocking(Disk::spool).await?
     }
 
+    fn imported(&self) -> Vec<Digest> {
+        self.disk.imported()
+    }
+
+    async fn note_imported(&self, bundle: Digest) -> Result<(), StoreError> {
+        self.blocking(move |disk| disk.note_imported(&bundle)).await?
+    }
+
     async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError> {
         let module = sealed.module.clone();
         let reader = sealed.reader().map_err(|e| StoreError::io("reading", Path::new("a draft"), e))?;

@@ -35,6 +35,14 @@ impl Store for Unkept {
         self.0.spool().await
     }
 
+    fn imported(&self) -> Vec<Digest> {
+        self.0.imported()
+    }
+
+    async fn note_imported(&self, _: Digest) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
         // Its draft is removed from the disk.
         let dropped = tokio::task::spawn_blocking(move || drop(sealed)).await;

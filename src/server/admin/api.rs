@@ -31,7 +31,7 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 const DIGITS: usize = 15;
 
 /// Why something is not done.
-enum No {
+pub(super) enum No {
     /// It was not asked rightly, or by nobody who may.
     Rejected(Rejected),
     /// It cannot be done.
@@ -181,6 +181,9 @@ impl Admin {
     ) -> Result<Answer, No> {
         *who = Some(self.auth.permit(asked, Instant::now())?);
         check_origin(asked)?;
+        if action == Action::Import {
+            return self.import(asked, body, what).await;
+        }
         body::check_type(&asked.headers)?;
         parameters(&asked.accepted.query, &[])?;
         let bytes = body.read().await?;
@@ -251,13 +254,20 @@ impl Admin {
     async fn understood<T: DeserializeOwned>(&self, bytes: &[u8], what: &mut Option<Value>) -> Result<T, No> {
         let (parsed, value) = body::parse(bytes)?;
         *what = Some(value);
-        self.audit.prepare(bytes.len()).await.map_err(|error| Refused {
-            kind: Kind::Failed,
-            code: "audit_unwritable",
-            detail: format!("the change cannot be written down, and so is not made: {error}"),
-            hint: "look at admin.audit.file and its disk",
-        })?;
+        self.writable(bytes.len()).await?;
         Ok(parsed)
+    }
+
+    /// Makes sure that a change can be written down whose description has so many bytes.
+    pub(super) async fn writable(&self, bytes: usize) -> Result<(), No> {
+        self.audit.prepare(bytes).await.map_err(|error| {
+            No::Refused(Refused {
+                kind: Kind::Failed,
+                code: "audit_unwritable",
+                detail: format!("the change cannot be written down, and so is not made: {error}"),
+                hint: "look at admin.audit.file and its disk",
+            })
+        })
     }
 }
 
@@ -270,7 +280,7 @@ struct Plugin {
 }
 
 /// A JSON answer.
-fn told(status: u16, what: &impl Serialize) -> Answer {
+pub(super) fn told(status: u16, what: &impl Serialize) -> Answer {
     let text = serde_json::to_string_pretty(what).unwrap_or_else(|e| unreachable!("plain fields: {e}"));
     let mut answer = respond::plain(text + "\n");
     answer.status = status;
@@ -283,7 +293,7 @@ fn bad_parameter(detail: String) -> Rejected {
 }
 
 /// The parameters of a query, each known and there once.
-fn parameters(query: &str, known: &[&str]) -> Result<BTreeMap<String, String>, Rejected> {
+pub(super) fn parameters(query: &str, known: &[&str]) -> Result<BTreeMap<String, String>, Rejected> {
     let mut given = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if value.is_empty() && name != "text" {

@@ -1,6 +1,8 @@
 //! A request's body, read to its end within a limit and a time, and understood as JSON.
 
 use crate::oci::error_code::bounded;
+use crate::oci::{Digest, Hasher};
+use crate::store::Spool;
 use crate::server::guard::Rejected;
 use crate::server::wire::Link;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
@@ -8,10 +10,13 @@ use http::{HeaderMap, Version};
 use pingora::protocols::http::ServerSession;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 /// Longest body, in bytes.
 const MOST: usize = 1 << 20;
+/// What is said of a body that ends early.
+const CUT: &str = "the body is not framed as HTTP says, or is cut";
 /// Longest text about what is wrong with one, in characters.
 const TOLD_CHARACTERS: usize = 300;
 
@@ -65,10 +70,60 @@ impl<'s> Body<'s> {
             }
             Ok(Ok(None)) => too_large(),
             Ok(Err(_)) => {
-                Err(Rejected::new(400, "bad_body", "the body is not framed as HTTP says, or is cut"))
+                Err(Rejected::new(400, "bad_body", CUT))
             }
             Err(_) => Err(Rejected::new(408, "body_too_slow", "the body did not come in time")),
         }
+    }
+
+    /// Reads it into a spool, and tells its digest. There is time as long as some of it comes.
+    pub async fn into_spool(&mut self, mut spool: Spool) -> Result<(Spool, Digest), Rejected> {
+        let too_large = |spool: &Spool| {
+            let most = spool.limit();
+            let detail = format!("the body is over {most} bytes, which is what cache.disk and the disk leave for it");
+            Rejected::new(413, "body_too_large", detail)
+        };
+        let head = self.session.req_header();
+        let told = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if told.is_some_and(|length: u64| length > spool.limit()) {
+            return Err(too_large(&spool));
+        }
+        self.go_on().await?;
+        let mut digest = Hasher::new();
+        loop {
+            let piece = tokio::time::timeout(self.patience, self.session.read_request_body()).await;
+            self.link.head_ended();
+            let piece = match piece {
+                Ok(Ok(Some(piece))) => piece,
+                Ok(Ok(None)) => break,
+                Ok(Err(_)) => return Err(Rejected::new(400, "bad_body", CUT)),
+                Err(_) => return Err(Rejected::new(408, "body_too_slow", "the body did not come in time")),
+            };
+            digest.update(&piece);
+            let written = tokio::task::spawn_blocking(move || (spool.write_all(&piece), spool)).await;
+            let Ok((written, returned)) = written else {
+                return Err(Rejected::new(503, "no_spool", "the bundle cannot be kept while it is read"));
+            };
+            spool = returned;
+            match written {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::FileTooLarge => return Err(too_large(&spool)),
+                Err(e) => return Err(Rejected::new(503, "no_spool", format!("the bundle cannot be kept: {e}"))),
+            }
+        }
+        self.is_read = true;
+        Ok((spool, digest.finish()))
+    }
+
+    /// Tells a client that waits for it to go on.
+    async fn go_on(&mut self) -> Result<(), Rejected> {
+        let head = self.session.req_header();
+        let waits = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        if waits && head.version >= Version::HTTP_11 {
+            let told = self.session.write_continue_response().await;
+            told.map_err(|_| Rejected::new(400, "bad_body", CUT))?;
+        }
+        Ok(())
     }
 }
 

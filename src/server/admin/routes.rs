@@ -28,6 +28,8 @@ pub enum Action {
     Prefetch,
     /// Ask about some again.
     Revalidate,
+    /// Take a bundle in.
+    Import,
     /// Take some away.
     Purge,
     /// How far the reading of all modules is.
@@ -43,7 +45,7 @@ pub enum Action {
 }
 
 /// Every path and method that is not for everybody. `HEAD` goes with `GET`.
-pub const ROUTES: [(&str, Method, Action); 17] = [
+pub const ROUTES: [(&str, Method, Action); 18] = [
     ("/api/v1/status", Method::GET, Action::Status),
     ("/api/v1/history", Method::GET, Action::History),
     ("/api/v1/entries", Method::GET, Action::Entries),
@@ -55,6 +57,7 @@ pub const ROUTES: [(&str, Method, Action); 17] = [
     ("/api/v1/prefetch", Method::GET, Action::Jobs),
     ("/api/v1/prefetch", Method::POST, Action::Prefetch),
     ("/api/v1/revalidate", Method::POST, Action::Revalidate),
+    ("/api/v1/import", Method::POST, Action::Import),
     ("/api/v1/purge", Method::POST, Action::Purge),
     ("/api/v1/scrub", Method::GET, Action::Scrubbing),
     ("/api/v1/scrub", Method::POST, Action::Scrub),
@@ -77,6 +80,7 @@ impl Action {
             Self::Jobs => "jobs",
             Self::Prefetch => "prefetch",
             Self::Revalidate => "revalidate",
+            Self::Import => "import",
             Self::Purge => "purge",
             Self::Scrubbing => "scrubbing",
             Self::Scrub => "scrub",
@@ -90,7 +94,7 @@ impl Action {
     pub fn is_change(self) -> bool {
         matches!(
             self,
-            Self::Prefetch | Self::Revalidate | Self::Purge | Self::Scrub | Self::Reload | Self::SetLevel
+            Self::Prefetch | Self::Import | Self::Revalidate | Self::Purge | Self::Scrub | Self::Reload | Self::SetLevel
         )
     }
 }

@@ -194,7 +194,7 @@ impl Heart {
             jobs: Arc::default(),
             settings: Default::default(),
             scrub: Default::default(),
-            importing: Default::default(),
+            imports: Default::default(),
             warm_up: larder::config::load(&Default::default()).unwrap().config.warm_up,
             started: clock.now(),
         });

@@ -1,0 +1,92 @@
+//! What a bundle says of itself, apart from its blobs: read from the archive's beginning where larder wrote it, and from
+//! wherever it stands otherwise, without keeping anything else.
+
+use super::index::{INDEX, Index, LIST, List, SIGNATURE, check_size};
+use super::read::{MOST_ENTRIES, Packing};
+use super::{BundleError, Offer};
+use crate::catalog::Catalog;
+use crate::oci::Digest;
+use crate::oci::error_code::shown;
+use std::io::{self, Read};
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Said {
+    /// The list's own bytes, which may be signed.
+    list: Option<(Vec<u8>, List)>,
+    /// The signature beside it.
+    signature: Option<Vec<u8>>,
+    index: Option<Index>,
+    /// A digest of what it offers: another bundle has another one.
+    pub identity: Digest,
+}
+
+impl Said {
+    /// Of the files beside the blobs.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn of(
+        list: Option<Vec<u8>>,
+        signature: Option<Vec<u8>>,
+        index: Option<Vec<u8>>,
+    ) -> Result<Self, BundleError> {
+        // larder's own list says all that the index says, and may be signed.
+        if let Some(bytes) = list {
+            let (identity, list) = (Digest::of(&bytes), List::decode(&bytes)?);
+            return Ok(Self { list: Some((bytes, list)), signature, index: None, identity });
+        }
+        let none = || {
+            let error = BundleError::new("no_bundle", format!("it has neither {LIST} nor {INDEX}"));
+            error.hint("is it an OCI image layout, as a tar archive or a folder?")
+        };
+        let bytes = index.ok_or_else(none)?;
+        let index = Some(Index::decode(&bytes)?);
+        Ok(Self { list: None, signature, index, identity: Digest::of(&bytes) })
+    }
+
+    /// Of an archive that begins here, packed or not. Blocks; reads no more than it takes.
+    ///
+    /// # Errors
+    /// As [`Said::of`]; and where it is no archive.
+    pub fn read(packing: Packing, archive: impl Read) -> Result<Self, BundleError> {
+        let damaged = |e: io::Error| BundleError::new("no_bundle", format!("the archive is damaged: {}", shown(&e.to_string())));
+        let mut archive = tar::Archive::new(packing.reader(archive).map_err(damaged)?);
+        let (mut list, mut signature, mut index) = (None, None, None);
+        let entries = archive.entries().map_err(damaged)?.raw(true);
+        for (count, entry) in entries.enumerate() {
+            if count >= MOST_ENTRIES {
+                return Err(BundleError::new("too_many", format!("it has more than {MOST_ENTRIES} entries")));
+            }
+            let mut entry = entry.map_err(damaged)?;
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let slot = match path.strip_prefix("./").unwrap_or(&path) {
+                LIST => &mut list,
+                SIGNATURE => &mut signature,
+                INDEX => &mut index,
+                // larder writes its lists before all blobs.
+                _ if list.is_some() => break,
+                _ => continue,
+            };
+            check_size(&path, entry.header().entry_size().map_err(damaged)?)?;
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).map_err(damaged)?;
+            *slot = Some(bytes);
+        }
+        Self::of(list, signature, index)
+    }
+
+    /// What it offers, and what cannot be named.
+    pub fn offers(&self, catalog: &Catalog) -> (Vec<Offer>, Vec<(String, BundleError)>) {
+        match (&self.list, &self.index) {
+            (Some((_, list)), _) => (list.offers(), Vec::new()),
+            (None, Some(index)) => index.offers(catalog),
+            (None, None) => unreachable!("it was read with one of them"),
+        }
+    }
+
+    /// larder's own list as it was written, and the signature beside it.
+    pub fn signed(&self) -> (Option<&[u8]>, Option<&[u8]>) {
+        (self.list.as_ref().map(|(bytes, _)| bytes.as_slice()), self.signature.as_deref())
+    }
+}

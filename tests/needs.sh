@@ -72,9 +72,9 @@ test)
     need pgrep procps
     need script bsdutils
     # Debian's own compiler, which fits Debian's libraries.
-    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/h2spec ] ||
-        [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ] || [ ! -x target/referrers ] ||
-        [ ! -x target/cosign ]; then
+    if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/crane ] ||
+        [ ! -x target/h2spec ] || [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ] ||
+        [ ! -x target/referrers ] || [ ! -x target/cosign ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -197,6 +197,7 @@ build_go() { # the program's name in target, what to build, modules@versions...
 }
 if [ "$1" = test ]; then
     install_go go-containerregistry github.com/google/go-containerregistry/cmd/registry@v0.20.2
+    install_go crane github.com/google/go-containerregistry/cmd/crane@v0.20.2
     build_go h2spec github.com/summerwind/h2spec/cmd/h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \
         golang.org/x/net@v0.17.0 github.com/spf13/cobra@v1.8.0 github.com/fatih/color@v1.15.0
     install_go kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.1.1

@@ -214,7 +214,8 @@ impl Administration {
         let _one = self.imports.one.try_lock().map_err(|_| busy())?;
         // Of the very bundle that is read from then on: another look at the file could see another one.
         let (list, signature) = bundle.said.signed();
-        let wanted = self.imports.config.verify_key.as_deref().map(key_of).transpose().map_err(Refused::bundle)?;
+        let wanted =
+            self.imports.config.verify_key.as_deref().map(key_of).transpose().map_err(Refused::bundle)?;
         for key in wanted.iter().chain(&how.key) {
             key.verify(list, signature).map_err(Refused::bundle)?;
         }
@@ -357,8 +358,10 @@ impl Administration {
     async fn import_mounted(&self, path: PathBuf) -> Result<Option<Imported>, Refused> {
         let store = self.cache.store();
         let (looked, known) = (path.clone(), store.clone());
-        let said = tokio::task::spawn_blocking(move || said(&looked).map(|said| (known.imported(), said))).await;
-        let (before, said) = said.map_err(|_| Refused::bundle(BundleError::new("io", "a worker ended early")))??;
+        let said =
+            tokio::task::spawn_blocking(move || said(&looked).map(|said| (known.imported(), said))).await;
+        let (before, said) =
+            said.map_err(|_| Refused::bundle(BundleError::new("io", "a worker ended early")))??;
         let missing_only = before.contains(&said.identity);
         let catalog = self.names.load().catalog.clone();
         if missing_only && said.offers(&catalog).0.iter().all(|offer| self.cache.resolves(&offer.reference)) {
@@ -405,7 +408,8 @@ fn bundles_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_archive = [".tar", ".tar.zst", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) && path.is_file();
+        let is_archive =
+            [".tar", ".tar.zst", ".tar.gz", ".tgz"].iter().any(|end| name.ends_with(end)) && path.is_file();
         if !name.starts_with('.') && (is_archive || path.join(crate::bundle::index::INDEX).is_file()) {
             paths.push(path);
         }

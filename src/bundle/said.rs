@@ -50,7 +50,9 @@ impl Said {
     /// # Errors
     /// As [`Said::of`]; and where it is no archive.
     pub fn read(packing: Packing, archive: impl Read) -> Result<Self, BundleError> {
-        let damaged = |e: io::Error| BundleError::new("no_bundle", format!("the archive is damaged: {}", shown(&e.to_string())));
+        let damaged = |e: io::Error| {
+            BundleError::new("no_bundle", format!("the archive is damaged: {}", shown(&e.to_string())))
+        };
         let mut archive = tar::Archive::new(packing.reader(archive).map_err(damaged)?);
         let (mut list, mut signature, mut index) = (None, None, None);
         let entries = archive.entries().map_err(damaged)?.raw(true);

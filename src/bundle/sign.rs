@@ -108,7 +108,8 @@ impl VerifyKey {
     /// # Errors
     /// There is none, or it is of another key or list.
     pub fn verify(&self, list: Option<&[u8]>, signature: Option<&[u8]>) -> Result<(), BundleError> {
-        let unsigned = |what| BundleError::new("unsigned", format!("the bundle has no {what}, and has to be signed"));
+        let unsigned =
+            |what| BundleError::new("unsigned", format!("the bundle has no {what}, and has to be signed"));
         let list = list.ok_or_else(|| unsigned(LIST))?;
         let signature = signature.ok_or_else(|| unsigned(SIGNATURE))?;
         let invalid = || {
@@ -116,7 +117,9 @@ impl VerifyKey {
             BundleError::new("signature_invalid", detail)
         };
         let signature = BASE64_STANDARD.decode(signature.trim_ascii()).map_err(|_| invalid())?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify(list, &signature).map_err(|_| invalid())
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)
+            .verify(list, &signature)
+            .map_err(|_| invalid())
     }
 }
 
@@ -145,7 +148,8 @@ impl SignKey {
     /// No random numbers.
     pub fn sign(&self, list: &[u8]) -> Result<Vec<u8>, BundleError> {
         let signed = self.0.sign(&SystemRandom::new(), list);
-        let signed = signed.map_err(|_| BundleError::new("io", "there are no random numbers to sign with"))?;
+        let signed =
+            signed.map_err(|_| BundleError::new("io", "there are no random numbers to sign with"))?;
         Ok(BASE64_STANDARD.encode(signed.as_ref()).into_bytes())
     }
 }
@@ -171,7 +175,7 @@ fn opened(bytes: &[u8], password: &SecretString) -> Result<Vec<u8>, BundleError>
     let mut key = [0; 32];
     scrypt::scrypt(password.expose_secret().as_bytes(), &salt, &params, &mut key)
         .map_err(|_| bad_key("the key is malformed"))?;
-    XSalsa20Poly1305::new(&key.into())
-        .decrypt(&nonce.into(), closed.as_slice())
-        .map_err(|_| bad_key("the password does not open the key").hint("COSIGN_PASSWORD, or --sign-password-file FILE"))
+    XSalsa20Poly1305::new(&key.into()).decrypt(&nonce.into(), closed.as_slice()).map_err(|_| {
+        bad_key("the password does not open the key").hint("COSIGN_PASSWORD, or --sign-password-file FILE")
+    })
 }

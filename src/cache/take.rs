@@ -46,6 +46,7 @@ impl Cache {
             runtime: runtime.clone(),
             room: room.clone(),
             unpacking: tokio::sync::Semaphore::new(UNPACKING),
+            streams: self.parts.streams.clone(),
             trace: Trace::default(),
             recent: Arc::default(),
         })

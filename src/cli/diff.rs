@@ -92,8 +92,10 @@ impl Diff {
         let names = super::assemble::names(loaded).map_err(|faults| {
             Trouble::new(exit::CONFIG, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
-        let (first, second) =
-            (self.side(&self.first, &names.catalog, loaded)?, self.side(&self.second, &names.catalog, loaded)?);
+        let (first, second) = (
+            self.side(&self.first, &names.catalog, loaded)?,
+            self.side(&self.second, &names.catalog, loaded)?,
+        );
         Ok(compared(first, second))
     }
 
@@ -146,18 +148,29 @@ fn compared(first: BTreeMap<String, Side>, mut second: BTreeMap<String, Side>) -
             }
         });
     }
-    lines.extend(second.into_iter().map(|(reference, new)| {
-        line(Word::Added, reference, &new, None, Some(new.manifest.clone()))
-    }));
+    lines.extend(
+        second
+            .into_iter()
+            .map(|(reference, new)| line(Word::Added, reference, &new, None, Some(new.manifest.clone()))),
+    );
     lines.sort_by(|a, b| (&a.plugin, &a.version, &a.reference).cmp(&(&b.plugin, &b.version, &b.reference)));
     lines
 }
 
 fn table(lines: &[Line]) -> String {
-    let short = |digest: &Option<String>| digest.as_ref().map_or_else(|| "-".into(), |d| d.chars().take(19).collect());
+    let short = |digest: &Option<String>| {
+        digest.as_ref().map_or_else(|| "-".into(), |d| d.chars().take(19).collect())
+    };
     let rows = lines.iter().map(|line: &Line| {
         let state = output::word(&line.state);
-        vec![state, line.plugin.clone(), line.version.clone(), short(&line.from), short(&line.to), line.reference.clone()]
+        vec![
+            state,
+            line.plugin.clone(),
+            line.version.clone(),
+            short(&line.from),
+            short(&line.to),
+            line.reference.clone(),
+        ]
     });
     let of = |word| lines.iter().filter(|line| line.state == word).count();
     let (added, removed) = (of(Word::Added), of(Word::Removed));
@@ -165,6 +178,9 @@ fn table(lines: &[Line]) -> String {
     let sum = format!("{added} added, {removed} removed, {changed} changed, {same} same\n");
     match lines.is_empty() {
         true => sum,
-        false => output::table(&["STATE", "PLUGIN", "VERSION", "FROM", "TO", "REFERENCE"], &[], rows.collect()) + &sum,
+        false => {
+            output::table(&["STATE", "PLUGIN", "VERSION", "FROM", "TO", "REFERENCE"], &[], rows.collect())
+                + &sum
+        }
     }
 }

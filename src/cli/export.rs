@@ -190,7 +190,8 @@ impl Export {
             None => std::env::var(PASSWORD).unwrap_or_default(),
         };
         let key = SignKey::read(&pem, &password.into());
-        key.map(Some).map_err(|e| Trouble::new(exit::DATAERR, format!("{}: {e}", file.display())).hint(e.hint))
+        key.map(Some)
+            .map_err(|e| Trouble::new(exit::DATAERR, format!("{}: {e}", file.display())).hint(e.hint))
     }
 
     /// The file, whole or not at all.
@@ -208,7 +209,8 @@ impl Export {
         let mut draft = BufWriter::with_capacity(WRITE_BYTES, parts.draft().map_err(failed)?);
         let told = |bytes| shown.bar.inc(bytes);
         let signature = key.map(|key| key.sign(&list.encode())).transpose().map_err(unwritable)?;
-        write::write(&mut draft, packing, list, signature.as_deref(), gathered, parts, &told).map_err(unwritable)?;
+        write::write(&mut draft, packing, list, signature.as_deref(), gathered, parts, &told)
+            .map_err(unwritable)?;
         draft.flush().map_err(failed)?;
         let draft = draft.into_inner().map_err(|e| failed(e.into_error()))?;
         draft.as_file().sync_all().map_err(failed)?;

@@ -16,7 +16,7 @@ use crate::registry::error::chain;
 use crate::registry::pem;
 use crate::registry::trace::Trace;
 use crate::registry::trust::{Trust, Verifier};
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
@@ -134,7 +134,8 @@ impl Remote {
 
     /// Takes a bundle in. What was left out is no error here.
     pub async fn import(&self, bundle: &Path, how: &How) -> Result<Imported, Trouble> {
-        let unreadable = |e: std::io::Error| Trouble::new(exit::NOINPUT, format!("{}: {e}", bundle.display()));
+        let unreadable =
+            |e: std::io::Error| Trouble::new(exit::NOINPUT, format!("{}: {e}", bundle.display()));
         let file = tokio::fs::File::open(bundle).await.map_err(unreadable)?;
         let metadata = file.metadata().await.map_err(unreadable)?;
         if !metadata.is_file() {
@@ -150,7 +151,7 @@ impl Remote {
         let request = request.header(CONTENT_LENGTH, metadata.len()).body(Body::from(file));
         let (status, body) = self.answer(request).await?;
         match serde_json::from_slice(&body) {
-            Ok(imported) if status.is_success() || status == StatusCode::UNPROCESSABLE_ENTITY => Ok(imported),
+            Ok(imported) if matches!(status, 200..300 | 422) => Ok(imported),
             _ => Err(self.refused(status, &body)),
         }
     }
@@ -216,7 +217,7 @@ impl Remote {
         format!("{}/{path}", self.address())
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Trouble> {
+    async fn answer(&self, request: RequestBuilder) -> Result<(u16, Vec<u8>), Trouble> {
         let mut request = request.header(ACCEPT, "application/json");
         if let Some((token, _)) = &self.credentials.token {
             request = request.header(AUTHORIZATION, token.clone());
@@ -227,12 +228,12 @@ impl Remote {
         request.timeout_mut().get_or_insert(ANSWERING);
         let mut response = client.execute(request).await.map_err(|e| self.unanswered(&e))?;
         let body = read(&mut response).await.map_err(|e| self.unanswered(&e))?;
-        Ok((response.status(), body))
+        Ok((response.status().as_u16(), body))
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Trouble> {
         let (status, body) = self.answer(request).await?;
-        if !status.is_success() {
+        if !(200..300).contains(&status) {
             return Err(self.refused(status, &body));
         }
         serde_json::from_slice(&body)
@@ -291,13 +292,12 @@ impl Remote {
         self.unreachable(format!("{} answers {what}", self.address()), hint.into())
     }
 
-    fn refused(&self, status: StatusCode, body: &[u8]) -> Trouble {
-        let (shown, status) = (status, status.as_u16());
+    fn refused(&self, status: u16, body: &[u8]) -> Trouble {
         let Some(told) = serde_json::from_slice::<Told>(body).ok().filter(|told| told.code != "no_route")
         else {
             let tls =
                 if status == 400 && self.base.scheme() == "http" { "; does it speak TLS there?" } else { "" };
-            return self.foreign(&format!("{shown}{tls}"));
+            return self.foreign(&format!("{status}{tls}"));
         };
         let (detail, hint) = (bounded(&told.detail, DETAIL), hint_of(&told.code, &told.hint));
         if status == 401 {

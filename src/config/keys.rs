@@ -6,8 +6,16 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Keys that take effect at the next start, each for all below it. Every other one takes effect as soon as it is read.
-pub const AT_START: [&str; 8] =
-    ["listen", "server.threads", "server.send_buffer", "cache.dir", "log.format", "traces", "warm_up", "import"];
+pub const AT_START: [&str; 8] = [
+    "listen",
+    "server.threads",
+    "server.send_buffer",
+    "cache.dir",
+    "log.format",
+    "traces",
+    "warm_up",
+    "import",
+];
 
 /// A port either speaks TLS or it does not, as long as it is open. What is behind the certificate's key is read again.
 const PORTS: [&str; 2] = ["tls.data", "tls.admin"];

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use async_trait::async_trait;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Another store, from which nothing leaves and into which nothing comes.
@@ -43,10 +44,17 @@ impl Store for Unkept {
         Ok(())
     }
 
-    async fn admit(&self, sealed: Sealed) -> Result<(), StoreError> {
+    async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError> {
         // Its draft is removed from the disk.
-        let dropped = tokio::task::spawn_blocking(move || drop(sealed)).await;
-        dropped.map_err(|_| StoreError::Lost)
+        let dropped = tokio::task::spawn_blocking(move || {
+            let read = sealed.reader()?.map(|file| file.md5()).transpose()?;
+            Ok(match read {
+                Some(md5) => Module { md5, ..sealed.module.clone() },
+                None => sealed.module.clone(),
+            })
+        });
+        let told = |error| StoreError::io("reading", Path::new("a draft"), error);
+        dropped.await.map_err(|_| StoreError::Lost)?.map_err(told)
     }
 
     fn holds(&self, module: &Module) -> bool {

@@ -11,6 +11,7 @@ mod agent;
 mod artifacts;
 mod auth;
 mod bundle;
+mod bundle_import;
 mod chart;
 mod chart_elsewhere;
 mod cli;

@@ -350,10 +350,7 @@ fn the_documents_schemas_are_the_types() {
         },
     );
     least("Imported", &Imported { items: vec![], ..imported() });
-    least(
-        "Offered",
-        &json!({"plugin": "a", "state": "imported"}),
-    );
+    least("Offered", &json!({"plugin": "a", "state": "imported"}));
     least("Wrong", &Wrong { hint: String::new(), ..wrong() });
     least("Scrub", &Scrub { finished_at: None, ..scrub() });
     least("Settings", &Settings { refused: None, ..settings });

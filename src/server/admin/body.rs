@@ -2,9 +2,9 @@
 
 use crate::oci::error_code::bounded;
 use crate::oci::{Digest, Hasher};
-use crate::store::Spool;
 use crate::server::guard::Rejected;
 use crate::server::wire::Link;
+use crate::store::Spool;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, Version};
 use pingora::protocols::http::ServerSession;
@@ -69,9 +69,7 @@ impl<'s> Body<'s> {
                 Ok(read)
             }
             Ok(Ok(None)) => too_large(),
-            Ok(Err(_)) => {
-                Err(Rejected::new(400, "bad_body", CUT))
-            }
+            Ok(Err(_)) => Err(Rejected::new(400, "bad_body", CUT)),
             Err(_) => Err(Rejected::new(408, "body_too_slow", "the body did not come in time")),
         }
     }
@@ -80,7 +78,8 @@ impl<'s> Body<'s> {
     pub async fn into_spool(&mut self, mut spool: Spool) -> Result<(Spool, Digest), Rejected> {
         let too_large = |spool: &Spool| {
             let most = spool.limit();
-            let detail = format!("the body is over {most} bytes, which is what cache.disk and the disk leave for it");
+            let detail =
+                format!("the body is over {most} bytes, which is what cache.disk and the disk leave for it");
             Rejected::new(413, "body_too_large", detail)
         };
         let head = self.session.req_header();
@@ -108,7 +107,9 @@ impl<'s> Body<'s> {
             match written {
                 Ok(()) => {}
                 Err(e) if e.kind() == ErrorKind::FileTooLarge => return Err(too_large(&spool)),
-                Err(e) => return Err(Rejected::new(503, "no_spool", format!("the bundle cannot be kept: {e}"))),
+                Err(e) => {
+                    return Err(Rejected::new(503, "no_spool", format!("the bundle cannot be kept: {e}")));
+                }
             }
         }
         self.is_read = true;
@@ -118,7 +119,8 @@ impl<'s> Body<'s> {
     /// Tells a client that waits for it to go on.
     async fn go_on(&mut self) -> Result<(), Rejected> {
         let head = self.session.req_header();
-        let waits = head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let waits =
+            head.headers.get(EXPECT).is_some_and(|e| e.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         if waits && head.version >= Version::HTTP_11 {
             let told = self.session.write_continue_response().await;
             told.map_err(|_| Rejected::new(400, "bad_body", CUT))?;

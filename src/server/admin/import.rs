@@ -35,7 +35,12 @@ impl Admin {
         *what = Some(json!({ "dry_run": how.dry_run, "bytes": spool.size, "digest": digest }));
         let lost = |e: std::io::Error| {
             let detail = format!("the bundle: {e}");
-            Refused { kind: Kind::Failed, code: "unreadable", detail, hint: "look at the cache directory's disk" }
+            Refused {
+                kind: Kind::Failed,
+                code: "unreadable",
+                detail,
+                hint: "look at the cache directory's disk",
+            }
         };
         let bundle = import::open_file(spool.into_file().map_err(lost)?, store).await?;
         let imported = administration.import(bundle, how, &|_| {}).await?;
@@ -53,7 +58,10 @@ fn check_type(headers: &HeaderMap) -> Result<(), Rejected> {
     let is_one = headers.get_all(CONTENT_TYPE).iter().count() == 1;
     if !is_one || !TYPES.iter().any(|known| told.trim().eq_ignore_ascii_case(known)) {
         let hint = "send Content-Type: application/x-tar, application/zstd, application/gzip or application/octet-stream";
-        return Err(Rejected { hint, ..Rejected::new(415, "not_an_archive", "the body is not said to be an archive") });
+        return Err(Rejected {
+            hint,
+            ..Rejected::new(415, "not_an_archive", "the body is not said to be an archive")
+        });
     }
     if headers.contains_key(CONTENT_ENCODING) {
         let detail = "the body has a Content-Encoding; it is taken without";

@@ -94,7 +94,13 @@ impl Action {
     pub fn is_change(self) -> bool {
         matches!(
             self,
-            Self::Prefetch | Self::Import | Self::Revalidate | Self::Purge | Self::Scrub | Self::Reload | Self::SetLevel
+            Self::Prefetch
+                | Self::Import
+                | Self::Revalidate
+                | Self::Purge
+                | Self::Scrub
+                | Self::Reload
+                | Self::SetLevel
         )
     }
 }

@@ -20,7 +20,8 @@ impl Disk {
     /// The bundles that were taken in. A file that cannot be read is none: they are looked through once more.
     pub fn imported(&self) -> Vec<Digest> {
         let mut text = String::new();
-        let read = File::open(self.layout.imported()).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
+        let read = File::open(self.layout.imported())
+            .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text));
         read.map(|_| text.lines().filter_map(|line| line.parse().ok()).collect()).unwrap_or_default()
     }
 

@@ -25,6 +25,7 @@ pub mod image;
 pub mod inject;
 pub mod kept;
 pub mod larder;
+pub mod layout;
 pub mod mounted;
 pub mod netns;
 pub mod odd_registry;

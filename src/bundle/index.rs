@@ -280,3 +280,63 @@ pub fn check_size(name: &str, size: u64) -> Result<(), BundleError> {
         format!("{name} has {size} bytes; at most {INDEX_BYTES} are read"),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog;
+
+    fn catalog() -> Catalog {
+        let config = catalog::Config {
+            builtin: false,
+            files: Vec::new(),
+            template: Some("r.test/p/{name}:{version}".into()),
+            fallback: true,
+            aliases: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+        };
+        Catalog::build(&config, &[("lines".into(), "waf=h.test/plugins/the-waf:2.0.0\n".into())]).unwrap()
+    }
+
+    #[test]
+    fn names_that_others_write_are_full_references_or_plugins_and_a_mere_tag_is_none() {
+        let catalog = catalog();
+        for (told, meant) in [
+            ("h.test/a/b:1", Some("h.test/a/b:1")),
+            ("oci://127.0.0.1:5000/a:1", Some("127.0.0.1:5000/a:1")),
+            ("localhost/a:1", Some("localhost/a:1")),
+            ("waf", Some("h.test/plugins/the-waf:2.0.0")),
+            ("waf/1.0.0", Some("h.test/plugins/the-waf:1.0.0")),
+            ("other@1", Some("r.test/p/other:1")),
+            ("other:1", Some("r.test/p/other:1")),
+            ("other", None),
+            ("1.0.0", None),
+            ("latest", None),
+            ("h.test/a", None),
+            ("../../x", None),
+            ("a/b/c", None),
+            ("", None),
+        ] {
+            let found = reference_of(told, &catalog).map(|reference| reference.to_string());
+            assert_eq!(found.as_deref(), meant, "{told}");
+        }
+    }
+
+    #[test]
+    fn each_plugin_of_a_list_has_a_name_without_a_colon_that_no_other_has() {
+        let plugin = |name: &str, version: &str| Plugin {
+            name: name.into(),
+            version: version.into(),
+            reference: format!("h.test/{name}:{version}").parse().unwrap(),
+            manifest: Digest::of(version.as_bytes()),
+            module: Digest::of(b""),
+            size: 0,
+            aliases: Vec::new(),
+            absent: Vec::new(),
+        };
+        let list = List::new(vec![plugin("b", "1"), plugin("a", "2"), plugin("a", "1"), plugin("a", "1")]);
+        let names: Vec<_> = list.ref_names().map(|(_, name)| name).collect();
+        assert_eq!(names, ["a/1", "a/2", "b"]);
+        assert_eq!(List::decode(&list.encode()), Ok(list));
+    }
+}

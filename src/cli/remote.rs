@@ -149,10 +149,10 @@ impl Remote {
         let request = self.client.post(self.url("api/v1/import")).query(&pairs).timeout(IMPORTING);
         let request = request.header(CONTENT_TYPE, "application/octet-stream");
         let request = request.header(CONTENT_LENGTH, metadata.len()).body(Body::from(file));
-        let (status, body) = self.answer(request).await?;
+        let (response, body) = self.answer(request).await?;
         match serde_json::from_slice(&body) {
-            Ok(imported) if matches!(status, 200..300 | 422) => Ok(imported),
-            _ => Err(self.refused(status, &body)),
+            Ok(imported) if matches!(response.status().as_u16(), 200..300 | 422) => Ok(imported),
+            _ => Err(self.refused(&response, &body)),
         }
     }
 
@@ -217,7 +217,7 @@ impl Remote {
         format!("{}/{path}", self.address())
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Result<(u16, Vec<u8>), Trouble> {
+    async fn answer(&self, request: RequestBuilder) -> Result<(Response, Vec<u8>), Trouble> {
         let mut request = request.header(ACCEPT, "application/json");
         if let Some((token, _)) = &self.credentials.token {
             request = request.header(AUTHORIZATION, token.clone());
@@ -228,13 +228,13 @@ impl Remote {
         request.timeout_mut().get_or_insert(ANSWERING);
         let mut response = client.execute(request).await.map_err(|e| self.unanswered(&e))?;
         let body = read(&mut response).await.map_err(|e| self.unanswered(&e))?;
-        Ok((response.status().as_u16(), body))
+        Ok((response, body))
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Trouble> {
-        let (status, body) = self.answer(request).await?;
-        if !(200..300).contains(&status) {
-            return Err(self.refused(status, &body));
+        let (response, body) = self.answer(request).await?;
+        if !response.status().is_success() {
+            return Err(self.refused(&response, &body));
         }
         serde_json::from_slice(&body)
             .map_err(|e| self.foreign(&format!("something else than expected ({e})")))
@@ -292,12 +292,13 @@ impl Remote {
         self.unreachable(format!("{} answers {what}", self.address()), hint.into())
     }
 
-    fn refused(&self, status: u16, body: &[u8]) -> Trouble {
+    fn refused(&self, response: &Response, body: &[u8]) -> Trouble {
+        let status = response.status().as_u16();
         let Some(told) = serde_json::from_slice::<Told>(body).ok().filter(|told| told.code != "no_route")
         else {
             let tls =
                 if status == 400 && self.base.scheme() == "http" { "; does it speak TLS there?" } else { "" };
-            return self.foreign(&format!("{status}{tls}"));
+            return self.foreign(&format!("{}{tls}", response.status()));
         };
         let (detail, hint) = (bounded(&told.detail, DETAIL), hint_of(&told.code, &told.hint));
         if status == 401 {

@@ -50,6 +50,9 @@ fn nothing_bad_is_kept(heart: &Heart, row: &str, good: usize) {
     assert!(heart.files("tmp").is_empty(), "{row}: {:?}", heart.files("tmp"));
 }
 
+/// What it is, the bundle, what of it is told with which code, and how many plugins are good.
+type Row<'r> = (&'static str, Vec<u8>, &'r [(&'r str, &'r str)], usize);
+
 #[tokio::test]
 async fn bad_plugins_of_a_bundle_are_named_and_left_out_and_good_ones_are_kept() {
     use tar::EntryType::{Char, Link, Symlink};
@@ -79,7 +82,7 @@ async fn bad_plugins_of_a_bundle_are_named_and_left_out_and_good_ones_are_kept()
     let last = at(&all(), &layer);
     let cut: usize = all()[..last].iter().map(|entry| 512 + entry.bytes.len().next_multiple_of(512)).sum();
     let spoiled = [(layer.as_str(), "bad_entry"), ("bad", "bad_entry")];
-    let rows: Vec<(&str, Vec<u8>, &[(&str, &str)], usize)> = vec![
+    let rows: Vec<Row<'_>> = vec![
         (
             "a layer of other bytes",
             replaced(&layer, Entry::file(&layer, other.clone())),

@@ -1,6 +1,7 @@
 //! Every target, for the tests that run the corpus without cargo-fuzz.
 
 pub mod access_log;
+pub mod bundle;
 pub mod certificate;
 pub mod challenge;
 pub mod conditional;
@@ -33,6 +34,7 @@ type Check = fn(&[u8]);
 /// The targets by name.
 pub const ALL: &[(&str, Check)] = &[
     ("access_log", access_log::check),
+    ("bundle", bundle::check),
     ("certificate", certificate::check),
     ("challenge", challenge::check),
     ("conditional", conditional::check),

@@ -151,10 +151,10 @@ fn response_head(bencher: Bencher) {
     let larder = Larder::open(MIB, 0, MEMORY);
     let headers = fields();
     let served = larder.runtime.block_on(larder.get());
-    let label = Label::new(&served.found);
-    let asked = || Asked { name: larder.request.name.clone(), plan: larder.plan.clone() };
-    bencher.with_inputs(|| (served.clone(), asked())).bench_values(|(served, asked)| {
-        let answer = respond::module(black_box(&headers), served, &label, asked, false);
+    let label = Label::module(&served.found, false);
+    let asked = Arc::new(Asked { name: larder.request.name.clone(), plan: (*larder.plan).clone() });
+    bencher.with_inputs(|| served.clone()).bench_values(|served| {
+        let answer = respond::module(black_box(&headers), served, &label, &asked);
         assert!(answer.status == 200 && answer.headers.contains_key(ETAG));
         answer
     });
@@ -198,7 +198,7 @@ fn access_line(bencher: Bencher) {
     };
     let line = Line {
         id: RequestId::new(1),
-        peer: ([192, 0, 2, 1], 40_000).into(),
+        peer: "192.0.2.1:40000",
         method: "GET",
         target: PATH,
         status: 200,

@@ -110,6 +110,7 @@ impl Larder {
             runtime: runtime.handle().clone(),
             room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
+            streams: Arc::new(tokio::sync::Semaphore::new(cache::STREAMS)),
             trace: Trace::default(),
             recent: recent.clone(),
         });

@@ -163,7 +163,7 @@ async fn a_module_s_md5_is_that_of_its_bytes_however_it_came_and_wherever_it_is_
             let served = heart.get("waf", "1").await.unwrap();
             assert!(bytes(&served) == right, "{kind}");
             let md5: String = Md5::digest(&right).iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(served.found.module.md5, md5, "{kind}, {memory}, {is_writable}");
+            assert_eq!(served.found.module().md5, md5, "{kind}, {memory}, {is_writable}");
         }
     }
 }

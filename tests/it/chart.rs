@@ -207,6 +207,7 @@ fn a_change_of_settings_changes_the_configmap_alone_and_the_pods_only_where_lard
         ("log.format", "{log: {format: json}}"),
         ("traces", "{traces: {sample: 0.5}}"),
         ("warm_up", "{warm_up: {at_once: 1}}"),
+        ("import", "{import: {dir: /bundles}}"),
     ]);
     assert_eq!(at_start.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(AT_START));
     for (key, config) in at_start {

@@ -10,7 +10,7 @@ set -euo pipefail
 larder=$(realpath "${1:?which larder?}")
 markdown=${2:-}
 requests=500   # a count, of which each process makes two a row
-allowed=5      # the most that two counts of a row may differ, in percent: usual is less than 1
+allowed=5      # the most that two counts of a row may differ, in percent; mostly it is below 1
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
 tmp=$(mktemp -d)
@@ -169,7 +169,7 @@ count() { # row: adds to the results
         ask $requests
         control --dump
         number=$((number + 1))
-        echo "$name|$run|$(sed -n 's/^\(summary\|totals\): *\([0-9]*\).*/\2/p' "$tmp/out.$number" | head -n 1)" >>"$tmp/results"
+        echo "$name|$run|$(awk '/^(summary|totals):/ { print $2; exit }' "$tmp/out.$number")" >>"$tmp/results"
     done
 }
 
@@ -182,7 +182,7 @@ ask() { # how often
 
 # What costs most by itself, of the first row. callgrind_annotate would count what was called before the count began twice.
 costly() {
-    grep -q '^fn=.*larder::' "$tmp/out.1" || {
+    grep -q 'fn=.*larder::' "$tmp/out.1" || {
         echo "unknown, for the program has no names of functions: cargo build --profile profiling"
         return
     }

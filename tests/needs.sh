@@ -74,7 +74,7 @@ test)
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/crane ] ||
         [ ! -x target/h2spec ] || [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ] ||
-        [ ! -x target/referrers ] || [ ! -x target/cosign ]; then
+        [ ! -x target/referrers ] || [ ! -x target/oras ] || [ ! -x target/cosign ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -164,7 +164,7 @@ if [ "$1" = test ] && [ ! -e target/python/kubernetes_validate ]; then
     pip3 install --quiet --disable-pip-version-check --root-user-action=ignore --target target/python kubernetes-validate==1.37.0
 fi
 
-# Programs in Go, each of the last version that Debian's compiler takes: a registry of another maker, what reads
+# Programs in Go, each of the last version that Debian's compiler takes: a registry of another maker, oras, what reads
 # deploy/kubernetes, deploy/helm and deploy/compose, and h2spec, which judges HTTP/2. h2spec names no versions of what it
 # is built with; these are of a time when that compiler was new. What they share is compiled once.
 gopath=$PWD/target/gopath
@@ -195,7 +195,21 @@ build_go() { # the program's name in target, what to build, modules@versions...
         mv "$gopath/bin/$name" ../../
     )
 }
+# The client of OCI artifacts. Debian's compiler lacks one function that it calls, in one place.
+build_oras() {
+    [ -x target/oras ] || (
+        echo "building oras 1.1.0 into target"
+        mkdir -p "$gopath/oras"
+        cd "$gopath/oras"
+        printf 'module oras\n\ngo 1.19\n' >go.mod
+        with_go get oras.land/oras/cmd/oras@v1.1.0
+        sed -i 's/strings.CutPrefix(\([^,]*\), \([^)]*\))/strings.TrimPrefix(\1, \2), strings.HasPrefix(\1, \2)/' \
+            "$gopath/pkg/mod/oras.land/oras@v1.1.0/cmd/oras/root/repo/ls.go"
+        with_go build -ldflags='-s -w' -o ../../oras oras.land/oras/cmd/oras
+    )
+}
 if [ "$1" = test ]; then
+    build_oras
     install_go go-containerregistry github.com/google/go-containerregistry/cmd/registry@v0.20.2
     install_go crane github.com/google/go-containerregistry/cmd/crane@v0.20.2
     build_go h2spec github.com/summerwind/h2spec/cmd/h2spec github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible \

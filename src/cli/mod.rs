@@ -8,6 +8,7 @@ pub mod assemble;
 mod certificates;
 pub mod check;
 pub mod completions;
+pub mod copy;
 mod curl;
 pub mod diff;
 pub mod explain;
@@ -60,7 +61,7 @@ Exit codes are those of sysexits.h: 64 typing error, 65 the artifact holds no us
 file, 69 the registry or larder does not answer, 70 a defect of larder, 71 a port cannot be opened, 73 the cache directory \
 or the output cannot be created, 74 the disk fails, 75 the cache directory is in use by another larder, or try again \
 later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined, export or \
-import left something out, diff found a difference.";
+import left something out, diff found a difference, copy left a tag alone.";
 
 /// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
 #[derive(Debug, Parser)]
@@ -132,6 +133,8 @@ enum Command {
     Import(import::Import),
     /// Compare two bundles, or a bundle with the cache
     Diff(diff::Diff),
+    /// Copy plugins into a registry of your own, unchanged: manifests, layers, signatures
+    Copy(copy::Copy),
     /// Take entries away, and the modules that nothing else leads to
     Purge(purge::Purge),
     /// Check the cache directory, in use or not: every module's bytes, every record
@@ -235,6 +238,7 @@ pub fn run() -> ExitCode {
         Some(Command::Export(export)) => with(&cli.options, |loaded| export.run(&loaded)),
         Some(Command::Import(import)) => with(&cli.options, |loaded| import.run(&loaded)),
         Some(Command::Diff(diff)) => with(&cli.options, |loaded| diff.run(&loaded)),
+        Some(Command::Copy(copy)) => with(&cli.options, |loaded| copy.run(&loaded)),
         Some(Command::Purge(purge)) => with(&cli.options, |loaded| purge.run(&loaded)),
         Some(Command::Fsck(fsck)) => with(&cli.options, |loaded| fsck.run(&loaded)),
         Some(Command::Completions(completions)) => completions.run(),

@@ -9,7 +9,8 @@ use super::challenge::{Challenge, allowed_realm, choose, nothing_to_say};
 use super::credentials::{Credentials, Lookup, Secret};
 use super::error::{Kind, RegistryError};
 use super::route::{Endpoint, Host};
-use super::transport;
+use super::scope::Scope;
+use super::transport::{self, Terms};
 use crate::clock::{Clock, Timestamp};
 use crate::metrics::Metrics;
 use crate::oci::Digest;
@@ -40,14 +41,14 @@ const REMEMBERED_TOKENS: u64 = 1000;
 pub struct Auth {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    slots: moka::sync::Cache<(String, String), Arc<Slot>>,
+    slots: moka::sync::Cache<(String, Scope), Arc<Slot>>,
     /// By registry, repository and credentials: until when they are not sent again, and why. No repository is all.
     refused: moka::sync::Cache<(String, String, Digest), (Timestamp, RegistryError)>,
     /// By registry: until when its token service is not asked again, and why.
     trouble: moka::sync::Cache<String, (Timestamp, RegistryError)>,
 }
 
-/// One registry and repository. The lock makes concurrent requests ask for one token, not for many.
+/// One registry and scope. The lock makes concurrent requests ask for one token, not for many.
 type Slot = tokio::sync::Mutex<Option<Grant>>;
 
 #[derive(Clone)]
@@ -82,15 +83,43 @@ impl Auth {
         Self { refused, trouble, ..Self::new(self.clock.clone(), metrics) }
     }
 
-    fn slot(&self, host: &Host, repository: &str) -> Arc<Slot> {
-        self.slots.get_with((host.name.clone(), repository.to_owned()), Arc::default)
+    fn slot(&self, host: &Host, scope: &Scope) -> Arc<Slot> {
+        self.slots.get_with((host.name.clone(), scope.clone()), Arc::default)
     }
 
     /// What to send first: a token or Basic that was accepted before and is still good.
-    pub async fn known(&self, host: &Host, repository: &str) -> Option<HeaderValue> {
-        let slot = self.slot(host, repository);
+    pub async fn known(&self, host: &Host, scope: &Scope) -> Option<HeaderValue> {
+        let slot = self.slot(host, scope);
         let grant = slot.lock().await.clone()?;
         (grant.until > self.clock.now()).then_some(grant.value)
+    }
+
+    /// What `ask` is answered, which sends a request with what it is given: at most one challenge is answered, and once more
+    /// where the credentials have just changed.
+    pub async fn answering<F, A>(
+        &self,
+        endpoint: &Endpoint,
+        scope: &Scope,
+        ask: F,
+    ) -> Result<transport::Answer, RegistryError>
+    where
+        F: Fn(Option<HeaderValue>) -> A,
+        A: Future<Output = Result<transport::Answer, RegistryError>>,
+    {
+        let known = self.known(&endpoint.host, scope).await;
+        let answer = ask(known.clone()).await?;
+        if !answer.is_challenge() {
+            return Ok(answer);
+        }
+        let value = self.answer(endpoint, scope, answer.response.headers(), known.as_ref()).await?;
+        let answer = ask(Some(value.clone())).await?;
+        if !answer.is_challenge() {
+            return Ok(answer);
+        }
+        match self.refused(endpoint, scope, &value).await {
+            Some(other) => ask(Some(other)).await,
+            None => Ok(answer),
+        }
     }
 
     /// Answers the challenge of a 401 to a request that was sent with `sent`.
@@ -101,12 +130,13 @@ impl Auth {
     pub async fn answer(
         &self,
         endpoint: &Endpoint,
-        repository: &str,
+        scope: &Scope,
         headers: &HeaderMap,
         sent: Option<&HeaderValue>,
     ) -> Result<HeaderValue, RegistryError> {
         let host = &*endpoint.host;
-        let slot = self.slot(host, repository);
+        let repository = scope.repository.as_str();
+        let slot = self.slot(host, scope);
         let mut grant = slot.lock().await;
         // Another request renewed it while this one waited.
         if let Some(held) =
@@ -116,14 +146,14 @@ impl Auth {
         }
         *grant = None;
         let kept = host.credentials.get(&host.name, repository).await;
-        let granted = match login(self.log_in(endpoint, repository, headers, sent, &kept)).await {
+        let granted = match login(self.log_in(endpoint, scope, headers, sent, &kept)).await {
             Err(error) if error.kind == Kind::Denied => {
                 // What is refused may have been replaced since it was read.
                 let fresh = host.credentials.fresh(&host.name, repository).await;
                 if fresh.fingerprint() == kept.fingerprint() {
                     return Err(error);
                 }
-                login(self.log_in(endpoint, repository, headers, sent, &fresh)).await
+                login(self.log_in(endpoint, scope, headers, sent, &fresh)).await
             }
             granted => granted,
         };
@@ -139,7 +169,7 @@ impl Auth {
     async fn log_in(
         &self,
         endpoint: &Endpoint,
-        repository: &str,
+        scope: &Scope,
         headers: &HeaderMap,
         sent: Option<&HeaderValue>,
         found: &Lookup,
@@ -148,10 +178,10 @@ impl Auth {
         host.trace.note("auth", || described(host, found));
         let challenge = choose(headers, host, found)?;
         if let (Challenge::Bearer { realm, service }, None) = (&challenge, bearer(found)) {
-            return self.token(endpoint, repository, found, realm, service.as_deref()).await;
+            return self.token(endpoint, scope, found, realm, service.as_deref()).await;
         }
         let value = own_value(host, found)?;
-        self.not_again(host, repository, found, Some(&value) == sent)?;
+        self.not_again(host, &scope.repository, found, Some(&value) == sent)?;
         self.metrics.logins.with_label_values(&[&host.name, "sent"]).inc();
         Ok((value, BASIC_LIFETIME))
     }
@@ -161,11 +191,12 @@ impl Auth {
     pub async fn refused(
         &self,
         endpoint: &Endpoint,
-        repository: &str,
+        scope: &Scope,
         value: &HeaderValue,
     ) -> Option<HeaderValue> {
         let host = &*endpoint.host;
-        let slot = self.slot(host, repository);
+        let repository = scope.repository.as_str();
+        let slot = self.slot(host, scope);
         let mut grant = slot.lock().await;
         *grant = None;
         let kept = host.credentials.get(&host.name, repository).await;
@@ -225,18 +256,19 @@ impl Auth {
     async fn token(
         &self,
         endpoint: &Endpoint,
-        repository: &str,
+        scope: &Scope,
         found: &Lookup,
         realm: &str,
         service: Option<&str>,
     ) -> Result<(HeaderValue, Duration), RegistryError> {
         let host = &*endpoint.host;
+        let repository = scope.repository.as_str();
         self.not_again(host, repository, found, false)?;
         if let Some((_, why)) = self.trouble.get(&host.name).filter(|(until, _)| *until > self.clock.now()) {
             return Err(RegistryError { was_asked: false, ..why });
         }
         let url = allowed_realm(endpoint, realm)?;
-        let asked = self.ask_for_token(endpoint, repository, found, url, service).await;
+        let asked = self.ask_for_token(endpoint, scope, found, url, service).await;
         let result = match &asked {
             Ok(_) => "ok",
             Err(error) => error.code,
@@ -260,7 +292,7 @@ impl Auth {
     async fn ask_for_token(
         &self,
         endpoint: &Endpoint,
-        repository: &str,
+        scope: &Scope,
         found: &Lookup,
         mut url: Url,
         service: Option<&str>,
@@ -271,37 +303,40 @@ impl Auth {
         let method = if matches!(secret, Some(Secret::Identity(_))) { "POST" } else { "GET" };
         let what = format!("{method} {}://{shown}{} (token for {})", url.scheme(), url.path(), host.name);
         // The scope is ours: what the challenge asks for may be more than we want to hold.
-        let scope = format!("repository:{repository}:pull");
-        host.trace.note("auth", || format!("{what}, scope {scope}"));
+        let scopes = scope.parameters();
+        host.trace.note("auth", || format!("{what}, scope {}", scopes.join(" ")));
         let home: Option<Url> = endpoint.base.parse().ok();
         let here = home.as_ref().and_then(|home| home.host().map(|name| address::is_here(&name)));
         let is_home = home.as_ref().is_some_and(|home| home.host() == url.host());
         if method == "GET" {
-            url.query_pairs_mut().append_pair("scope", &scope);
+            for scope in &scopes {
+                url.query_pairs_mut().append_pair("scope", scope);
+            }
             if let Some(service) = service {
                 url.query_pairs_mut().append_pair("service", service);
             }
         }
-        let response =
-            transport::exchange(&self.metrics, host, &what, &url, here == Some(true), is_home, |client| {
-                match secret {
-                    Some(Secret::Identity(token)) => {
-                        // OAuth2 as the distribution project documents it: the token stands in place of a password.
-                        let mut form = vec![
-                            ("grant_type", "refresh_token"),
-                            ("client_id", "larder"),
-                            ("scope", scope.as_str()),
-                            ("refresh_token", token.expose_secret()),
-                        ];
-                        form.extend(service.map(|service| ("service", service)));
-                        client.post(url.clone()).form(&form)
-                    }
-                    Some(Secret::Basic(name, password)) => {
-                        client.get(url.clone()).basic_auth(name, Some(password.expose_secret()))
-                    }
-                    _ => client.get(url.clone()),
+        let joined = scopes.join(" ");
+        let terms = Terms { from_here: here == Some(true), as_ourselves: is_home, taken: None };
+        let response = transport::exchange(&self.metrics, host, &what, &url, terms, |client| {
+            match secret {
+                Some(Secret::Identity(token)) => {
+                    // OAuth2 as the distribution project documents it: the token stands in place of a password.
+                    let mut form = vec![
+                        ("grant_type", "refresh_token"),
+                        ("client_id", "larder"),
+                        ("scope", joined.as_str()),
+                        ("refresh_token", token.expose_secret()),
+                    ];
+                    form.extend(service.map(|service| ("service", service)));
+                    client.post(url.clone()).form(&form)
                 }
-            });
+                Some(Secret::Basic(name, password)) => {
+                    client.get(url.clone()).basic_auth(name, Some(password.expose_secret()))
+                }
+                _ => client.get(url.clone()),
+            }
+        });
         let mut response = response.await?;
         if response.status().is_redirection() {
             return Err(RegistryError::new(

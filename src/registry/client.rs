@@ -6,10 +6,13 @@ use super::blob::{self, Transfer, Wanted};
 use super::breaker::{Breakers, State};
 use super::error::{Kind, RegistryError};
 use super::hosts::Hosts;
+use super::push::{self, Pusher};
+use super::referrers;
 use super::retry::{self, PATIENCE, Retry, Silence, together};
 use super::route::{Endpoint, Host, Route};
+use super::scope::Scope;
 use super::transport::{self, Answer};
-use super::{Blob, Confirmation, FetchedManifest, NotFound, Referrers, Registry, signatures};
+use super::{Blob, Confirmation, FetchedManifest, NotFound, Referrers, Registry};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference, media_type};
@@ -24,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// The registry's own word for a manifest's digest.
-const CONTENT_DIGEST: &str = "docker-content-digest";
+pub const CONTENT_DIGEST: &str = "docker-content-digest";
 /// A turn at a host, where the settings limit them.
 pub type Turn = Option<OwnedSemaphorePermit>;
 
@@ -89,6 +92,16 @@ impl Client {
         self.inner.settings.load().hosts.expiries.clone()
     }
 
+    /// What writes to `registry`, by the same settings: to itself and to none of its mirrors.
+    ///
+    /// # Errors
+    /// The settings cannot be used, or say that the registry itself is never asked.
+    pub fn pusher(&self, registry: &str, options: push::Options) -> Result<Pusher, RegistryError> {
+        let auth = Auth::new(self.inner.clock.clone(), self.inner.metrics.clone());
+        let route = self.inner.route(registry)?;
+        Pusher::new(&route, auth, self.inner.metrics.clone(), self.inner.retry(), options)
+    }
+
     /// Which registries are left alone.
     pub fn breakers(&self) -> Vec<(String, State)> {
         self.inner.breakers.list()
@@ -109,7 +122,8 @@ impl Inner {
         self.settings.load().retry
     }
 
-    fn route(&self, registry: &str) -> Result<Arc<Route>, RegistryError> {
+    /// Where `registry` is asked.
+    pub fn route(&self, registry: &str) -> Result<Arc<Route>, RegistryError> {
         let route = self.settings.load().hosts.route(registry);
         route.map_err(|problem| {
             let detail = format!("the settings for {registry} cannot be used: {problem}");
@@ -240,33 +254,12 @@ impl Inner {
         path: &str,
         headers: HeaderMap,
     ) -> Result<Answer, RegistryError> {
-        let settings = self.settings.load_full();
-        let repository = endpoint.named(reference.repository_path());
-        let known = settings.auth.known(&endpoint.host, &repository).await;
-        let answer =
-            transport::send(&self.metrics, endpoint, method.clone(), path, headers.clone(), known.clone())
-                .await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
-            return Ok(answer);
-        }
-        let challenge = answer.response.headers();
-        let value = settings.auth.answer(endpoint, &repository, challenge, known.as_ref()).await?;
-        let answer = transport::send(
-            &self.metrics,
-            endpoint,
-            method.clone(),
-            path,
-            headers.clone(),
-            Some(value.clone()),
-        )
-        .await?;
-        if answer.response.status() != StatusCode::UNAUTHORIZED || !answer.from_registry {
-            return Ok(answer);
-        }
-        match settings.auth.refused(endpoint, &repository, &value).await {
-            Some(other) => transport::send(&self.metrics, endpoint, method, path, headers, Some(other)).await,
-            None => Ok(answer),
-        }
+        let auth = &self.settings.load_full().auth;
+        let scope = Scope::pull(endpoint.named(reference.repository_path()));
+        auth.answering(endpoint, &scope, |value| {
+            transport::send(&self.metrics, endpoint, method.clone(), path, headers.clone(), value)
+        })
+        .await
     }
 
     /// Makes an error of an answer that is no success.
@@ -418,7 +411,7 @@ impl Registry for Client {
         let listed = inner.again(of, true, |endpoint, turn| {
             Box::pin(async move {
                 let _turn = turn;
-                signatures::list(inner, &endpoint, of, artifact_type, limit).await
+                referrers::list(inner, &endpoint, of, artifact_type, limit).await
             })
         });
         match listed.await {

@@ -1,6 +1,6 @@
 //! Registries: the only folder that opens outward connections.
 //!
-//! A small client of the OCI distribution specification for reading: resolve a tag, get a manifest, get a blob. Larger
+//! A small client of the OCI distribution specification: resolve a tag, get a manifest, get a blob, and push them. Larger
 //! clients were measured and ask more often than needed, keep expired tokens, or follow redirects with credentials.
 //!
 //! The road of a question: [`client`] takes the registry's route ([`hosts`]) and asks its endpoints, mirrors first, while
@@ -8,7 +8,9 @@
 //! [`address`] what is never connected to, [`trust`] whom to believe, of what [`pem`] reads ([`expiry`]: for how long); [`auth`] answers a challenge ([`challenge`]) with
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
-//! tells all of it to `larder explain`. [`signatures`] asks for what was signed. One conversation is not with a registry: [`collector`].
+//! tells all of it to `larder explain`. [`copying`] carries an artifact to another registry: [`push`] writes, `upload` sends a
+//! blob of which `payload` and `reading` hold no more than a chunk, and `refused` says what a registry means that refuses. [`signatures`] asks for what was
+//! signed. One conversation is not with a registry: [`collector`].
 //!
 //! What leaves the house is bounded by three rules. Credentials and tokens go to the registry's own host; to a token
 //! service only where that is of the registry's own host, of its registrable domain, or configured ([`auth`]); never
@@ -24,6 +26,7 @@ pub mod challenge;
 pub mod client;
 pub mod collector;
 pub mod config;
+pub mod copying;
 pub mod credentials;
 mod diagnose;
 pub mod docker_config;
@@ -32,13 +35,20 @@ pub mod error;
 pub mod expiry;
 pub mod hosts;
 pub mod names;
+mod payload;
 pub mod pem;
+pub mod push;
+mod reading;
+mod referrers;
+mod refused;
 mod retry;
 pub mod route;
+pub mod scope;
 pub mod signatures;
 pub mod trace;
 pub mod transport;
 pub mod trust;
+mod upload;
 
 use crate::oci::{Digest, Reference};
 use async_trait::async_trait;
@@ -49,7 +59,7 @@ pub use client::Client;
 pub use config::{Config, HostConfig, MirrorConfig, NotFound, ProxyConfig, Surroundings};
 pub use error::{Kind, RegistryError};
 pub use hosts::Hosts;
-pub use retry::Retry;
+pub use retry::{Retry, persist};
 
 /// A manifest as it came.
 #[derive(Debug, Clone)]
@@ -102,8 +112,9 @@ pub trait Registry: Send + Sync + 'static {
     /// Opens the blob `digest` of `size` bytes of the repository of `reference`. Bytes are not verified here.
     async fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<Blob, RegistryError>;
 
-    /// Lists what refers to the manifest `of`, which names a digest, and is of `artifact_type` (OCI distribution spec 1.1,
-    /// "Listing Referrers"); at most `limit` bytes a page. `None` where nobody lists that: there may be a tag in its place.
+    /// Lists what refers to the manifest `of`, which names a digest, and is of `artifact_type`, or of any for an empty one
+    /// (OCI distribution spec 1.1, "Listing Referrers"); at most `limit` bytes a page. `None` where nobody lists that: there
+    /// may be a tag in its place.
     async fn referrers(
         &self,
         of: &Reference,

@@ -17,6 +17,9 @@ pub const LOOK: Duration = Duration::from_millis(50);
 /// How long a question waits for the one that is asked while a registry is left alone.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
+/// The longest pause that a registry may ask of whoever has time.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// How often a question is asked, and how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Retry {
@@ -30,6 +33,42 @@ pub struct Retry {
 pub fn pause(attempts: u32) -> Duration {
     let longest = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
     longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+/// Asks up to `attempts` times, for whoever has time: also when a registry limits us, and then as late as it says.
+///
+/// # Errors
+/// The last one; at once where asking again is of no use, or where the registry asks for more time than a minute.
+pub async fn persist<T, A>(attempts: u32, mut ask: impl FnMut() -> A) -> Result<T, RegistryError>
+where
+    A: Future<Output = Result<T, RegistryError>>,
+{
+    let mut asked = 0;
+    loop {
+        let error = match ask().await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        asked += 1;
+        if asked >= attempts {
+            return Err(error);
+        }
+        wait(asked, error).await?;
+    }
+}
+
+/// Waits behind attempt `attempts`, which ended in `error`.
+///
+/// # Errors
+/// `error`, where asking again is of no use.
+pub async fn wait(attempts: u32, error: RegistryError) -> Result<(), RegistryError> {
+    let wait = error.retry_after.unwrap_or_else(|| pause(attempts));
+    if !(error.may_pass() || error.kind == Kind::RateLimited) || wait > LONGEST_WAIT {
+        return Err(error);
+    }
+    tracing::info!(code = error.code, attempts, error = error.detail, "asked again");
+    tokio::time::sleep(wait).await;
+    Ok(())
 }
 
 /// Nobody answered.

@@ -5,29 +5,20 @@
 //! of them means unsigned. Whoever could not be asked leaves no verdict but an error: no answer is no signature, and no
 //! lack of one either.
 
-use super::client::Inner;
 use super::error::{Kind, RegistryError};
-use super::route::Endpoint;
-use super::transport;
-use super::{FetchedManifest, Referrers, Registry};
+use super::{FetchedManifest, Registry};
 use crate::oci::reference::Repository;
-use crate::oci::{Digest, Reference, media_type};
+use crate::oci::{Digest, Reference};
 use crate::policy::signature::listing::{self, Named};
 use crate::policy::signature::{
     Case, Evidence, Flaw, Form, Found, Key, Keys, MOST_BYTES, MOST_TRIED, Octets, Subject, Verdict,
 };
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use http::header::{ACCEPT, LINK};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use std::path::Path;
 
 /// Manifests that are looked into for signatures: attestations may stand before them, unmarked.
 const MOST_LISTED: usize = 64;
-/// Pages of a list of referrers that are read. With a filter there is seldom a second one.
-const MOST_PAGES: usize = 8;
-/// By which a registry says that it listed no other types.
-const FILTERS: &str = "oci-filters-applied";
 
 /// The keys of a PEM file.
 ///
@@ -231,51 +222,4 @@ fn flaw_of(error: RegistryError) -> Result<Flaw, RegistryError> {
         Kind::TooLarge => Ok(Flaw::TooLarge),
         _ => Err(error),
     }
-}
-
-/// Asks `endpoint` what refers to `of`. One that has no such list is "not found", as the specification has it.
-pub async fn list(
-    inner: &Inner,
-    endpoint: &Endpoint,
-    of: &Reference,
-    artifact_type: &str,
-    limit: u64,
-) -> Result<Referrers, RegistryError> {
-    let what = format!("GET the referrers of {of}");
-    let path = endpoint.path(of.repository_path(), &format!("referrers/{}", of.selector()));
-    let value: String = url::form_urlencoded::byte_serialize(artifact_type.as_bytes()).collect();
-    let mut listed = Referrers { pages: Vec::new(), is_filtered: true };
-    let mut next = Some(format!("artifactType={value}"));
-    while let Some(query) = next.take().filter(|_| listed.pages.len() < MOST_PAGES) {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let answer =
-            inner.send(endpoint, of, Method::GET, &format!("{path}{separator}{query}"), headers).await?;
-        let status = answer.response.status();
-        // Who does not know the question has other words for it too, and pages of its own.
-        let is_page = transport::is_web_page(answer.response.headers());
-        if matches!(status.as_u16(), 400 | 404 | 405 | 406 | 501) || (status == StatusCode::OK && is_page) {
-            return Err(RegistryError::new(Kind::NotFound, format!("{what}: {status}")));
-        }
-        if status != StatusCode::OK {
-            return Err(inner.refusal(&what, endpoint, of, answer).await);
-        }
-        let headers = answer.response.headers();
-        let applied = headers.get(FILTERS).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        listed.is_filtered &= applied.split(',').any(|word| word.trim() == "artifactType");
-        next = headers.get(LINK).and_then(|value| value.to_str().ok()).and_then(next_page);
-        listed.pages.push(transport::bounded(&what, &endpoint.host, answer, limit).await?);
-    }
-    Ok(listed)
-}
-
-/// The query of a `Link: <…?query>; rel="next"` (RFC 8288). The path stays the one that was asked: where the rest of the
-/// list is, is not the answer's to say.
-fn next_page(link: &str) -> Option<String> {
-    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let is_next = parameters.split(';').any(|part| matches!(part.trim(), "rel=\"next\"" | "rel=next"));
-    let (_, query) = target.split_once('?')?;
-    let is_plain = query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    (is_next && is_plain).then(|| query.to_owned())
 }

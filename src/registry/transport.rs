@@ -11,12 +11,14 @@ use super::diagnose;
 use super::egress::Choice;
 use super::error::{Kind, RegistryError};
 use super::names::{authority, listed};
+use super::payload::Payload;
 use super::route::{Endpoint, Host};
 use crate::metrics::Metrics;
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, LOCATION, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use url::Url;
 
@@ -45,6 +47,38 @@ pub struct Answer {
     pub from: String,
 }
 
+impl Answer {
+    /// True where the registry itself asks who we are.
+    pub fn is_challenge(&self) -> bool {
+        self.response.status() == StatusCode::UNAUTHORIZED && self.from_registry
+    }
+}
+
+/// A request.
+pub struct Asked<'p> {
+    /// What is told of it.
+    pub what: String,
+    /// Its method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body, if it has one.
+    pub payload: Option<&'p Payload>,
+}
+
+/// How one exchange is made.
+#[derive(Clone, Copy)]
+pub struct Terms<'p> {
+    /// True for a URL that was written in the settings, or that this machine itself led to.
+    pub from_here: bool,
+    /// True where our certificate may be shown.
+    pub as_ourselves: bool,
+    /// Bytes of the request's body that have left, if it has one: as long as they do, there is no silence.
+    pub taken: Option<&'p AtomicU64>,
+}
+
 /// Sends a request to `endpoint` and follows redirects, each counted in `metrics`.
 pub async fn send(
     metrics: &Metrics,
@@ -54,24 +88,47 @@ pub async fn send(
     headers: HeaderMap,
     authorization: Option<HeaderValue>,
 ) -> Result<Answer, RegistryError> {
-    let host = &*endpoint.host;
     let what = format!("{method} {}{path}", endpoint.base);
-    let mut url: Url = format!("{}{path}", endpoint.base)
+    let url = format!("{}{path}", endpoint.base)
         .parse()
         .map_err(|e| RegistryError::new(Kind::Upstream, format!("{what}: {e}")))?;
-    let home = url.clone();
+    follow(metrics, endpoint, &Asked { what, method, url, headers, payload: None }, authorization).await
+}
+
+/// The same, to any URL that `endpoint` led to. `authorization` is for the endpoint's own host.
+pub async fn follow(
+    metrics: &Metrics,
+    endpoint: &Endpoint,
+    asked: &Asked<'_>,
+    authorization: Option<HeaderValue>,
+) -> Result<Answer, RegistryError> {
+    let host = &*endpoint.host;
+    let Asked { what, method, headers, payload, .. } = asked;
+    let home: Url =
+        endpoint.base.parse().map_err(|e| RegistryError::new(Kind::Upstream, format!("{what}: {e}")))?;
+    let mut url = asked.url.clone();
     let mut authorization = authorization;
-    let mut from_here = true;
+    let mut from_here = is_home(&home, &url) || home.host().is_some_and(|host| address::is_here(&host));
     for hop in 0..=MAX_HOPS {
-        let is_home = url.scheme() == home.scheme()
-            && url.host() == home.host()
-            && url.port_or_known_default() == home.port_or_known_default();
+        let is_home = is_home(&home, &url);
         if !is_home {
             authorization = None;
         }
-        let response = exchange(metrics, host, &what, &url, from_here, is_home, |client| {
+        let body = payload.map(|payload| {
+            let again = || RegistryError::new(Kind::Connect, format!("{what}: a stream is sent once"));
+            payload.body().ok_or_else(again).map(|body| (body, payload.length))
+        });
+        let body = body.transpose()?;
+        let taken = payload.map(Payload::taken);
+        let terms = Terms { from_here, as_ourselves: is_home, taken };
+        let response = exchange(metrics, host, what, &url, terms, |client| {
             let request = client.request(method.clone(), url.clone()).headers(headers.clone());
-            let request = if hop == 0 { request.headers(endpoint.headers.clone()) } else { request };
+            let request =
+                if hop == 0 && is_home { request.headers(endpoint.headers.clone()) } else { request };
+            let request = match body {
+                Some((body, length)) => request.header(CONTENT_LENGTH, length).body(body),
+                None => request,
+            };
             match &authorization {
                 Some(value) => request.header(AUTHORIZATION, value),
                 None => request,
@@ -82,34 +139,56 @@ pub async fn send(
             return Ok(Answer { response, from_registry: is_home, from: authority(&url) });
         }
         from_here = url.host().is_some_and(|host| address::is_here(&host));
-        let to = next(&what, &url, response.headers())?;
-        allowed(host, &what, &home, &to)?;
+        let to = next(what, &url, response.headers())?;
+        allowed(host, what, &home, &to)?;
         host.trace.note("request", || format!("redirected to {}://{}", to.scheme(), authority(&to)));
         url = to;
     }
     Err(RegistryError::new(Kind::RedirectRefused, format!("{what}: more than {MAX_HOPS} redirects")))
 }
 
-/// One request and its answer's head. `from_here` says that the URL was written in the settings, or that this machine
-/// itself led to it; `as_ourselves` that our certificate may be shown. Every exchange passes here and is counted, under
-/// the name that the settings have for the host: where a registry redirects to is no label.
+fn is_home(home: &Url, url: &Url) -> bool {
+    url.scheme() == home.scheme()
+        && url.host() == home.host()
+        && url.port_or_known_default() == home.port_or_known_default()
+}
+
+/// One request and its answer's head. Every exchange passes here and is counted, under the name that the settings have for
+/// the host: where a registry redirects to is no label.
 pub async fn exchange(
     metrics: &Metrics,
     host: &Host,
     what: &str,
     url: &Url,
-    from_here: bool,
-    as_ourselves: bool,
+    terms: Terms<'_>,
     build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
 ) -> Result<Response, RegistryError> {
     let began = Instant::now();
-    let answered = answer(host, what, url, from_here, as_ourselves, build).await;
+    let answered = answer(host, what, url, terms, build).await;
     let outcome = match &answered {
         Ok(response) => outcome(response.status()),
         Err(error) => error.code,
     };
     metrics.upstream(&host.name, outcome, began.elapsed());
     answered
+}
+
+/// What `request` comes to; `None` when nothing happened for `limit`.
+async fn unless_silent<T>(
+    limit: Duration,
+    taken: Option<&AtomicU64>,
+    request: impl Future<Output = T>,
+) -> Option<T> {
+    let mut request = std::pin::pin!(request);
+    let count = || taken.map_or(0, |taken| taken.load(Ordering::Relaxed));
+    loop {
+        let before = count();
+        match tokio::time::timeout(limit, &mut request).await {
+            Ok(done) => return Some(done),
+            Err(_) if count() == before => return None,
+            Err(_) => {}
+        }
+    }
 }
 
 /// The word for metrics. What is not modified is as good as sent again.
@@ -127,10 +206,10 @@ async fn answer(
     host: &Host,
     what: &str,
     url: &Url,
-    from_here: bool,
-    as_ourselves: bool,
+    terms: Terms<'_>,
     build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
 ) -> Result<Response, RegistryError> {
+    let Terms { from_here, as_ourselves, taken } = terms;
     let shown = authority(url);
     if let Some(Err(refused)) = url.host().map(|name| host.guard.literal(&name, from_here)) {
         let error = RegistryError::new(Kind::AddressRefused, format!("{what}: {refused}"));
@@ -144,9 +223,9 @@ async fn answer(
     });
     let request = build(host.client(url, as_ourselves)).send();
     let limit = host.limits.first_byte;
-    let sent = match tokio::time::timeout(limit, request).await {
-        Ok(sent) => sent.map_err(|e| diagnose::transport(host, what, &shown, way, &e)),
-        Err(_) => Err(diagnose::timed_out(host, what, way, "first_byte_timeout")),
+    let sent = match unless_silent(limit, taken, request).await {
+        Some(sent) => sent.map_err(|e| diagnose::transport(host, what, &shown, way, &e)),
+        None => Err(diagnose::timed_out(host, what, way, "first_byte_timeout")),
     };
     let response = sent.inspect_err(|error| {
         host.trace.note("request", || {
@@ -201,7 +280,7 @@ pub fn next(what: &str, from: &Url, headers: &HeaderMap) -> Result<Url, Registry
 }
 
 /// Whether the settings let a redirect lead to `to`.
-fn allowed(host: &Host, what: &str, home: &Url, to: &Url) -> Result<(), RegistryError> {
+pub fn allowed(host: &Host, what: &str, home: &Url, to: &Url) -> Result<(), RegistryError> {
     let Some(list) = &host.blob_hosts else { return Ok(()) };
     let shown = to.host_str().unwrap_or_default();
     if to.host() == home.host() || listed(list, shown) || listed(list, &authority(to)) {

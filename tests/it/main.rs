@@ -17,6 +17,8 @@ mod chart_elsewhere;
 mod cli;
 mod commands;
 mod compose;
+mod copy;
+mod copy_breaks;
 mod corpus;
 mod crash;
 mod credentials;

@@ -42,6 +42,7 @@ pub mod strace;
 pub mod stumbling;
 pub mod tls;
 pub mod token_server;
+pub mod writable;
 
 use std::time::{Duration, Instant};
 

@@ -21,7 +21,6 @@ use crate::store::{Draft, Sealed, StoreError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use prometheus::IntCounter;
 use std::io::{self, Read};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -64,7 +63,7 @@ enum Come {
     /// It was unpacked on its way.
     Unpacking(JoinHandle<Unpacked>),
     /// It is kept, and to be unpacked.
-    Kept(Draft, Task, Hidden),
+    Kept(Box<(Draft, Task, Hidden)>),
 }
 
 /// Fetches a layer, verifies it and takes the module out of it. `hidden` is what the layers above removed, and comes
@@ -86,7 +85,7 @@ pub(super) async fn module(
     let unpacked = async {
         let unpacked = match come {
             Come::Unpacking(thread) => ended(thread).await,
-            Come::Kept(draft, task, hidden) => unpack_later(parts, draft, task, hidden).await,
+            Come::Kept(kept) => unpack_later(parts, *kept).await,
         };
         match unpacked {
             Ok((Ok(sealed), hidden)) => Ok((sealed, hidden)),
@@ -113,7 +112,7 @@ async fn receive(parts: &Parts, task: Task, hidden: Hidden, progress: &Progress)
             draft = write(draft, piece).await?;
             piece = pieces.next().await?;
         }
-        return Ok(Come::Kept(draft, task, hidden));
+        return Ok(Come::Kept(Box::new((draft, task, hidden))));
     };
     let (feed, coming) = mpsc::channel(PIECES_WAITING);
     let thread = tokio::task::spawn_blocking(move || {
@@ -157,9 +156,7 @@ async fn write(mut draft: Draft, bytes: Vec<u8>) -> Result<Draft, CacheError> {
 /// Takes the module out of a layer that was kept, when it is its turn.
 async fn unpack_later(
     parts: &Parts,
-    layer: Draft,
-    task: Task,
-    hidden: Hidden,
+    (layer, task, hidden): (Draft, Task, Hidden),
 ) -> Result<Unpacked, CacheError> {
     let out = parts.store.draft(task.most_unpacked()).await?;
     // Decoders are where memory goes.
@@ -249,8 +246,8 @@ struct Pieces<'a> {
     reference: Reference,
     layer: Digest,
     size: u64,
+    parts: &'a Parts,
     progress: &'a Progress,
-    fetched: IntCounter,
     received: u64,
     /// Received, and in no piece yet.
     rest: Bytes,
@@ -258,7 +255,7 @@ struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    async fn ask(parts: &Parts, task: &Task, progress: &'a Progress) -> Result<Self, CacheError> {
+    async fn ask(parts: &'a Parts, task: &Task, progress: &'a Progress) -> Result<Self, CacheError> {
         let Task { reference, layer, size, .. } = task;
         let blob = parts.registry.blob(reference, layer, *size).await;
         let blob = blob.map_err(|e| CacheError::registry(reference, e))?;
@@ -268,8 +265,8 @@ impl<'a> Pieces<'a> {
             reference: reference.clone(),
             layer: *layer,
             size: *size,
+            parts,
             progress,
-            fetched: parts.metrics.fetched_bytes.with_label_values(&[reference.registry()]),
             received: 0,
             rest: Bytes::new(),
             over: false,
@@ -290,7 +287,8 @@ impl<'a> Pieces<'a> {
                 Some(bytes) => {
                     self.rest = bytes.map_err(|e| CacheError::registry(&self.reference, e))?;
                     self.received += self.rest.len() as u64;
-                    self.fetched.inc_by(self.rest.len() as u64);
+                    let fetched = &self.parts.metrics.fetched_bytes;
+                    fetched.with_label_values(&[self.reference.registry()]).inc_by(self.rest.len() as u64);
                     self.progress.received(self.received);
                     if self.received > self.size {
                         return Err(self.wrong_size("more".into()));

@@ -65,6 +65,11 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// What the machine's clock shows, for a line of the log; never before 1970.
+pub fn shown() -> SystemTime {
+    SystemTime::now().max(UNIX_EPOCH)
+}
+
 /// Where the present comes from.
 pub trait Clock: Send + Sync + 'static {
     /// The present.

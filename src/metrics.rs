@@ -4,13 +4,16 @@
 //! that the catalog or the settings name, and a file one that the settings name. What the process itself takes
 //! (`process_*`) is beside them.
 
+mod usual;
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, exponential_buckets,
 };
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use usual::Usual;
 
 /// Why no answer came from a registry, in as many words as there are.
 const NO_ANSWER: [&str; 16] = [
@@ -44,18 +47,6 @@ const HANDSHAKES: [&str; 9] = [
     "malformed",
 ];
 
-/// Answers whose series are looked up once: what nearly all requests get. To find a series by its labels costs more than to
-/// count.
-const USUAL: [(&str, u16, &str); 4] =
-    [("plugin", 200, "hit"), ("plugin", 304, "hit"), ("metadata", 200, "hit"), ("metadata", 304, "hit")];
-
-/// The series of one kind of answer.
-struct Answered {
-    requests: IntCounter,
-    duration: Histogram,
-    bytes: IntCounter,
-}
-
 /// All metrics and the registry that they are in.
 pub struct Metrics {
     registry: Registry,
@@ -71,7 +62,7 @@ pub struct Metrics {
     /// `larder_module_lookups_total{tier}`: where modules were found: memory, disk, overlay, or upstream for a miss.
     pub lookups: IntCounterVec,
     found_in_memory: IntCounter,
-    usual: [OnceLock<Answered>; USUAL.len()],
+    usual: Usual,
     /// `larder_stale_served_total{reason}`: answers from past their lifetime, by the reason in `Cache-Status`.
     pub stale_served: IntCounterVec,
     /// `larder_upstream_requests_total{registry,outcome}`: HTTP exchanges with a registry or a mirror, with its token service,
@@ -197,7 +188,7 @@ impl Metrics {
             ),
             found_in_memory: lookups.with_label_values(&["memory"]),
             lookups,
-            usual: Default::default(),
+            usual: Usual::default(),
             stale_served: made.counters(
                 "larder_stale_served_total",
                 "Answers past their lifetime, by reason.",
@@ -348,37 +339,6 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
         metrics
-    }
-
-    /// Counts an answered request: which `route` and `status`, how the `cache` answered, what it `took`, and `bytes` of body.
-    pub fn answered(
-        &self,
-        route: &'static str,
-        status: u16,
-        cache: &'static str,
-        took: Duration,
-        bytes: u64,
-    ) {
-        let usual = USUAL.iter().position(|usual| *usual == (route, status, cache));
-        let count = |series: &Answered| {
-            series.requests.inc();
-            series.duration.observe(took.as_secs_f64());
-            series.bytes.inc_by(bytes);
-        };
-        match usual.and_then(|usual| self.usual.get(usual)) {
-            Some(series) => count(series.get_or_init(|| self.series(route, status, cache))),
-            None => count(&self.series(route, status, cache)),
-        }
-    }
-
-    fn series(&self, route: &str, status: u16, cache: &str) -> Answered {
-        let status = status.to_string();
-        let labels = [route, status.as_str(), cache];
-        Answered {
-            requests: self.requests.with_label_values(&labels),
-            duration: self.request_duration.with_label_values(&labels),
-            bytes: self.response_bytes.with_label_values(&[route]),
-        }
     }
 
     /// Counts a module that was found in `tier`.
@@ -560,33 +520,6 @@ mod tests {
         assert!(text.contains("larder_requests_total{cache=\"hit\",route=\"plugin\",status=\"200\"} 1"));
         assert!(text.contains("larder_module_lookups_total{tier=\"memory\"} 0"));
         assert!(text.contains("process_resident_memory_bytes"));
-    }
-
-    #[test]
-    fn a_usual_answer_is_counted_as_any_other_and_is_not_there_before_it() {
-        let metrics = Metrics::new();
-        let text = || String::from_utf8(metrics.render()).unwrap();
-        assert!(!text().contains("larder_response_bytes_total{"));
-        for (route, status, cache) in [("plugin", 304, "hit"), ("plugin", 200, "stale")] {
-            let labels = format!("cache=\"{cache}\",route=\"{route}\",status=\"{status}\"");
-            assert!(!text().contains(&format!("larder_request_duration_seconds_count{{{labels}}}")));
-            for _ in 0..3 {
-                metrics.answered(route, status, cache, Duration::from_secs(2), 5);
-            }
-            for (name, value) in [
-                ("requests_total", 3),
-                ("request_duration_seconds_count", 3),
-                ("request_duration_seconds_sum", 6),
-            ] {
-                assert!(text().contains(&format!("larder_{name}{{{labels}}} {value}\n")), "{}", text());
-            }
-        }
-        assert!(text().contains("larder_response_bytes_total{route=\"plugin\"} 30\n"));
-        metrics.found("memory");
-        metrics.found("disk");
-        for tier in ["memory", "disk"] {
-            assert!(text().contains(&format!("larder_module_lookups_total{{tier=\"{tier}\"}} 1\n")));
-        }
     }
 
     #[test]

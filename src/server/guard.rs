@@ -366,10 +366,9 @@ mod tests {
         ] {
             assert!(checked("GET", b"/", &[&format!("Host: {host}")]).is_ok(), "{host}");
         }
-        for host in [
-            "", ".", ":", "a..", "a b", "evil/x", "a:99999", "a:b", "u@h", "a,b", "a:1:2", "a.:b", "[::1]:",
-            "[::1",
-        ] {
+        for host in
+            ["", ".", ":", "a..", "a b", "evil/x", "a:99999", "a:b", "u@h", "a,b", "a:1:2", "a.:b", "[::1"]
+        {
             assert_eq!(checked("GET", b"/", &[&format!("Host: {host}")]), Err((400, "bad_host")), "{host}");
         }
         assert_eq!(checked("GET", b"/", &[]), Err((400, "bad_host")));

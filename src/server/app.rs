@@ -7,7 +7,7 @@ use super::guard::{self, Head};
 use super::listen::{Arrival, Drain};
 use super::respond::{Answer, Asked, Content};
 use super::tls::{Shown, Tls};
-use super::wire::{HEAD_TOO_LARGE, Link};
+use super::wire::{HEAD_TOO_LARGE, Link, Wire};
 use super::{Config, Live, refuse, spans};
 use crate::http::trace_context::{RequestId, TraceParent};
 use crate::metrics::Metrics;
@@ -71,6 +71,8 @@ pub struct Connection {
     pub since: Instant,
     /// True once it had a request.
     pub used: AtomicBool,
+    /// When it became idle last, in milliseconds after `since`.
+    pub idle: AtomicU64,
     /// What its wire is to know.
     pub link: Arc<Link>,
     /// Its address's part of `App::sending`.
@@ -109,7 +111,7 @@ impl HttpServerApp for Connection {
         let config = **self.app.config.load();
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
         let wait = if self.used.swap(true, Ordering::Relaxed) {
-            config.idle_timeout
+            self.idle_left()
         } else {
             config.header_timeout.saturating_sub(self.since.elapsed())
         };
@@ -142,18 +144,39 @@ impl HttpServerApp for Connection {
             }
         }
         let is_clean = self.link.head_ended();
-        let _in_flight = self.app.drain.begin();
+        let in_flight = self.app.drain.begin();
         let head = session.req_header();
         let parent = TraceParent::of(&head.headers);
         let span = spans::open(head, self.peer, parent);
         let id = request_id(parent);
         let work = self.serve(&mut session, shutdown, is_clean, id, span.clone()).instrument(span);
-        if !origin::on_behalf_of(id, work).await {
+        // In a box, because what an answer needs would be kept while the connection is idle.
+        if !Box::pin(origin::on_behalf_of(id, work)).await {
             return None;
         }
         let settings = HttpPersistentSettings::for_session(&session);
         let stream = session.finish().await.ok().flatten()?;
-        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+        drop(in_flight);
+        self.until_spoken(ReusedHttpStream::from_reusable_stream(stream, settings)).await
+    }
+}
+
+impl Connection {
+    /// The connection again, when its client says something more; `None` when it stays idle for too long.
+    async fn until_spoken(&self, kept: ReusedHttpStream) -> Option<ReusedHttpStream> {
+        self.idle.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+        let (stream, settings) = kept.consume();
+        if let Some(wire) = stream.as_any().downcast_ref::<Wire>() {
+            tokio::time::timeout(self.idle_left(), wire.spoken()).await.ok()?;
+        }
+        Some(ReusedHttpStream::new(stream, settings))
+    }
+
+    /// What is left of the time that it may be idle.
+    fn idle_left(&self) -> Duration {
+        let since = Duration::from_millis(self.idle.load(Ordering::Relaxed));
+        let idle = self.since.elapsed().saturating_sub(since);
+        self.app.config.load().idle_timeout.saturating_sub(idle)
     }
 }
 
@@ -363,19 +386,9 @@ impl Connection {
             options.h2_idle_timeout = Some(config.idle_timeout);
         }
         let Arrival { peer, shown, since, link, share } = arrival;
-        let (vouched, peer_text) = (AtomicU64::new(0), peer.to_string().into());
-        Self {
-            app,
-            peer,
-            peer_text,
-            shown,
-            vouched,
-            since,
-            used: AtomicBool::new(false),
-            link,
-            share,
-            options,
-        }
+        let (vouched, idle, used) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let peer_text = peer.to_string().into();
+        Self { app, peer, peer_text, shown, vouched, since, used, idle, link, share, options }
     }
 }
 

@@ -214,8 +214,13 @@ impl Port {
                         None => return,
                     },
                 };
+                // What it takes to read and answer is made when there is something to read.
+                let patience = || config.header_timeout.saturating_sub(since.elapsed());
+                if tokio::time::timeout(patience(), line.begun()).await.is_err() {
+                    return;
+                }
                 let (link, share, is_h2) = (Arc::<Link>::default(), place.share.clone(), line.is_h2());
-                let patience = config.header_timeout.saturating_sub(since.elapsed());
+                let patience = patience();
                 let mut wire = Wire::new(line, link.clone(), patience, place);
                 if is_h2 && wire.begin_frames().await.is_err() {
                     return;

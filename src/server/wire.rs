@@ -19,9 +19,9 @@ use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -105,6 +105,26 @@ impl Line {
         matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(H2))
     }
 
+    /// Waits until a connection that was just accepted has something to read, were it the end.
+    pub async fn begun(&self) {
+        match self {
+            // The library takes for granted that a new one can be read.
+            Self::Plain(stream) => drop(stream.peek(&mut [0]).await),
+            Self::Tls(_) => self.spoken().await,
+        }
+    }
+
+    /// Waits until there is something to read, were it the end.
+    pub async fn spoken(&self) {
+        if let Self::Tls(stream) = self
+            && !stream.get_ref().1.wants_read()
+        {
+            return;
+        }
+        // An error is told to whoever reads then.
+        let _ = self.tcp().readable().await;
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
@@ -126,7 +146,11 @@ pub async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
 /// See the module's text.
 pub struct Wire {
     /// `None` once it is dropped.
-    stream: Option<BufWriter<Line>>,
+    line: Option<Line>,
+    /// What was written and has not left yet. Of an idle connection it is no memory.
+    waiting: Vec<u8>,
+    /// How much of that has left.
+    left: usize,
     link: Arc<Link>,
     /// Read to see which protocol it is, and not yet taken.
     peeked: Vec<u8>,
@@ -137,8 +161,8 @@ pub struct Wire {
 impl Wire {
     /// Takes over an accepted connection that holds `place`. Whoever does not say in `patience` what it speaks is gone.
     pub fn new(line: Line, link: Arc<Link>, patience: Duration, place: Place) -> Self {
-        let stream = Some(BufWriter::with_capacity(WRITE_BUFFER_BYTES, line));
-        Self { stream, link, peeked: Vec::new(), patience, place: Some(place) }
+        let (line, place) = (Some(line), Some(place));
+        Self { line, waiting: Vec::new(), left: 0, link, peeked: Vec::new(), patience, place }
     }
 
     /// Reads how HTTP/2 begins, for a connection that agreed on it: pingora would wait for it for ever.
@@ -153,30 +177,50 @@ impl Wire {
         Err(io::ErrorKind::InvalidData.into())
     }
 
-    fn stream(&mut self) -> Pin<&mut BufWriter<Line>> {
-        match &mut self.stream {
-            Some(stream) => Pin::new(stream),
+    /// Waits until there is something to read. Meanwhile nothing is kept for it.
+    pub async fn spoken(&self) {
+        if let Some(line) = self.line.as_ref().filter(|_| self.peeked.is_empty()) {
+            line.spoken().await;
+        }
+    }
+
+    fn line(&mut self) -> Pin<&mut Line> {
+        match &mut self.line {
+            Some(line) => Pin::new(line),
             None => unreachable!("only a dropped wire has none"),
         }
+    }
+
+    /// Sends what waits.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.left < self.waiting.len() {
+            let Some(line) = &mut self.line else { break };
+            match ready!(Pin::new(line).poll_write(context, &self.waiting[self.left..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.left += n,
+            }
+        }
+        (self.waiting, self.left) = (Vec::new(), 0);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Wire").field(&self.stream).finish()
+        f.debug_tuple("Wire").field(&self.line).finish()
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let (Some(stream), Some(place)) = (self.stream.take(), self.place.take()) else { return };
+        let (Some(line), Some(place)) = (self.line.take(), self.place.take()) else { return };
         if !self.link.lingers.load(Ordering::Relaxed) {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let _place = place;
-                linger(stream.into_inner()).await;
+                linger(line).await;
             });
         }
     }
@@ -238,7 +282,7 @@ impl AsyncRead for Wire {
             return Poll::Ready(Err(io::Error::other(HEAD_TOO_LARGE)));
         }
         let before = buffer.filled().len();
-        let polled = self.stream().poll_read(context, buffer);
+        let polled = self.line().poll_read(context, buffer);
         if !is_framed {
             self.link.scan(&buffer.filled()[before..]);
         }
@@ -253,15 +297,27 @@ impl AsyncWrite for Wire {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        if self.waiting.len() + bytes.len() > WRITE_BUFFER_BYTES {
+            ready!(self.poll_send(context))?;
+        }
+        if bytes.len() >= WRITE_BUFFER_BYTES {
+            return self.line().poll_write(context, bytes);
+        }
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve_exact(WRITE_BUFFER_BYTES);
+        }
+        self.waiting.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        ready!(self.poll_send(context))?;
+        self.line().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(context)
+        ready!(self.poll_send(context))?;
+        self.line().poll_shutdown(context)
     }
 }
 
@@ -269,13 +325,13 @@ impl AsyncWrite for Wire {
 impl Shutdown for Wire {
     async fn shutdown(&mut self) {
         // The other end may be gone already; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(&mut self.stream()).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
 impl UniqueID for Wire {
     fn id(&self) -> i32 {
-        self.stream.as_ref().map_or(-1, |stream| stream.get_ref().tcp().as_raw_fd())
+        self.line.as_ref().map_or(-1, |line| line.tcp().as_raw_fd())
     }
 }
 
@@ -300,12 +356,12 @@ impl GetProxyDigest for Wire {
 impl Ssl for Wire {
     /// That there is one keeps pingora from looking for HTTP/2 without a handshake's word.
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        let is_tls = matches!(self.stream.as_ref()?.get_ref(), Line::Tls(_));
+        let is_tls = matches!(self.line.as_ref()?, Line::Tls(_));
         is_tls.then(|| Arc::new(SslDigest::new("", "", None, None, Vec::new())))
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.stream.as_ref()?.get_ref().is_h2().then_some(ALPN::H2)
+        self.line.as_ref()?.is_h2().then_some(ALPN::H2)
     }
 }
 
@@ -319,7 +375,7 @@ impl Peek for Wire {
             let mut bytes = [0; PREFACE.len()];
             let mut n = 0;
             while n < wanted && PREFACE.starts_with(&bytes[..n]) {
-                match self.stream().read(&mut bytes[n..wanted]).await? {
+                match self.line().read(&mut bytes[n..wanted]).await? {
                     0 => break,
                     more => n += more,
                 }

@@ -243,3 +243,33 @@ fn a_log_on_a_full_disk_stops_no_request_and_its_lost_lines_are_counted() {
         larder.log_text().contains("/after").then_some(())
     });
 }
+
+/// What `number` connections cost of memory that stay idle, each after `begin`.
+fn idle_bytes(number: usize, begin: impl Fn(&mut TcpStream)) -> u64 {
+    let (larder, small, _) =
+        stocked(&[("LARDER_SERVER_HEADER_TIMEOUT", "10m"), ("LARDER_SERVER_IDLE_TIMEOUT", "10m")]);
+    // What a first crowd leaves behind is there for the next one.
+    let before = descriptors(larder.id());
+    drop(crowd(larder.data, 200));
+    at_rest(&larder, before);
+    let without = resident(larder.id());
+    let mut idle = crowd(larder.data, number);
+    idle.iter_mut().for_each(begin);
+    eventually("all of them being connected", || (open_connections(&larder) >= number as f64).then_some(()));
+    let with = resident(larder.id());
+    assert_eq!(larder.get(SMALL).body, small, "who comes now is served");
+    with.saturating_sub(without) / number as u64
+}
+
+/// Most bytes of an idle connection: 10,000 of them are 128 MiB.
+const IDLE_BYTES: u64 = 13 << 10;
+
+#[test]
+fn an_idle_connection_keeps_neither_buffers_nor_what_an_answer_needed() {
+    let silent = idle_bytes(2000, |_| {});
+    let used = idle_bytes(2000, |stream| {
+        stream.write_all(format!("GET {SMALL} HTTP/1.1\r\nHost: l\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(client::read_reply(stream, false).unwrap().status, 200);
+    });
+    assert!(silent < IDLE_BYTES && used < IDLE_BYTES, "{silent} before a request and {used} after one");
+}

@@ -167,10 +167,8 @@ async fn try_fill(
 
 /// The module of another reference that points to the same manifest.
 fn held_elsewhere(parts: &Parts, manifest: &Digest) -> Option<Present> {
-    let records = parts.store.records();
-    let mut same =
-        records.iter().filter_map(|record| record.present()).filter(|present| present.manifest == *manifest);
-    let held = same.find(|present| parts.store.holds(&present.module))?;
+    let record = parts.store.record_of(manifest)?;
+    let held = record.present().filter(|present| parts.store.holds(&present.module))?;
     let now = parts.clock.now();
     Some(Present { since: now, first: Some(now), ..held.clone() })
 }

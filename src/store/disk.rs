@@ -206,12 +206,17 @@ impl Disk {
 
     /// What is known of `reference`.
     pub fn record(&self, reference: &Reference) -> Option<Arc<Record>> {
-        self.index().records.get(reference).cloned()
+        self.index().record(reference).cloned()
     }
 
     /// Everything known.
     pub fn records(&self) -> Vec<Arc<Record>> {
-        self.index().records.values().cloned().collect()
+        self.index().records().cloned().collect()
+    }
+
+    /// A record that leads from a manifest to a module.
+    pub fn record_of(&self, manifest: &Digest) -> Option<Arc<Record>> {
+        self.index().of_manifest(manifest).cloned()
     }
 
     /// True when a module is here, as far as the index knows.
@@ -250,20 +255,18 @@ impl Disk {
     /// Entries and bytes on disk.
     pub fn usage(&self) -> (u64, u64) {
         let index = self.index();
-        let on_disk = index.modules.values().filter(|entry| entry.on_disk).count();
-        (on_disk as u64, index.bytes)
+        (index.files, index.bytes)
     }
 
     /// Entries and bytes in memory that the disk would not take.
     pub fn held_usage(&self) -> (u64, u64) {
         let index = self.index();
-        let held = index.modules.values().filter(|entry| entry.held.is_some());
-        held.fold((0, 0), |(number, bytes), entry| (number + 1, bytes + entry.size))
+        (index.held.len() as u64, index.held.values().map(|held| held.module.size).sum())
     }
 
     /// A module that the disk would not take, and why, as `Cache-Status` has it.
     pub fn held(&self, digest: &Digest) -> Option<(Bytes, &'static str)> {
-        let held = self.index().modules.get(digest)?.held.clone()?;
+        let held = self.index().held.get(digest)?.clone();
         Some((held.bytes, held.why))
     }
 

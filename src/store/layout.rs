@@ -60,8 +60,12 @@ impl Layout {
 
     /// A reference's record.
     pub fn record(&self, reference: &Reference) -> PathBuf {
-        let name = Digest::of(reference.to_string().as_bytes()).hex();
-        self.records().join(format!("{name}.json"))
+        self.records().join(Self::record_name(reference))
+    }
+
+    /// The name of its file.
+    pub fn record_name(reference: &Reference) -> String {
+        Digest::of(reference.to_string().as_bytes()).hex() + ".json"
     }
 
     /// A module.

@@ -180,6 +180,9 @@ pub trait Store: Send + Sync + 'static {
     /// Everything known. Never waits.
     fn records(&self) -> Vec<Arc<Record>>;
 
+    /// A record that leads from a manifest to a module, if one does. Never waits.
+    fn record_of(&self, manifest: &Digest) -> Option<Arc<Record>>;
+
     /// Keeps `record`, instead of an older one. It is known at once; the error is that it could not be made to last.
     async fn put_record(&self, record: Record) -> Result<(), StoreError>;
 

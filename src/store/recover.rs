@@ -3,18 +3,22 @@
 use super::error::StoreError;
 use super::layout::Layout;
 use crate::clock::Timestamp;
-use crate::oci::{Digest, Reference};
+use crate::oci::Digest;
 use crate::record::{Record, RecordError};
+use rustix::fs::{Mode, OFlags, openat};
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Records are a kilobyte; what is larger was not written by us.
 const RECORD_BYTES: u64 = 64 << 10;
+
+/// Threads that read records at a start.
+const READERS: usize = 4;
 
 /// How long what was found damaged is kept to be looked at.
 const QUARANTINE_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -27,7 +31,7 @@ pub struct Found {
     /// Modules: size, and last use as far as the file's time tells.
     pub modules: HashMap<Digest, (u64, Timestamp)>,
     /// Records whose module is there.
-    pub records: HashMap<Reference, Arc<Record>>,
+    pub records: Vec<Arc<Record>>,
     /// Drafts of an earlier process that were removed.
     pub removed_drafts: u64,
     /// Files that were moved to quarantine.
@@ -65,40 +69,14 @@ pub fn recover(layout: &Layout, is_ours: bool) -> Result<Found, StoreError> {
                 continue;
             }
         }
-        let paths = listed(&folder).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a folder of modules cannot be looked into and is left alone");
+        if let Err(error) = modules(layout, &folder, &mut found, &mut complete) {
+            tracing::warn!(path = %folder.display(), %error, "a folder of modules cannot be looked into and is left alone");
             complete = false;
-            Vec::new()
-        });
-        for path in paths {
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            let in_place = super::is_digest_name(name).filter(|digest| layout.module(digest) == path);
-            match (in_place, fs::symlink_metadata(&path)) {
-                (Some(digest), Ok(metadata)) if metadata.is_file() => {
-                    let used = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
-                    found.modules.insert(digest, (metadata.len(), used));
-                }
-                (_, Ok(_)) => put_aside(layout, &path, "no module", &mut found),
-                (_, Err(error)) => {
-                    leave(&path, &error);
-                    complete = false;
-                }
-            }
         }
     }
-    for path in listed(&layout.records())? {
-        let record = match read_record(&path) {
-            Ok(record) => record,
-            Err(error) => {
-                leave(&path, &error);
-                continue;
-            }
-        };
-        match record {
-            Ok(record) if layout.record(&record.reference) != path => {
-                put_aside(layout, &path, "a record under another's name", &mut found);
-            }
-            Ok(record) => {
+    for (path, read) in records(layout)? {
+        match read {
+            Read::Record(record) => {
                 let module = record.present().map(|present| &present.module);
                 let size = module.map(|module| found.modules.get(&module.digest).map(|(size, _)| *size));
                 if size == Some(None) && !complete {
@@ -106,16 +84,98 @@ pub fn recover(layout: &Layout, is_ours: bool) -> Result<Found, StoreError> {
                 } else if size.is_some_and(|size| size != module.map(|module| module.size)) {
                     put_aside(layout, &path, "a record whose module is gone", &mut found);
                 } else {
-                    found.records.insert(record.reference.clone(), Arc::new(record));
+                    found.records.push(record);
                 }
             }
-            Err(RecordError::Version(version)) => {
+            Read::Misplaced => put_aside(layout, &path, "a record under another's name", &mut found),
+            Read::None(RecordError::Version(version)) => {
                 tracing::warn!(path = %path.display(), version, "a record of another format is left alone");
             }
-            Err(problem) => put_aside(layout, &path, &problem.to_string(), &mut found),
+            Read::None(problem) => put_aside(layout, &path, &problem.to_string(), &mut found),
+            Read::Failed(error) => leave(&path, &error),
         }
     }
     Ok(found)
+}
+
+/// Looks through one folder of modules. Names are looked up in the open folder, which spares the kernel the way there.
+fn modules(layout: &Layout, folder: &Path, found: &mut Found, complete: &mut bool) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let in_place = super::is_digest_name(name).filter(|_| folder.ends_with(&name[..2]));
+        match (in_place, entry.metadata()) {
+            (Some(digest), Ok(metadata)) if metadata.is_file() => {
+                let used = metadata.modified().map_or(Timestamp::from_millis(0), Timestamp::from_system);
+                found.modules.insert(digest, (metadata.len(), used));
+            }
+            (_, Ok(_)) => put_aside(layout, &entry.path(), "no module", found),
+            (_, Err(error)) => {
+                leave(&entry.path(), &error);
+                *complete = false;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is in a record's file.
+enum Read {
+    Record(Arc<Record>),
+    /// One of another reference.
+    Misplaced,
+    None(RecordError),
+    /// The disk failed, or we did; it says nothing of the record.
+    Failed(io::Error),
+}
+
+/// Reads all records, by several threads: a disk that takes its time serves them side by side.
+fn records(layout: &Layout) -> Result<Vec<(PathBuf, Read)>, StoreError> {
+    let paths = listed(&layout.records())?;
+    let folder = File::open(layout.records()).ok();
+    let share = paths.len().div_ceil(READERS).max(1);
+    let read = |paths: &[PathBuf]| -> Vec<Read> {
+        let mut buffer = vec![0; RECORD_BYTES as usize];
+        paths.iter().map(|path| read_one(folder.as_ref(), path, &mut buffer)).collect()
+    };
+    let all: Vec<Read> = std::thread::scope(|scope| {
+        let others: Vec<_> =
+            paths.chunks(share).skip(1).map(|paths| scope.spawn(move || read(paths))).collect();
+        let mut all = paths.chunks(share).next().map(read).unwrap_or_default();
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    });
+    Ok(paths.into_iter().zip(all).collect())
+}
+
+/// Reads one of the files in `folder`.
+fn read_one(folder: Option<&File>, path: &Path, buffer: &mut [u8]) -> Read {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let whole = folder.and_then(|folder| read_whole(folder, name, buffer));
+    let record = match whole {
+        Some(record) => record,
+        None => match read_record(path) {
+            Ok(Ok(record)) => record,
+            Ok(Err(problem)) => return Read::None(problem),
+            Err(error) => return Read::Failed(error),
+        },
+    };
+    match Layout::record_name(&record.reference) == name {
+        true => Read::Record(Arc::new(record)),
+        false => Read::Misplaced,
+    }
+}
+
+/// The record in a file, in as few steps as it takes if all is well. What is not a whole record is to be looked at again,
+/// with care.
+fn read_whole(folder: &File, name: &str, buffer: &mut [u8]) -> Option<Record> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut file = File::from(openat(folder, name, flags, Mode::empty()).ok()?);
+    let n = file.read(buffer).ok()?;
+    Record::decode(&buffer[..n]).ok()
 }
 
 /// The record in a file. The outer error is the disk's, or ours, and says nothing of the record.
@@ -133,7 +193,7 @@ fn leave(path: &Path, error: &io::Error) {
 }
 
 /// What is in a folder; nothing where there is none.
-pub fn listed(folder: &Path) -> Result<Vec<std::path::PathBuf>, StoreError> {
+pub fn listed(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let wrong = |e: io::Error| StoreError::io("listing", folder, e);
     let mut paths = Vec::new();
     let entries = match fs::read_dir(folder) {

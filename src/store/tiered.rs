@@ -115,6 +115,10 @@ impl Store for Tiered {
         self.disk.records()
     }
 
+    fn record_of(&self, manifest: &Digest) -> Option<Arc<Record>> {
+        self.disk.record_of(manifest)
+    }
+
     async fn put_record(&self, record: Record) -> Result<(), StoreError> {
         self.blocking(move |disk| disk.put_record(record)).await?
     }

@@ -67,6 +67,7 @@ mod second_opinions;
 mod settings;
 mod signatures;
 mod soak;
+mod start;
 mod tidy;
 mod tls;
 mod traces;

@@ -8,7 +8,6 @@ use crate::record::{Module, Record};
 use crate::store::draft::read_whole;
 use crate::store::entry::Checks;
 use crate::store::error::StoreError;
-use crate::store::evict;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -82,12 +81,8 @@ impl Disk {
             }
             return Err(Refused { error, file: Ok(file) });
         }
-        let leaving = {
-            let mut index = self.index();
-            index.admit(module, checks.clone(), self.clock.now());
-            evict::choose(index.on_disk(), self.limit(), Some(&module.digest))
-        };
-        self.evict(&leaving);
+        self.index().admit(module, checks.clone(), self.clock.now());
+        self.evict(&self.beyond(self.limit(), Some(&module.digest)));
         self.worked();
         Ok(())
     }
@@ -142,7 +137,7 @@ impl Disk {
         let _committing = self.committing();
         let (gone, is_held) = {
             let mut index = self.index();
-            let newer = index.records.get(&reference);
+            let newer = index.record(&reference);
             if known.is_some_and(|known| newer.is_none_or(|newer| !Arc::ptr_eq(newer, known))) {
                 return Ok(());
             }

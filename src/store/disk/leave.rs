@@ -28,8 +28,19 @@ impl Disk {
         }
         self.keep.store(Arc::new(keep));
         let _committing = self.committing();
-        let leaving = evict::choose(self.index().on_disk(), keep.limit, None);
-        self.evict(&leaving);
+        self.evict(&self.beyond(keep.limit, None));
+    }
+
+    /// What has to leave so that `limit` is kept, but not `keep`; within a commit.
+    pub(super) fn beyond(&self, limit: u64, keep: Option<&Digest>) -> Vec<Digest> {
+        let candidates = {
+            let index = self.index();
+            if index.bytes <= limit {
+                return Vec::new();
+            }
+            index.on_disk()
+        };
+        evict::choose(candidates, limit, keep)
     }
 
     /// Makes room for `bytes` on a disk that is full before the limit is reached. True when something left.
@@ -149,7 +160,7 @@ impl Disk {
                 entry.is_some_and(|entry| entry.on_disk && entry.size == present.module.size)
             });
             if record.reference == reference && (leads || record.present().is_none()) {
-                index.records.insert(reference, Arc::new(record));
+                index.link(Arc::new(record));
             }
         }
     }

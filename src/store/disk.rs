@@ -425,7 +425,8 @@ impl Disk {
     pub fn used(&self, digest: &Digest) -> Option<(Bytes, &'static str)> {
         let now = self.clock.now();
         let mut index = self.index();
-        let held = index.touch(digest, now)?.held.as_ref()?;
+        index.touch(digest, now)?;
+        let held = index.held.get(digest)?;
         Some((held.bytes.clone(), held.why))
     }
 }

@@ -24,6 +24,10 @@ impl Store for Unkept {
         self.0.records()
     }
 
+    fn record_of(&self, manifest: &Digest) -> Option<Arc<Record>> {
+        self.0.record_of(manifest)
+    }
+
     async fn put_record(&self, _: Record) -> Result<(), StoreError> {
         Ok(())
     }

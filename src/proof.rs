@@ -19,11 +19,10 @@ pub enum Step {
     VerifyPiece,
     VerifySpilled,
     VerifyRecord,
-    VerifySignature,
 }
 
 /// All of them with the names that `LARDER_WITHOUT` knows.
-pub const STEPS: [(Step, &str); 14] = [
+pub const STEPS: [(Step, &str); 13] = [
     (Step::SyncModule, "sync_module"),
     (Step::SyncModuleFolder, "sync_module_folder"),
     (Step::SyncNewFolder, "sync_new_folder"),
@@ -37,7 +36,6 @@ pub const STEPS: [(Step, &str); 14] = [
     (Step::VerifyPiece, "verify_piece"),
     (Step::VerifySpilled, "verify_spilled"),
     (Step::VerifyRecord, "verify_record"),
-    (Step::VerifySignature, "verify_signature"),
 ];
 
 /// True when this build takes the step.

@@ -65,7 +65,6 @@ mod scrub;
 mod search;
 mod second_opinions;
 mod settings;
-mod signatures;
 mod soak;
 mod start;
 mod tidy;

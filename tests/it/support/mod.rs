@@ -8,7 +8,6 @@ pub mod cgroup;
 pub mod chart;
 pub mod client;
 pub mod contained;
-pub mod cosign;
 pub mod crowd;
 pub mod debian;
 pub mod dns;

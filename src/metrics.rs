@@ -341,15 +341,6 @@ impl Metrics {
         metrics
     }
 
-    /// Counts a module that was found in `tier`.
-    pub fn found(&self, tier: &'static str) {
-        if tier == "memory" {
-            self.found_in_memory.inc()
-        } else {
-            self.lookups.with_label_values(&[tier]).inc()
-        }
-    }
-
     /// Closed sets begin at 0, so that the first one is seen to be more than none: what a series begins with is no
     /// increase.
     fn begin(&self) {

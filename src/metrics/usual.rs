@@ -1,5 +1,5 @@
-//! Counting answers. What nearly all requests get has its series looked up once: to find one by its labels costs more than to
-//! count.
+//! Counting answers, and where modules are found. What nearly all requests get has its series looked up once: to find one by
+//! its labels costs more than to count.
 
 use super::Metrics;
 use prometheus::{Histogram, IntCounter};
@@ -40,6 +40,15 @@ impl Metrics {
         match usual.and_then(|usual| self.usual.0.get(usual)) {
             Some(series) => count(series.get_or_init(|| self.series(route, status, cache))),
             None => count(&self.series(route, status, cache)),
+        }
+    }
+
+    /// Counts a module that was found in `tier`.
+    pub fn found(&self, tier: &'static str) {
+        if tier == "memory" {
+            self.found_in_memory.inc()
+        } else {
+            self.lookups.with_label_values(&[tier]).inc()
         }
     }
 

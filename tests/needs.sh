@@ -74,7 +74,7 @@ test)
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/crane ] ||
         [ ! -x target/h2spec ] || [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ] ||
-        [ ! -x target/oras ]; then
+        [ ! -x target/oras ] || [ ! -x target/cosign-key ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -217,6 +217,7 @@ if [ "$1" = test ]; then
     install_go kustomize sigs.k8s.io/kustomize/kustomize/v5@v5.1.1
     build_go compose compose.go github.com/compose-spec/compose-go/cli@v1.20.2
     install_go helm helm.sh/helm/v3/cmd/helm@v3.12.3
+    build_go cosign-key cosign_key.go github.com/secure-systems-lab/go-securesystemslib/encrypted@v0.7.0 golang.org/x/crypto@v0.17.0
     rm -rf "$gopath"
 fi
 # A third registry.

@@ -181,7 +181,7 @@ async fn a_slow_fetch_is_pending_and_goes_on_without_its_client() {
     assert_eq!(heart.code("waf", "1.0.0").await, "pending");
     heart.registry.open_gate();
     heart.settle().await;
-    assert_eq!(heart.ok("waf", "1.0.0").await.1, "larder; hit; ttl=300; detail=disk");
+    assert_eq!(heart.ok("waf", "1.0.0").await.1, "larder; hit; ttl=300; detail=memory");
     assert_eq!(heart.registry.count(|ask| ask.is_blob()), 1);
 }
 

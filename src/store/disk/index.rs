@@ -23,7 +23,8 @@ pub(super) const MOST_ABSENCES: usize = 64;
 pub(super) struct Index {
     pub(super) modules: HashMap<Digest, Entry>,
     records: HashSet<Known>,
-    /// A record of each manifest that leads to a module.
+    /// A record of each manifest that leads to a module. A manifest leads to one; should it not, one of them may be missing
+    /// here, and is fetched again.
     manifests: HashMap<Digest, Arc<Record>>,
     /// References of each repository that it does not have.
     absences: HashMap<Repository, Vec<Reference>>,

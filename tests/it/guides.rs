@@ -301,7 +301,10 @@ fn codes_of_the_sources() -> BTreeSet<String> {
     ] {
         let place = root().join("src").join(room);
         let files = if place.is_dir() { crate::support::heart::files(&place) } else { vec![place] };
-        for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        // What these say is met by whoever calls `larder copy`, and says itself what to do.
+        let of_copies = ["copying.rs", "payload.rs", "push.rs", "reading.rs", "refused.rs", "upload.rs"];
+        let is_met = |file: &PathBuf| !of_copies.iter().chain(&["tests.rs"]).any(|name| file.ends_with(name));
+        for file in files.iter().filter(|file| is_met(file)) {
             let text = std::fs::read_to_string(file).unwrap();
             let code = text.split("#[cfg(test)]").next().unwrap();
             let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -214,8 +214,8 @@ impl Busy {
             }
         }
         let failed: Vec<_> = strace.end().into_iter().filter(Call::is_injected).collect();
-        let call = failed.first()?;
-        call.label(&self.larder.home.cache())?;
+        // Each thread's first; that of whoever looks at the settings may be among them.
+        let call = failed.iter().find(|call| call.label(&self.larder.home.cache()).is_some())?;
         let when = format!("{error} of {} {}, {} times", call.name, call.arguments, failed.len());
         match reply {
             // What is held and cannot be opened for a reason of ours is not taken for damaged.

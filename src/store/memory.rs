@@ -112,6 +112,10 @@ impl Memory {
         let cache = self.cache.load();
         cache.insert(digest, Slot::of(bytes.clone()));
         cache.run_pending_tasks();
+        // Another took its place, and may have looked through this one before: nobody would empty it any more.
+        if !Arc::ptr_eq(&cache, &self.cache.load()) {
+            cache.invalidate(&digest);
+        }
         Ok(Some(bytes))
     }
 

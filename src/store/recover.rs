@@ -140,11 +140,15 @@ fn records(layout: &Layout) -> Result<Vec<(PathBuf, Read)>, StoreError> {
         paths.iter().map(|path| read_one(folder.as_ref(), path, &mut buffer)).collect()
     };
     let all: Vec<Read> = std::thread::scope(|scope| {
-        let others: Vec<_> =
-            paths.chunks(share).skip(1).map(|paths| scope.spawn(move || read(paths))).collect();
+        let begin = |paths| std::thread::Builder::new().spawn_scoped(scope, move || read(paths)).ok();
+        let others: Vec<_> = paths.chunks(share).skip(1).map(|paths| (paths, begin(paths))).collect();
         let mut all = paths.chunks(share).next().map(read).unwrap_or_default();
-        for other in others {
-            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        for (paths, other) in others {
+            all.extend(match other {
+                Some(other) => other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // The kernel gave no thread.
+                None => read(paths),
+            });
         }
         all
     });

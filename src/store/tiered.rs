@@ -69,6 +69,39 @@ impl Tiered {
         tokio::task::spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Lost)
     }
 
+    /// Keeps a module, and a copy of it in memory where there is room.
+    async fn commit(&self, sealed: Sealed) -> Result<Module, StoreError> {
+        let module = sealed.module.clone();
+        let copying = match sealed.reader() {
+            // Its MD5 is known.
+            Ok(None) => {
+                self.blocking(move |disk| disk.admit(sealed)).await??;
+                return Ok(module);
+            }
+            // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
+            Ok(Some(file)) => {
+                let (memory, digest) = (self.memory.clone(), module.digest);
+                Ok(tokio::task::spawn_blocking(move || copy(&memory, digest, &file)))
+            }
+            Err(error) => Err(error),
+        };
+        let admitted = self.blocking(move |disk| disk.admit(sealed)).await;
+        let copied = match copying {
+            Ok(copying) => copying.await.map_err(|_| StoreError::Lost)?,
+            Err(error) => Err(error),
+        };
+        admitted??;
+        let error = match copied {
+            Ok(md5) => return Ok(Module { md5, ..module }),
+            Err(error) => error,
+        };
+        self.blocking(move |disk| {
+            let md5 = md5_again(disk, &module, &error)?;
+            Ok(Module { md5, ..module })
+        })
+        .await?
+    }
+
     /// Bytes of a file that `open` finds, by way of memory where they fit. `lost` is told when they cannot be read.
     async fn through_memory(
         &self,
@@ -142,27 +175,12 @@ impl Store for Tiered {
 
     async fn admit(&self, sealed: Sealed) -> Result<Module, StoreError> {
         let module = sealed.module.clone();
-        let reader = sealed.reader().map_err(|e| StoreError::io("reading", Path::new("a draft"), e))?;
-        let Some(file) = reader else {
-            self.blocking(move |disk| disk.admit(sealed)).await??;
-            return Ok(module);
-        };
-        // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
-        let (memory, digest, inode) = (self.memory.clone(), module.digest, file.inode());
-        let copied = tokio::task::spawn_blocking(move || copy(&memory, digest, &file));
-        let admitted = self.blocking(move |disk| disk.admit(sealed)).await;
-        let copied = copied.await.map_err(|_| StoreError::Lost)?;
-        admitted??;
-        match (copied, self.disk.held(&digest)) {
-            (Ok(md5), _) => Ok(Module { md5, ..module }),
-            (Err(_), Some((bytes, _))) => Ok(Module { md5: entry::md5_of(&bytes), ..module }),
-            (Err(error), None) => {
-                let told = StoreError::io("reading", Path::new("a draft"), entry::again(&error));
-                let lose = move |disk: &Disk| disk.lose(&digest, &Damage::Unreadable(error), Some(inode));
-                self.blocking(lose).await?;
-                Err(told)
-            }
+        let admitted = self.commit(sealed).await;
+        // The copy may have come after the module was taken away, or of one that was not kept.
+        if !self.disk.holds(&module) {
+            self.memory.remove(&module.digest);
         }
+        admitted
     }
 
     fn holds(&self, module: &Module) -> bool {
@@ -290,6 +308,23 @@ fn copy(memory: &Memory, digest: Digest, file: &ModuleFile) -> std::io::Result<S
         return Ok(entry::md5_of(&bytes));
     }
     file.md5()
+}
+
+/// The MD5 of a module that was admitted, from where it is kept, after its draft could not be read for `error`. Bytes that
+/// are not what was written are put aside. Blocks.
+fn md5_again(disk: &Disk, module: &Module, error: &std::io::Error) -> Result<String, StoreError> {
+    let told = |error: &std::io::Error| StoreError::io("reading", Path::new("a draft"), entry::again(error));
+    // So that whoever tries it once more does not write to the same disk.
+    disk.health().failed_if_io(&told(error), module.size);
+    match disk.body(module)? {
+        Some(Body::Memory(bytes)) => Ok(entry::md5_of(&bytes)),
+        Some(Body::File(file)) => file.md5().map_err(|error| {
+            let told = told(&error);
+            disk.lose(&module.digest, &Damage::Unreadable(error), Some(file.inode()));
+            told
+        }),
+        None => Err(told(error)),
+    }
 }
 
 /// What of `config` is about the disk.

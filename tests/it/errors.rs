@@ -308,32 +308,62 @@ fn a_start_at_which_any_call_fails_takes_away_nothing_that_was_answered() {
     }
 }
 
+/// What is answered when calls, on its draft alone or all, fail from when a layer is asked for; and the calls.
+fn while_a_layer_comes(
+    larder: &Larder,
+    registry: &Scripted,
+    name: &str,
+    options: &[&str],
+    of_draft: bool,
+) -> (Reply, Vec<Call>) {
+    registry.close_gate();
+    registry.forget();
+    std::thread::scope(|scope| {
+        let reply = scope.spawn(|| larder.get(&format!("/plugins/{name}/1/plugin.wasm")));
+        let asked = || registry.count(|ask| ask.is_blob()) > 0;
+        eventually("the layer's being asked for", || asked().then_some(()));
+        let tmp = Layout::new(&larder.home.cache()).tmp();
+        let draft = std::fs::read_dir(tmp).unwrap().next().unwrap().unwrap().path();
+        let only = ["-P", draft.to_str().unwrap()];
+        let only = if of_draft { &only[..] } else { &[] };
+        let strace = Strace::process(larder.id(), &[options, only].concat());
+        registry.open_gate();
+        (reply.join().unwrap(), strace.end())
+    })
+}
+
 #[test]
-fn a_piece_of_a_layer_that_the_disk_swallowed_is_noticed() {
+fn a_piece_of_a_layer_that_the_disk_swallowed_is_noticed_and_the_next_try_is_in_memory() {
     let registry = Scripted::start();
-    let more = "cache: {memory: 64KiB}\noverlay: {dirs: []}\nlifetimes: {transient: 0s, unusable: 0s}\n";
-    let larder = Home::in_memory(&(settings(&registry.host()) + more)).start();
+    let more =
+        "cache: {memory: 64KiB, retry: 1h}\noverlay: {dirs: []}\nlifetimes: {transient: 0s, unusable: 0s}\n";
     let bytes = module("swallowed", 3_500_000);
     // One is written as the module that it is.
     for (name, artifact) in [("taken-over", raw(&bytes)), ("kept", kept_first(&bytes))] {
         registry.put(&format!("plugins/{name}"), "1", &artifact);
-        registry.close_gate();
-        registry.forget();
-        let reply = std::thread::scope(|scope| {
-            let reply = scope.spawn(|| larder.get(&format!("/plugins/{name}/1/plugin.wasm")));
-            let asked = || registry.count(|ask| ask.is_blob()) > 0;
-            eventually("the layer's being asked for", || asked().then_some(()));
-            let tmp = Layout::new(&larder.home.cache()).tmp();
-            let draft = std::fs::read_dir(tmp).unwrap().next().unwrap().unwrap().path();
-            // The kernel says that it wrote them and did not, in a thread's second write: the file's beginning is right.
-            let inject = "inject=write:retval=4096:when=2";
-            let options = ["-e", "trace=write", "-e", inject, "-P", draft.to_str().unwrap()];
-            let strace = Strace::process(larder.id(), &options);
-            registry.open_gate();
-            let reply = reply.join().unwrap();
-            assert!(strace.end().iter().any(Call::is_injected), "{name}: no write was swallowed");
-            reply
-        });
+        let larder = Home::in_memory(&(settings(&registry.host()) + more)).start();
+        // The kernel says that it wrote them and did not, in a thread's second write: the file's beginning is right.
+        let options = ["-e", "trace=write", "-e", "inject=write:retval=4096:when=2"];
+        let (reply, calls) = while_a_layer_comes(&larder, &registry, name, &options, true);
+        assert!(calls.iter().any(Call::is_injected), "{name}: no write was swallowed");
         check_answer(&reply, &bytes, name);
+        let status = reply.header("cache-status");
+        assert!(status.contains("detail=uncached-disk_error"), "{name}: {status}");
     }
+}
+
+#[test]
+fn a_verified_layer_is_kept_though_its_draft_cannot_be_opened_once_more() {
+    let registry = Scripted::start();
+    let bytes = module("scarce", 300_000);
+    registry.put("plugins/scarce", "1", &raw(&bytes));
+    let larder = Home::in_memory(&(settings(&registry.host()) + "overlay: {dirs: []}\n")).start();
+    // Of no file there is a second descriptor.
+    let options = ["-e", "trace=fcntl", "-e", "inject=fcntl:error=EMFILE"];
+    let (reply, calls) = while_a_layer_comes(&larder, &registry, "scarce", &options, false);
+    let refused = |call: &Call| call.is_injected() && call.arguments.contains("F_DUPFD_CLOEXEC");
+    assert!(calls.iter().any(refused), "{calls:?}");
+    check_answer(&reply, &bytes, "EMFILE");
+    assert!(!reply.header("cache-status").contains("uncached"), "{}", reply.header("cache-status"));
+    assert_eq!(larder.metric("larder_store_degraded"), 0.0);
 }

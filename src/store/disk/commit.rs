@@ -2,11 +2,12 @@
 
 use super::Disk;
 use super::ground::{make_folder, make_folders};
+use super::index::Entry;
 use crate::oci::Digest;
 use crate::proof::{self, Step};
 use crate::record::{Module, Record};
 use crate::store::draft::read_whole;
-use crate::store::entry::Checks;
+use crate::store::entry::{Checks, ModuleFile, OpenError};
 use crate::store::error::StoreError;
 use std::fs::File;
 use std::io::{self, Write};
@@ -64,12 +65,18 @@ impl Disk {
         {
             return Err(refused("syncing", file.path(), error, file.as_file()));
         }
+        let is_right = self.is_right(module, &path);
         let _committing = self.committing();
+        // It is not given up for a draft that was not read again yet: a disk may swallow what it says it took.
+        if is_right && self.is_on_disk(&module.digest) {
+            self.index().unhold(&module.digest);
+            return Ok(());
+        }
         let folder = path.parent().unwrap_or(self.layout.root());
         if let Err(error) = make_folder(folder) {
             return Err(Refused { error, file: file.as_file().try_clone() });
         }
-        // What lies there under this name was not in the index or was found damaged: ours is known to be right.
+        // What lies there is not in the index, damaged, or cannot be read: ours was right when it was written.
         let file = match file.persist(&path) {
             Ok(file) => file,
             Err(e) => return Err(refused("renaming", &path, e.error, e.file.as_file())),
@@ -85,6 +92,19 @@ impl Disk {
         self.evict(&self.beyond(self.limit(), Some(&module.digest)));
         self.worked();
         Ok(())
+    }
+
+    /// True when a module has a file already, another reference's, and all of it is what it should be.
+    fn is_right(&self, module: &Module, path: &Path) -> bool {
+        let readable = |entry: &&Entry| entry.on_disk && !entry.unreadable;
+        let known =
+            self.index().modules.get(&module.digest).filter(readable).map(|entry| entry.checks.clone());
+        let Some(checks) = known else { return false };
+        match ModuleFile::open(path, &module.digest, module.size, checks) {
+            Ok(file) => (0..file.pieces()).all(|index| file.piece(index).is_ok()),
+            // Too many open files say nothing of it.
+            Err(error) => matches!(error, OpenError::Refused(_)),
+        }
     }
 
     /// Commits bytes that the disk would not take before.

@@ -13,6 +13,8 @@ const LAST_MILLIS: u64 = 253_402_300_799_999;
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// Earlier than any other; of a record: no registry ever confirmed it.
+    pub const EPOCH: Self = Self(0);
     /// Later than any other.
     pub const END: Self = Self(u64::MAX);
 

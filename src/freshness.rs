@@ -38,14 +38,15 @@ pub enum Freshness {
 impl Lifetimes {
     /// Judges `record` at `now`.
     ///
-    /// A record from the future, left by a clock that was set back since, is stale: nothing is known of its age.
+    /// A record from the future, left by a clock that was set back since, is stale: nothing is known of its age. So is one
+    /// that no registry ever confirmed, such as what a bundle brought.
     pub fn judge(&self, record: &Record, now: Timestamp) -> Freshness {
         let lifetime = match record.state {
             State::Present(_) if !record.reference.is_mutable() => return Freshness::Fresh(Duration::MAX),
             State::Present(_) => self.tag,
             State::Absent(_) => self.absent,
         };
-        if record.checked_at > now {
+        if record.checked_at > now || record.checked_at == Timestamp::EPOCH {
             return Freshness::Stale(Duration::ZERO);
         }
         let age = now.since(record.checked_at);
@@ -80,5 +81,7 @@ mod tests {
         assert_eq!(LIFETIMES.judge(&record, at(1030)), Freshness::Stale(Duration::ZERO));
         assert_eq!(LIFETIMES.judge(&record, at(1090)), Freshness::Stale(Duration::from_secs(60)));
         assert_eq!(LIFETIMES.judge(&record, at(999)), Freshness::Stale(Duration::ZERO), "from the future");
+        let of_a_bundle = Record { checked_at: Timestamp::EPOCH, ..record };
+        assert_eq!(LIFETIMES.judge(&of_a_bundle, at(1010)), Freshness::Stale(Duration::ZERO));
     }
 }

@@ -17,7 +17,7 @@ const VERSION: &str = "1";
 pub struct Record {
     /// The reference.
     pub reference: Reference,
-    /// When the registry last confirmed it.
+    /// When the registry last confirmed it; [`Timestamp::EPOCH`] if none ever did.
     pub checked_at: Timestamp,
     /// What the registry said.
     pub state: State,

@@ -2,6 +2,7 @@
 
 use super::{Administration, Kind, Refused};
 use crate::catalog::{Catalog, version_of};
+use crate::clock::Timestamp;
 use crate::failures::{Failure, What};
 use crate::oci::Reference;
 use crate::plugin::{PluginName, Version};
@@ -190,9 +191,11 @@ impl Administration {
         let mut all = Vec::new();
         for record in store.records() {
             let mut entry = named.entry(&record.reference, State::Absent);
-            entry.checked_at = Some(record.checked_at.to_string());
+            // What a bundle brought was never confirmed, and has no lifetime until it is.
+            let is_confirmed = record.checked_at > Timestamp::EPOCH;
+            entry.checked_at = is_confirmed.then(|| record.checked_at.to_string());
             let (fresh, expires) = self.cache.lifetime(&record);
-            entry.expires_at = expires.map(|at| at.to_string());
+            entry.expires_at = expires.filter(|_| is_confirmed).map(|at| at.to_string());
             if let Some(present) = record.present() {
                 let standing = store.standing(&present.module);
                 entry.state = match standing {

@@ -13,6 +13,7 @@ use crate::store::spool::Spool;
 use crate::store::unkept::Unkept;
 use crate::store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ pub struct Imported {
     pub imported: usize,
     /// Plugins that were held already.
     pub unchanged: usize,
+    /// Plugins of which the cache has something else, as a registry said.
+    pub kept: usize,
     /// What was left out.
     pub refused: usize,
     /// Each of them.
@@ -84,6 +87,7 @@ pub struct Wrong {
 pub enum State {
     Imported,
     Unchanged,
+    Kept,
     Refused,
 }
 
@@ -113,14 +117,16 @@ impl From<CacheError> for Wrong {
 impl Refused {
     /// A bundle of which nothing is taken.
     pub fn bundle(error: BundleError) -> Self {
-        let hint =
-            "larder export writes bundles, and so do skopeo (oci-archive:), oras (--to-oci-layout) and crane";
-        Self::new(
-            if error.code == "io" { Kind::Failed } else { Kind::Unusable },
-            error.code,
-            error.detail,
-            hint,
-        )
+        let kind = if error.code == "io" { Kind::Failed } else { Kind::Unusable };
+        let hint: Cow<'static, str> = match error.hint.is_empty() {
+            false => error.hint.into(),
+            true if kind == Kind::Failed => "".into(),
+            true => {
+                "larder export writes bundles, and so do skopeo (oci-archive:), oras (--to-oci-layout) and crane"
+                    .into()
+            }
+        };
+        Self::new(kind, error.code, error.detail, hint)
     }
 }
 
@@ -174,7 +180,7 @@ fn done(read: Result<Result<Bundle, BundleError>, tokio::task::JoinError>) -> Re
 
 /// A spool that cannot be had.
 pub fn spooled(error: StoreError) -> Refused {
-    Refused { hint: error.hint(), ..Refused::new(Kind::Failed, "no_spool", error.to_string(), "") }
+    Refused::new(Kind::Failed, "no_spool", error.to_string(), error.hint())
 }
 
 /// Unpacks a bundle. Blocks.
@@ -193,25 +199,27 @@ fn unpacked(file: File, packing: Packing, mut spool: Spool) -> Result<File, Bund
 }
 
 impl Administration {
+    /// The turn to import. It is to be had before anything of a bundle is spooled: two spools together may be more than
+    /// the disk has.
+    ///
+    /// # Errors
+    /// Another bundle is being taken in.
+    pub fn import_turn(&self) -> Result<Turn<'_>, Refused> {
+        let (detail, hint) = ("another bundle is being imported", "ask again when it is over");
+        self.imports.one.try_lock().map_err(|_| Refused::new(Kind::Busy, "importing", detail, hint))
+    }
+
     /// Takes a bundle in. What is no good is left out, and the rest is kept.
     ///
     /// # Errors
-    /// It is not signed as the settings want it, or another one is being taken in.
+    /// It is not signed as the settings want it.
     pub async fn import(
         &self,
+        _turn: &Turn<'_>,
         bundle: Arc<Bundle>,
         how: How,
         told: &(dyn Fn(&Item) + Sync),
     ) -> Result<Imported, Refused> {
-        let busy = || {
-            Refused::new(
-                Kind::Busy,
-                "importing",
-                "another bundle is being imported",
-                "ask again when it is over",
-            )
-        };
-        let _one = self.imports.one.try_lock().map_err(|_| busy())?;
         // Of the very bundle that is read from then on: another look at the file could see another one.
         let (list, signature) = bundle.said.signed();
         let wanted =
@@ -223,22 +231,16 @@ impl Administration {
         let (offers, bad) = bundle.offers(&catalog);
         let store = how.dry_run.then(|| Arc::new(Unkept(self.cache.store().clone())) as Arc<dyn Store>);
         let taking = self.cache.beside(Arc::new(Offered::new(bundle, &offers)), store);
-        let mut all =
-            Imported { dry_run: how.dry_run, imported: 0, unchanged: 0, refused: 0, items: Vec::new() };
-        let mut add = |item: Item| {
-            match item.state {
-                State::Imported => all.imported += 1,
-                State::Unchanged => all.unchanged += 1,
-                State::Refused => all.refused += 1,
-            }
-            told(&item);
-            all.items.push(item);
-        };
+        let mut items = Vec::new();
         for (plugin, error) in bad {
             let error = Some(Wrong::from(error));
             let (version, reference, manifest, digest, size) = Default::default();
-            add(Item { plugin, version, reference, manifest, digest, size, state: State::Refused, error });
+            let state = State::Refused;
+            items.push(Item { plugin, version, reference, manifest, digest, size, state, error });
         }
+        items.iter().for_each(told);
+        // What each is said to have, by its place.
+        let mut held = Vec::new();
         for offer in &offers {
             if how.missing_only && taking.resolves(&offer.reference) {
                 continue;
@@ -256,11 +258,24 @@ impl Administration {
                 Ok(_) => self.take_absences(&taking, offer).await,
                 Err(_) => Ok(()),
             };
-            add(item(offer, taken.and_then(|taken| noted.map(|()| taken))));
+            if let Ok(Taken::New(module) | Taken::Unchanged(module) | Taken::Kept(module)) = &taken {
+                held.push((items.len(), module.clone()));
+            }
+            let item = item(offer, taken.and_then(|taken| noted.map(|()| taken)));
+            told(&item);
+            items.push(item);
         }
-        let Imported { imported, unchanged, refused, dry_run, .. } = all;
-        tracing::info!(imported, unchanged, refused, dry_run, "a bundle was read");
-        Ok(all)
+        // One that came later may have pushed out one that came before.
+        for (at, module) in held.into_iter().filter(|_| !how.dry_run) {
+            if !self.cache.store().holds(&module) {
+                items[at].leave();
+            }
+        }
+        let number = |state| items.iter().filter(|item| item.state == state).count();
+        let (imported, unchanged) = (number(State::Imported), number(State::Unchanged));
+        let (kept, refused, dry_run) = (number(State::Kept), number(State::Refused), how.dry_run);
+        tracing::info!(imported, unchanged, kept, refused, dry_run, "a bundle was read");
+        Ok(Imported { dry_run, imported, unchanged, kept, refused, items })
     }
 
     async fn take_absences(&self, taking: &crate::cache::Cache, offer: &Offer) -> Result<(), CacheError> {
@@ -275,6 +290,7 @@ fn item(offer: &Offer, taken: Result<Taken, CacheError>) -> Item {
     let (state, module, error) = match taken {
         Ok(Taken::New(module)) => (State::Imported, Some(module), None),
         Ok(Taken::Unchanged(module)) => (State::Unchanged, Some(module), None),
+        Ok(Taken::Kept(module)) => (State::Kept, Some(module), None),
         Err(error) => (State::Refused, None, Some(Wrong::from(error))),
     };
     if let Some(Wrong { code, detail, .. }) = &error {
@@ -291,6 +307,21 @@ fn item(offer: &Offer, taken: Result<Taken, CacheError>) -> Item {
         error,
     }
 }
+
+impl Item {
+    /// Says that it left the cache again, unless it is told of already.
+    fn leave(&mut self) {
+        let name = self.reference.as_deref().unwrap_or(&self.plugin);
+        let detail = format!("{name}: its module left the cache again for others that came behind it");
+        tracing::warn!(error = detail, "left out of what a bundle has");
+        self.state = State::Refused;
+        let hint = "raise cache.disk, and import the bundle again".into();
+        self.error.get_or_insert(Wrong { code: "evicted".into(), detail, hint });
+    }
+}
+
+/// One import at a time.
+pub type Turn<'i> = tokio::sync::MutexGuard<'i, ()>;
 
 /// What the settings say of bundles, and whether one is being taken in.
 #[derive(Debug, Default)]
@@ -357,9 +388,10 @@ impl Administration {
     /// What came of a mounted bundle; nothing where there was no need to read it.
     async fn import_mounted(&self, path: PathBuf) -> Result<Option<Imported>, Refused> {
         let store = self.cache.store();
-        let (looked, known) = (path.clone(), store.clone());
+        let (looked, known, most) = (path.clone(), store.clone(), store.usage().disk_limit);
         let said =
-            tokio::task::spawn_blocking(move || said(&looked).map(|said| (known.imported(), said))).await;
+            tokio::task::spawn_blocking(move || said(&looked, most).map(|said| (known.imported(), said)))
+                .await;
         let (before, said) =
             said.map_err(|_| Refused::bundle(BundleError::new("io", "a worker ended early")))??;
         let missing_only = before.contains(&said.identity);
@@ -367,9 +399,11 @@ impl Administration {
         if missing_only && said.offers(&catalog).0.iter().all(|offer| self.cache.resolves(&offer.reference)) {
             return Ok(None);
         }
+        // Nobody would ask again for it: it waits until another one is over.
+        let turn = self.imports.one.lock().await;
         let bundle = open(&path, store).await?;
         let identity = bundle.said.identity;
-        let imported = self.import(bundle, How { missing_only, ..How::default() }, &|_| {}).await?;
+        let imported = self.import(&turn, bundle, How { missing_only, ..How::default() }, &|_| {}).await?;
         if let Err(error) = store.note_imported(identity).await {
             tracing::warn!(%error, "that a bundle was imported is not written down; the next start reads it again");
         }
@@ -377,11 +411,11 @@ impl Administration {
     }
 }
 
-/// What a bundle says of itself, without being unpacked. Blocks.
+/// What a bundle says of itself, without being unpacked; of a packed one at most `most` bytes are looked through. Blocks.
 ///
 /// # Errors
 /// As [`open`].
-pub fn said(path: &Path) -> Result<Said, Refused> {
+pub fn said(path: &Path, most: u64) -> Result<Said, Refused> {
     let failed = |e: io::Error| Refused::bundle(BundleError::io(&path.display().to_string(), &e));
     if fs::metadata(path).map_err(failed)?.is_dir() {
         return Bundle::folder(path.into()).map(|bundle| bundle.said).map_err(Refused::bundle);
@@ -390,7 +424,7 @@ pub fn said(path: &Path) -> Result<Said, Refused> {
     match packing_of(&mut file).map_err(failed)? {
         // Without reading what lies between the headers.
         Packing::Plain => Bundle::archive(file).map(|bundle| bundle.said).map_err(Refused::bundle),
-        packing => Said::read(packing, io::BufReader::new(file)).map_err(Refused::bundle),
+        packing => Said::read(packing, io::BufReader::new(file), most).map_err(Refused::bundle),
     }
 }
 

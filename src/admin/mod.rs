@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use history::History;
 use prefetch::Jobs;
 use serde::Deserialize;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -131,7 +132,7 @@ pub struct Refused {
     /// What was asked, and what is wrong with it.
     pub detail: String,
     /// What to do; may be empty.
-    pub hint: &'static str,
+    pub hint: Cow<'static, str>,
 }
 
 /// The kinds of [`Refused`]; `server::refuse` maps each to a status.
@@ -152,7 +153,12 @@ pub enum Kind {
 }
 
 impl Refused {
-    fn new(kind: Kind, code: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
-        Self { kind, code, detail: detail.into(), hint }
+    fn new(
+        kind: Kind,
+        code: &'static str,
+        detail: impl Into<String>,
+        hint: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { kind, code, detail: detail.into(), hint: hint.into() }
     }
 }

@@ -125,7 +125,9 @@ impl Collector {
         }
         let module = self.cache.module(&digest);
         if self
-            .blocking(move |parts| Ok(copied(parts, File::open(module)?, &digest).is_ok_and(|kept| kept)))
+            .blocking(move |parts| {
+                Ok(copied(parts, File::open(module)?, &digest, size).is_ok_and(|kept| kept))
+            })
             .await
             .unwrap_or(false)
         {
@@ -147,7 +149,13 @@ impl Collector {
                 (self.told)(piece.len() as u64);
                 part = self.blocking(move |_| part.write(&piece).map(|()| part)).await?;
             }
+            let had = part.size;
             match self.blocking(move |parts| parts.keep(part, &digest)).await? {
+                // The bytes are right, and what the manifest says of them is not.
+                Ok(()) if had != size => {
+                    let detail = format!("{of}: the blob {digest} should have {size} bytes and has {had}");
+                    return Err(BundleError::new("size_mismatch", detail));
+                }
                 Ok(()) => return Ok(()),
                 // What changed it on its way may not be there again, or another mirror's bytes are right.
                 Err(_) if attempt < ATTEMPTS => registry.distrust(of, endpoint),
@@ -176,8 +184,8 @@ impl Collector {
     }
 }
 
-/// Takes a file of the cache among the parts, if it is what its name says.
-fn copied(parts: &Parts, mut file: File, digest: &Digest) -> io::Result<bool> {
+/// Takes a file of the cache among the parts, if it is what its name says, and of that size.
+fn copied(parts: &Parts, mut file: File, digest: &Digest, size: u64) -> io::Result<bool> {
     let mut part: Part = parts.begin()?;
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
@@ -186,7 +194,7 @@ fn copied(parts: &Parts, mut file: File, digest: &Digest) -> io::Result<bool> {
             n => part.write(&buffer[..n])?,
         }
     }
-    Ok(parts.keep(part, digest)?.is_ok())
+    Ok(part.size == size && parts.keep(part, digest)?.is_ok())
 }
 
 fn mismatch(of: &Reference, digest: &Digest, found: &Digest) -> BundleError {

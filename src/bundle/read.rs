@@ -199,7 +199,7 @@ fn below(folder: &Path, name: &str) -> Result<Option<Span>, BundleError> {
 }
 
 /// What an entry's name means.
-enum Name {
+pub(super) enum Name {
     Known(&'static str),
     Blob(Digest),
     /// Nothing to us, such as the `manifest.json` of docker.
@@ -209,7 +209,7 @@ enum Name {
 }
 
 impl Name {
-    fn of(path: &str) -> Self {
+    pub(super) fn of(path: &str) -> Self {
         let path = path.strip_prefix("./").unwrap_or(path);
         if path.starts_with('/') || path.contains(['\\', '\0']) || path.split('/').any(|part| part == "..") {
             return Self::Hostile;

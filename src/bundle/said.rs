@@ -2,8 +2,9 @@
 //! wherever it stands otherwise, without keeping anything else.
 
 use super::index::{INDEX, Index, LIST, List, SIGNATURE, check_size};
-use super::read::{MOST_ENTRIES, Packing};
+use super::read::{MOST_ENTRIES, Name, Packing};
 use super::{BundleError, Offer};
+use crate::artifact::extract::{Extension, ExtractError};
 use crate::catalog::Catalog;
 use crate::oci::Digest;
 use crate::oci::error_code::shown;
@@ -45,32 +46,55 @@ impl Said {
         Ok(Self { list: None, signature, index, identity: Digest::of(&bytes) })
     }
 
-    /// Of an archive that begins here, packed or not. Blocks; reads no more than it takes.
+    /// Of an archive that begins here, packed or not. Blocks; reads no more than it takes, and at most `most` bytes of what
+    /// is unpacked.
     ///
     /// # Errors
-    /// As [`Said::of`]; and where it is no archive.
-    pub fn read(packing: Packing, archive: impl Read) -> Result<Self, BundleError> {
-        let damaged = |e: io::Error| {
-            BundleError::new("no_bundle", format!("the archive is damaged: {}", shown(&e.to_string())))
+    /// As [`Said::of`]; and where it is no archive, or too large.
+    pub fn read(packing: Packing, archive: impl Read, most: u64) -> Result<Self, BundleError> {
+        let damaged = |e: io::Error| match e.kind() {
+            io::ErrorKind::FileTooLarge => BundleError::new("unpacked_too_large", e.to_string()),
+            _ => BundleError::new("no_bundle", format!("the archive is damaged: {}", shown(&e.to_string()))),
         };
-        let mut archive = tar::Archive::new(packing.reader(archive).map_err(damaged)?);
+        let archive = packing.reader(archive).map_err(damaged)?;
+        let mut archive = tar::Archive::new(Bounded { inner: archive, most, left: most });
         let (mut list, mut signature, mut index) = (None, None, None);
+        let mut extension = Extension::default();
         let entries = archive.entries().map_err(damaged)?.raw(true);
         for (count, entry) in entries.enumerate() {
             if count >= MOST_ENTRIES {
                 return Err(BundleError::new("too_many", format!("it has more than {MOST_ENTRIES} entries")));
             }
             let mut entry = entry.map_err(damaged)?;
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let slot = match path.strip_prefix("./").unwrap_or(&path) {
-                LIST => &mut list,
-                SIGNATURE => &mut signature,
-                INDEX => &mut index,
+            let kind = entry.header().entry_type();
+            let told = |e: io::Error| ExtractError::Tar(shown(&e.to_string()));
+            let is_extension = extension.read(kind, &mut entry, &told);
+            if is_extension
+                .map_err(|e| BundleError::new("no_bundle", format!("the archive is damaged: {e}")))?
+            {
+                continue;
+            }
+            let Extension { name, size: pax_size } = std::mem::take(&mut extension);
+            let path = name.unwrap_or_else(|| entry.path_bytes().into_owned());
+            let known = match Name::of(&String::from_utf8_lossy(&path)) {
+                Name::Known(known) => known,
                 // larder writes its lists before all blobs.
                 _ if list.is_some() => break,
                 _ => continue,
             };
-            check_size(&path, entry.header().entry_size().map_err(damaged)?)?;
+            let slot = match known {
+                LIST => &mut list,
+                SIGNATURE => &mut signature,
+                _ => &mut index,
+            };
+            let size = entry.header().entry_size().map_err(damaged)?;
+            let is_file = kind.is_file() || kind.is_contiguous();
+            // Of two lists neither is believed, as where all of the archive is read.
+            if slot.is_some() || !is_file || pax_size.is_some_and(|pax| pax != size) {
+                let detail = format!("{known} stands there twice, or is no regular file");
+                return Err(BundleError::new("bad_entry", detail));
+            }
+            check_size(known, size)?;
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).map_err(damaged)?;
             *slot = Some(bytes);
@@ -90,5 +114,25 @@ impl Said {
     /// larder's own list as it was written, and the signature beside it.
     pub fn signed(&self) -> (Option<&[u8]>, Option<&[u8]>) {
         (self.list.as_ref().map(|(bytes, _)| bytes.as_slice()), self.signature.as_deref())
+    }
+}
+
+/// A reader of so many bytes and no more.
+struct Bounded<R> {
+    inner: R,
+    most: u64,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let detail = format!("the bundle unpacks to more than {} bytes (cache.disk)", self.most);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, detail));
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let n = self.inner.read(&mut buffer[..most])?;
+        self.left -= n as u64;
+        Ok(n)
     }
 }

@@ -108,13 +108,16 @@ impl VerifyKey {
     /// # Errors
     /// There is none, or it is of another key or list.
     pub fn verify(&self, list: Option<&[u8]>, signature: Option<&[u8]>) -> Result<(), BundleError> {
-        let unsigned =
-            |what| BundleError::new("unsigned", format!("the bundle has no {what}, and has to be signed"));
+        let unsigned = |what| {
+            let detail = format!("the bundle has no {what}, and has to be signed");
+            BundleError::new("unsigned", detail).hint("larder export --sign-key KEY signs what it writes")
+        };
         let list = list.ok_or_else(|| unsigned(LIST))?;
         let signature = signature.ok_or_else(|| unsigned(SIGNATURE))?;
         let invalid = || {
             let detail = format!("the signature {SIGNATURE} is not one of {LIST} by the key that is wanted");
             BundleError::new("signature_invalid", detail)
+                .hint("was it signed by another key, or changed on its way?")
         };
         let signature = BASE64_STANDARD.decode(signature.trim_ascii()).map_err(|_| invalid())?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)

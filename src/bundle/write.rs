@@ -60,10 +60,11 @@ fn archive(
     }
     for (digest, (size, _)) in gathered {
         let file = parts.open(digest).map_err(failed)?;
-        let mut bytes = Hashed { inner: file.take(*size), hasher: Hasher::new(), told };
+        let mut bytes = Hashed { inner: file.take(*size), hasher: Hasher::new(), size: 0, told };
         let name = format!("blobs/sha256/{}", digest.hex());
         builder.append(&header(&name, *size).map_err(failed)?, &mut bytes).map_err(failed)?;
-        if bytes.hasher.finish() != *digest {
+        // One that is shorter than its header says shifts all that follows.
+        if bytes.size != *size || bytes.hasher.finish() != *digest {
             let detail = format!("{digest} was changed in {} while it was written", parts.folder().display());
             return Err(BundleError::new("digest_mismatch", detail));
         }
@@ -85,10 +86,12 @@ fn header(name: &str, size: u64) -> io::Result<tar::Header> {
     Ok(header)
 }
 
-/// What is read is hashed, and told.
+/// What is read is hashed, counted and told.
 struct Hashed<'a, R> {
     inner: R,
     hasher: Hasher,
+    /// Bytes read so far.
+    size: u64,
     told: &'a dyn Fn(u64),
 }
 
@@ -96,6 +99,7 @@ impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..n]);
+        self.size += n as u64;
         (self.told)(n as u64);
         Ok(n)
     }

@@ -6,6 +6,7 @@
 
 use super::{Ask, Cache, CacheError, ErrorKind, Served};
 use crate::catalog::{Catalog, Plan};
+use crate::clock::Timestamp;
 use crate::oci::Reference;
 use crate::plugin::Request;
 use crate::record::{Absence, Record, State};
@@ -136,6 +137,11 @@ pub fn is_unknown(request: &Request, plan: &Plan, cache: &Cache) -> bool {
 fn told(reference: &Reference, record: &Record) -> String {
     let at = record.checked_at;
     match &record.state {
+        State::Present(present) if at == Timestamp::EPOCH => format!(
+            "{reference} is held: {}, from a bundle, and no registry confirmed it yet; it is served whatever comes of what follows",
+            present.module.digest
+        ),
+        State::Absent(_) if at == Timestamp::EPOCH => format!("{reference} did not exist, as a bundle says"),
         State::Present(present) => format!(
             "{reference} is held: {}, confirmed {at}; it is served whatever comes of what follows",
             present.module.digest

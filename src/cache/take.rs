@@ -1,8 +1,10 @@
 //! Taking from elsewhere than the registries: what a bundle has of a reference is fetched from it as from a registry, into
-//! the same store, by the same rules, and becomes a record as if it had been fetched.
+//! the same store, by the same rules, and becomes a record that no registry has confirmed yet: it is served, and asked about
+//! behind the request.
 
 use super::fetch::FETCH_BYTES;
 use super::{Cache, CacheError, Parts, UNPACKING, fill};
+use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
 use crate::record::{Absence, Module, Present, Record, State};
@@ -30,6 +32,8 @@ pub enum Taken {
     Unchanged(Module),
     /// It does now.
     New(Module),
+    /// It points elsewhere, as a registry said, and stays so.
+    Kept(Module),
 }
 
 impl Cache {
@@ -66,7 +70,15 @@ impl Cache {
         present.is_some_and(|present| self.parts.store.holds(&present.module))
     }
 
-    /// Fetches what this cache's registry has of a reference, and writes it down.
+    /// The module that a registry confirmed for a reference, as long as it is held.
+    fn confirmed(&self, reference: &Reference) -> Option<Module> {
+        let record = self.parts.store.record(reference)?;
+        let present = record.present().filter(|_| record.checked_at > Timestamp::EPOCH)?;
+        self.parts.store.holds(&present.module).then(|| present.module.clone())
+    }
+
+    /// Fetches what this cache's registry has of a reference, and writes it down. What a registry said of it stays: nobody
+    /// knows how old this is.
     ///
     /// # Errors
     /// As of a fetch; and `module_mismatch` where the module is another one than was told.
@@ -75,6 +87,9 @@ impl Cache {
         if let Some(module) = self.has(reference, wanted.manifest) {
             is_told(&wanted, &module)?;
             return Ok(Taken::Unchanged(module));
+        }
+        if let Some(module) = self.confirmed(reference) {
+            return Ok(Taken::Kept(module));
         }
         let _room = parts.room.take(FETCH_BYTES).await;
         let rules = **parts.rules.load();
@@ -114,7 +129,7 @@ impl Cache {
     }
 
     async fn note(&self, reference: &Reference, state: State) -> Result<(), CacheError> {
-        let record = Record { reference: reference.clone(), checked_at: self.parts.clock.now(), state };
+        let record = Record { reference: reference.clone(), checked_at: Timestamp::EPOCH, state };
         Ok(self.parts.store.put_record(record).await?)
     }
 }

@@ -10,6 +10,7 @@ use super::output::{self, DETAIL, Output};
 use super::trouble::Trouble;
 use super::{assemble, exit, print, runtime, show};
 use crate::admin::entries::Query;
+use crate::admin::import::key_of;
 use crate::catalog::template::Template;
 use crate::config::Loaded;
 use crate::oci::error_code::bounded;
@@ -74,6 +75,9 @@ pub struct Copy {
     /// Copy from a bundle, and ask no other registry; --all is all that it has
     #[arg(long, value_name = "FILE", conflicts_with = "fresh")]
     from: Option<PathBuf>,
+    /// A public key (PEM, ECDSA P-256, such as cosign.pub) by which the bundle has to be signed; import.verify_key counts too
+    #[arg(long, value_name = "FILE", requires = "from")]
+    verify_key: Option<PathBuf>,
     /// Ask registries what tags mean now, whatever the cache knows
     #[arg(long)]
     fresh: bool,
@@ -143,8 +147,11 @@ impl Copy {
             let Problem { detail, hint, exit, .. } = error.into();
             Trouble::new(exit, detail).hint(hint)
         })?;
-        let carried =
-            self.from.as_ref().map(|path| Carried::open(path, &catalog, config.cache.disk.as_u64()));
+        let keys = config.import.verify_key.iter().chain(&self.verify_key).map(|file| key_of(file));
+        let keys: Vec<_> =
+            keys.collect::<Result<_, _>>().map_err(|e| Trouble::new(exit::NOINPUT, e.detail))?;
+        let disk = config.cache.disk.as_u64();
+        let carried = self.from.as_ref().map(|path| Carried::open(path, &catalog, &keys, disk));
         let carried = carried.transpose()?;
         for (what, problem) in carried.iter().flat_map(|carried| &carried.bad) {
             eprintln!("larder: {}: left out: {}", bounded(what, DETAIL), bounded(problem, DETAIL));

@@ -104,7 +104,7 @@ impl Diff {
         if of.as_os_str() == CACHE {
             return self.cached(loaded);
         }
-        let (offers, bad) = said(of)?.offers(catalog);
+        let (offers, bad) = said(of, loaded.config.cache.disk.as_u64())?.offers(catalog);
         for (what, BundleError { detail, .. }) in bad {
             eprintln!("larder: {}: {what}: {detail}", of.display());
         }

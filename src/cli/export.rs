@@ -41,7 +41,8 @@ const WRITE_BYTES: usize = 1 << 20;
     group = ArgGroup::new("wanted").required(true).multiple(true).args(["plugins", "all", "used"]),
     after_long_help = "\
 The file is an OCI image layout that oras, skopeo and crane read as well (by NAME, or NAME/VERSION where there are several \
-of one name), with larder's own list in it. The same content gives the same bytes.
+of one name), with larder's own list in it. The same content gives the same bytes, but for the \
+signature.
 
 Artifacts are carried as they came. The cache keeps modules, not the layers that they were in: those are fetched by digest, \
 where the layer is not the module itself, and lie in the folder FILE.parts until the file is complete. An export that was \

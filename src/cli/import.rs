@@ -23,7 +23,7 @@ one of others, the names of index.json say what an artifact is: a full reference
 of NAME, NAME/VERSION, NAME@VERSION or NAME:VERSION.
 
 Each plugin is verified as if it had been fetched. Bad ones are named and left out, good ones are kept; then the exit code \
-is 1.
+is 1. What a registry said of a reference stays as it is; `larder purge` gives way to what a bundle has.
 
 Examples:
   larder import plugins.tar.zst
@@ -97,6 +97,7 @@ fn word(state: State, dry_run: bool) -> &'static str {
         (State::Imported, false) => "imported",
         (State::Imported, true) => "would be imported",
         (State::Unchanged, _) => "held already",
+        (State::Kept, _) => "left as its registry said",
         (State::Refused, _) => "left out",
     }
 }
@@ -106,13 +107,20 @@ fn summary(imported: &Imported) -> String {
     for item in &imported.items {
         if let Some(error) = &item.error {
             text += &format!("{}: {}: {}\n", name(item), error.code, bounded(&error.detail, DETAIL));
+            if !error.hint.is_empty() {
+                text += &format!("  next step: {}\n", bounded(&error.hint, DETAIL));
+            }
         }
     }
     let bytes =
         imported.items.iter().filter(|item| item.state == State::Imported).filter_map(|item| item.size);
     let new = output::count(imported.imported as u64, "plugin", "plugins");
+    let kept = match imported.kept {
+        0 => String::new(),
+        kept => format!(", {kept} left as a registry said"),
+    };
     text + &format!(
-        "{new} {} ({}), {} held already, {} left out\n",
+        "{new} {} ({}), {} held already{kept}, {} left out\n",
         if imported.dry_run { "would be imported" } else { "imported" },
         output::size(bytes.sum()),
         imported.unchanged,

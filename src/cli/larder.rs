@@ -332,8 +332,9 @@ impl Larder {
             }
             Self::Stopped(stopped) => {
                 let administration = &stopped.administration;
+                let turn = administration.import_turn()?;
                 let bundle = import::open(bundle, administration.cache.store()).await?;
-                Ok(administration.import(bundle, how, told).await?)
+                Ok(administration.import(&turn, bundle, how, told).await?)
             }
         }
     }

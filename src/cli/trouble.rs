@@ -42,7 +42,7 @@ impl From<Refused> for Trouble {
             Kind::Unusable => exit::DATAERR,
             Kind::Failed => exit::IOERR,
         };
-        Self::new(code, refused.detail).hint(hint_of(refused.code, refused.hint))
+        Self::new(code, refused.detail).hint(hint_of(refused.code, &refused.hint))
     }
 }
 

@@ -346,24 +346,37 @@ impl Carrying<'_> {
         Ok(listed.map(|listed| descriptors(&listed.bytes)).unwrap_or_default())
     }
 
-    /// Adds to the target's own list what its registry does not list by itself.
-    async fn list(&self, of: Digest, unlisted: Vec<Value>) -> Result<(), RegistryError> {
+    /// Adds to the target's own list what its registry does not list by itself. What else stands there stays.
+    async fn list(&mut self, of: Digest, unlisted: Vec<Value>) -> Result<(), RegistryError> {
         if unlisted.is_empty() || self.copying.dry_run {
             return Ok(());
         }
         let (target, repository, tag) = (&self.copying.target, &self.item.repository, referrers_tag(&of));
-        let there =
-            target.manifest(repository, &tag).await?.map(|bytes| descriptors(&bytes)).unwrap_or_default();
-        let known: BTreeSet<_> = there.iter().map(|(digest, _)| *digest).collect();
+        let there = target.manifest(repository, &tag).await?;
+        let there = there.map(|bytes| serde_json::from_slice(&bytes).unwrap_or(Value::Null));
+        let is_index = |there: &Value| there.get("manifests").is_some_and(Value::is_array);
+        let mut index = match there {
+            Some(there) if is_index(&there) => there,
+            Some(_) if !self.copying.overwrite => {
+                self.done.left.push(tag);
+                return Ok(());
+            }
+            _ => serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}),
+        };
+        let media_type = index.get("mediaType").and_then(Value::as_str).unwrap_or(OCI_INDEX).to_owned();
+        let Some(Value::Array(listed)) = index.get_mut("manifests") else {
+            unreachable!("it is an index, or was made as one")
+        };
+        let known: BTreeSet<_> = listed.iter().filter_map(digest).collect();
         let more =
             unlisted.into_iter().filter(|value| digest(value).is_some_and(|new| !known.contains(&new)));
-        let all: Vec<Value> = there.iter().map(|(_, value)| value.clone()).chain(more).collect();
-        if all.len() == there.len() {
+        let before = listed.len();
+        listed.extend(more);
+        if listed.len() == before {
             return Ok(());
         }
-        let index = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": all});
         let bytes = Bytes::from(index.to_string());
-        target.put_manifest(repository, &tag, OCI_INDEX, &bytes).await.map(drop)
+        target.put_manifest(repository, &tag, &media_type, &bytes).await.map(drop)
     }
 }
 

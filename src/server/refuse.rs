@@ -162,7 +162,7 @@ pub fn not_done(headers: &HeaderMap, refused: &Refused) -> Answer {
         Kind::Unusable => 422,
         Kind::Failed => 503,
     };
-    simple(headers, status, refused.code, &refused.detail, refused.hint)
+    simple(headers, status, refused.code, &refused.detail, &refused.hint)
 }
 
 /// New settings that cannot be used, fault by fault.

@@ -164,6 +164,22 @@ fn an_export_of_what_is_cached_asks_nobody_and_names_what_cannot_be_included() {
 }
 
 #[test]
+fn a_manifest_that_lies_of_a_blobs_size_is_left_out_and_no_damaged_file_is_written() {
+    let registry = Scripted::start();
+    // Its configuration is its module, of which the cache has the bytes, one byte larger than it is.
+    let mut plugin = raw(&module("waf", 9000));
+    let mut manifest: Value = serde_json::from_slice(&plugin.manifest.bytes).unwrap();
+    manifest["config"] = manifest["layers"][0].clone();
+    manifest["config"]["size"] = 9001.into();
+    plugin.manifest.bytes = serde_json::to_vec(&manifest).unwrap();
+    registry.put("plugins/waf", "1", &plugin);
+    let home = Home::in_memory(&settings(&registry.host()));
+    let bundle = home.path().join("plugins.tar");
+    let told = with(1, &home, &["export", "waf@1", "-o", bundle.to_str().unwrap()]);
+    assert!(told.contains("waf@1: size_mismatch: ") && !bundle.exists(), "{told}");
+}
+
+#[test]
 fn skopeo_oras_and_crane_read_a_bundle_and_what_they_push_from_it_has_the_same_digests() {
     let (registry, shapes) = filled();
     let home = Home::in_memory(&settings(&registry.host()));

@@ -253,7 +253,7 @@ fn imported() -> Imported {
         state: import::State::Imported,
         error: Some(wrong()),
     };
-    Imported { dry_run: true, imported: 1, unchanged: 1, refused: 1, items: vec![item] }
+    Imported { dry_run: true, imported: 1, unchanged: 1, kept: 0, refused: 1, items: vec![item] }
 }
 
 fn scrub() -> Scrub {

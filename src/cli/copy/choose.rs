@@ -9,6 +9,9 @@ use crate::plugin::Request;
 use crate::registry::{FetchedManifest, Kind, Registry, RegistryError, persist};
 use std::collections::HashMap;
 
+/// Code of what a bundle does not have, and of which it does not tell that it does not exist.
+const NOT_IN_BUNDLE: &str = "not_in_bundle";
+
 /// What a tag is known to mean, by reference.
 pub type Known = HashMap<Reference, Digest>;
 
@@ -46,6 +49,7 @@ pub fn known(entries: &[Entry]) -> Known {
 
 impl Choosing<'_> {
     /// Asks candidate after candidate, as a fetch does: a step of the search is left only when all of it does not exist.
+    /// That a bundle does not have something says nothing of that; only its registry's word, which the bundle carries, does.
     ///
     /// # Errors
     /// There is none, or nobody answers.
@@ -58,7 +62,9 @@ impl Choosing<'_> {
         let plan = self.catalog.plan(request);
         let mut last: Option<(Why, RegistryError)> = None;
         for candidate in &plan.candidates {
-            let exists_nowhere = |error: &RegistryError| matches!(error.kind, Kind::NotFound | Kind::Denied);
+            let exists_nowhere = |error: &RegistryError| {
+                matches!(error.kind, Kind::NotFound | Kind::Denied) && error.code != NOT_IN_BUNDLE
+            };
             if let Some((why, error)) = &last
                 && *why != candidate.why
                 && !exists_nowhere(error)
@@ -89,7 +95,13 @@ impl Choosing<'_> {
     async fn manifest(&self, candidate: &Candidate) -> Result<FetchedManifest, RegistryError> {
         let reference = &candidate.reference;
         let Some(digest) = self.known.get(reference).filter(|_| reference.is_mutable()) else {
-            return persist(self.attempts, || self.source.manifest(reference, self.limit)).await;
+            let asked = persist(self.attempts, || self.source.manifest(reference, self.limit)).await;
+            return asked.map_err(|error| match self.carried {
+                Some(carried) if error.kind == Kind::NotFound && !carried.is_absent(reference) => error
+                    .code(NOT_IN_BUNDLE)
+                    .hint("export it into the bundle, or ask for a version that is in it"),
+                _ => error,
+            });
         };
         let exact = Reference::digested(&reference.repository(), *digest);
         persist(self.attempts, || self.source.manifest(&exact, self.limit)).await.map_err(|error| {

@@ -20,7 +20,7 @@ pub struct Report {
     /// The same for a Higress Console whose gateways pull by themselves.
     pub image_url_pattern: String,
     pub dry_run: bool,
-    /// Lines of a catalog file for those that are there.
+    /// Lines of a catalog file for those that are there; of a dry run, that would be.
     pub properties: Vec<String>,
     pub items: Vec<Row>,
 }
@@ -153,7 +153,9 @@ pub fn summary(report: &Report) -> String {
     );
     text += &format!("# catalog.template: {}\n", report.catalog_template);
     text += &format!("# HIGRESS_ADMIN_WASM_PLUGIN_CUSTOM_IMAGE_URL_PATTERN={}\n", report.image_url_pattern);
-    text + &report.properties.iter().map(|line| format!("{line}\n")).collect::<String>()
+    // What is not there yet is nothing that a larder can use.
+    let remark = if report.dry_run { "# " } else { "" };
+    text + &report.properties.iter().map(|line| format!("{remark}{line}\n")).collect::<String>()
 }
 
 /// The code of the worst that happened: the registry before a refusal, the artifact, a name that is not, a tag that stays.

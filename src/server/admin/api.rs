@@ -158,7 +158,7 @@ impl Admin {
                     kind: Kind::NotFound,
                     code: "never_scrubbed",
                     detail: "nobody has asked to read all modules since the start".into(),
-                    hint: "POST begins it",
+                    hint: "POST begins it".into(),
                 };
                 told(200, &administration.scrub().ok_or_else(none)?)
             }
@@ -213,7 +213,7 @@ impl Admin {
                         kind: Kind::Busy,
                         code: "reloading",
                         detail: "the settings are being read already".into(),
-                        hint: "ask again in a few seconds",
+                        hint: "ask again in a few seconds".into(),
                     }),
                 })?;
                 told(200, &reloaded)
@@ -228,7 +228,7 @@ impl Admin {
                     kind: Kind::Busy,
                     code: "level_fixed",
                     detail,
-                    hint: "",
+                    hint: "".into(),
                 })?;
                 told(200, &LogLevel { level: (self.level)() })
             }
@@ -265,7 +265,7 @@ impl Admin {
                 kind: Kind::Failed,
                 code: "audit_unwritable",
                 detail: format!("the change cannot be written down, and so is not made: {error}"),
-                hint: "look at admin.audit.file and its disk",
+                hint: "look at admin.audit.file and its disk".into(),
             })
         })
     }

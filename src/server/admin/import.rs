@@ -29,6 +29,7 @@ impl Admin {
         *what = Some(json!({ "dry_run": how.dry_run }));
         self.writable(0).await?;
         let administration = &self.administration;
+        let turn = administration.import_turn()?;
         let store = administration.cache.store();
         let spool = store.spool().await.map_err(import::spooled)?;
         let (spool, digest) = body.into_spool(spool).await?;
@@ -39,11 +40,11 @@ impl Admin {
                 kind: Kind::Failed,
                 code: "unreadable",
                 detail,
-                hint: "look at the cache directory's disk",
+                hint: "look at the cache directory's disk".into(),
             }
         };
         let bundle = import::open_file(spool.into_file().map_err(lost)?, store).await?;
-        let imported = administration.import(bundle, how, &|_| {}).await?;
+        let imported = administration.import(&turn, bundle, how, &|_| {}).await?;
         let mut answer = told(if imported.refused > 0 { 422 } else { 200 }, &imported);
         if imported.refused > 0 {
             answer.note.code = Some("left_out".into());

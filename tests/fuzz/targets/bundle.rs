@@ -49,7 +49,7 @@ fn archive(bytes: &[u8]) {
 }
 
 fn said(packing: Packing, bytes: &[u8]) {
-    if let Err(error) = Said::read(packing, bytes) {
+    if let Err(error) = Said::read(packing, bytes, 64 << 20) {
         told(&error);
     }
 }

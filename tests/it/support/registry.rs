@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 /// A running registry. Ended when dropped.
 pub struct Registry {
@@ -20,6 +21,8 @@ pub struct Registry {
     /// Where it stores; shared with whoever serves the same content in another way.
     root: PathBuf,
     _dir: TempDir,
+    /// Its port once it ended: nobody listens there, and no other test may.
+    _port: Option<TcpSocket>,
 }
 
 /// What stands before the content.
@@ -141,7 +144,7 @@ impl Registry {
             let rest = text.split("listening on ").nth(1)?;
             rest.split(['"', ',']).next()?.trim().parse().ok()
         });
-        Self { child, address, log, root, _dir: dir }
+        Self { child, address, log, root, _dir: dir, _port: None }
     }
 
     /// The registry's name in references, when it is called by its address.
@@ -213,8 +216,16 @@ impl Registry {
         access.filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
-    /// Ends it; its content stays.
+    /// Ends it; its content stays, and nobody else gets its port.
     pub fn stop(&mut self) {
+        self.end();
+        let port = if self.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+        port.set_reuseaddr(true).unwrap();
+        port.bind(self.address).expect("the port was its own a moment ago");
+        self._port = Some(port);
+    }
+
+    fn end(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -222,6 +233,6 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.stop();
+        self.end();
     }
 }

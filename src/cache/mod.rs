@@ -63,7 +63,7 @@ pub const UNPACKING: usize = 2;
 
 /// Layers that are unpacked at once while they come: each has a thread to itself for as long as its registry takes, and
 /// half of a runtime's are left for others.
-pub const STREAMS: usize = 8;
+pub const STREAMS: usize = 2;
 
 /// Failures that are remembered at once. Beyond it the least recently used are forgotten, which costs a request to a
 /// registry.

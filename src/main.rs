@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 /// Log lines are made by one thread and freed by another, and with the system's allocator the two wait for each other.
+/// And what a burst has freed goes back to the system by a thread of its own: an idle larder allocates nothing.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Before anything builds a TLS client: with no default the library panics, and only one is compiled in.

@@ -17,6 +17,7 @@ use crate::support::gateway;
 use crate::support::image::image;
 use crate::support::netns;
 use crate::support::pki::Pki;
+use crate::support::process;
 use crate::support::registry::{Front, Registry};
 use larder::oci::Digest;
 use std::io::Read;
@@ -146,9 +147,7 @@ impl Stock {
 
     /// The most memory that larder had, in bytes.
     fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.container.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        process::peak(self.container.id())
     }
 }
 

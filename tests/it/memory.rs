@@ -6,13 +6,14 @@ use crate::support::client;
 use crate::support::eventually;
 use crate::support::faults::is_long;
 use crate::support::larder::{Home, Larder, settings};
+use crate::support::process;
 use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
 use std::collections::HashMap;
 
 /// The limit of the stock chart.
 const POD: u64 = 256 << 20;
-/// What larder may take of it: the kernel counts files and sockets too, and gives those back when it must.
+/// What larder may take of it: the kernel counts sockets and files too, and gives those back when it must.
 const MOST: u64 = 240 << 20;
 
 /// Plugins at once.
@@ -56,11 +57,9 @@ fn stocked(number: usize, bytes: usize) -> (Scripted, HashMap<String, Digest>) {
     (registry, right)
 }
 
-/// The most memory that a program had, in bytes.
+/// The most memory that a larder had, in bytes.
 fn peak(larder: &Larder) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", larder.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    process::peak(larder.id())
 }
 
 #[test]

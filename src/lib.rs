@@ -6,7 +6,7 @@
 //! mix: [`record`]s by reference (small, mutable, they age) and modules by digest (large, immutable).
 //!
 //! The folders are floors, and imports go down only: words ([`oci`], [`plugin`], [`clock`]), rules ([`catalog`],
-//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`]), hands ([`origin`], [`registry`],
+//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`], [`policy`]), hands ([`origin`], [`registry`],
 //! [`store`], [`bundle`]), heart ([`cache`],
 //! [`admin`]), face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
 
@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod oci;
 pub mod origin;
 pub mod plugin;
+pub mod policy;
 pub mod proof;
 pub mod record;
 pub mod registry;

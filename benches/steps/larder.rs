@@ -12,6 +12,7 @@ use larder::freshness::Lifetimes;
 use larder::metrics::Metrics;
 use larder::oci::{Digest, Reference};
 use larder::plugin::Request;
+use larder::policy::Gate;
 use larder::record::{Module, Present, Record, State};
 use larder::registry::trace::Trace;
 use larder::registry::{Blob, Confirmation, FetchedManifest, Registry, RegistryError};
@@ -106,6 +107,7 @@ impl Larder {
                 config: config.fill,
                 lifetimes: config.lifetimes,
                 limits: config.limits,
+                gate: Arc::new(Gate::open()),
             }),
             runtime: runtime.handle().clone(),
             room,

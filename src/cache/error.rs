@@ -5,6 +5,7 @@ use crate::artifact::select::SelectError;
 use crate::freshness::Lifetimes;
 use crate::oci::Reference;
 use crate::oci::manifest::ManifestError;
+use crate::policy::Refusal;
 use crate::record::Absence;
 use crate::registry::{Kind, RegistryError};
 use crate::store::StoreError;
@@ -28,6 +29,12 @@ pub enum ErrorKind {
     NotFound,
     /// The registry refuses us.
     Forbidden,
+    /// The policy does not allow it.
+    Refused,
+    /// Nobody who is believed stands for what is there.
+    Untrusted,
+    /// It is not held, and nobody may be asked.
+    Offline,
     /// The artifact is there and holds no usable module.
     Unsupported,
     /// The artifact is there and over a limit.
@@ -109,6 +116,21 @@ impl CacheError {
         };
         Self { retry_after: error.retry_after, ..Self::new(kind, error.code, error.detail).hint(error.hint) }
             .about(reference)
+    }
+
+    /// What the policy says.
+    pub fn refused(refusal: Refusal) -> Self {
+        let kind = if refusal.is_untrusted { ErrorKind::Untrusted } else { ErrorKind::Refused };
+        Self::new(kind, refusal.code, refusal.detail).hint(refusal.hint)
+    }
+
+    /// It is not held, and the policy's mode is that nobody is asked.
+    pub(super) fn offline(reference: &Reference) -> Self {
+        let detail = format!(
+            "{reference} is not held, and by policy.mode or a rule of policy.rules nobody is asked for it"
+        );
+        let hint = "ask for a version that is held, or import a bundle that has it (larder import)";
+        Self::new(ErrorKind::Offline, "offline", detail).hint(hint).about(reference)
     }
 
     /// All candidates are absent.
@@ -238,12 +260,17 @@ impl CacheError {
     pub fn remembered_for(&self, lifetimes: &Lifetimes) -> Duration {
         match self.kind {
             ErrorKind::NotFound | ErrorKind::Forbidden => lifetimes.absent,
-            ErrorKind::Unsupported | ErrorKind::TooLarge | ErrorKind::Corrupt => lifetimes.unusable,
+            ErrorKind::Refused
+            | ErrorKind::Untrusted
+            | ErrorKind::Unsupported
+            | ErrorKind::TooLarge
+            | ErrorKind::Corrupt => lifetimes.unusable,
             ErrorKind::RateLimited => {
                 self.retry_after.unwrap_or(lifetimes.transient).max(lifetimes.transient)
             }
             ErrorKind::TimedOut
             | ErrorKind::Pending
+            | ErrorKind::Offline
             | ErrorKind::Unavailable
             | ErrorKind::Overloaded
             | ErrorKind::Internal => lifetimes.transient,

@@ -6,9 +6,10 @@
 use super::collapse::Waiting;
 use super::error::CacheError;
 use super::fill::{self, Progress};
+use super::gated;
 use super::known::Absent;
 use super::{ATTEMPTS, Cache, Failure, Outcome, Reached, Rules};
-use crate::catalog::{Plan, Why};
+use crate::catalog::{Candidate, Plan, Why};
 use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::http::trace_context::RequestId;
@@ -16,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::oci::Reference;
 use crate::origin;
 use crate::plugin::PluginName;
+use crate::policy::{Gate, Mode};
 use crate::record::{Absence, Record, State};
 use crate::registry::{Confirmation, RegistryError};
 use crate::store::Room;
@@ -136,6 +138,7 @@ impl Cache {
         let mut failed: Option<(Why, Arc<CacheError>)> = None;
         let mut absences = Vec::new();
         let mut step = Why::Exact;
+        let gate = self.gate();
         for candidate in &plan.candidates {
             if failed.as_ref().is_some_and(|(step, _)| *step != candidate.why) {
                 break;
@@ -147,7 +150,7 @@ impl Cache {
             step = candidate.why;
             let reference = &candidate.reference;
             self.parts.trace.note("candidate", || format!("{reference} ({} match)", step.as_str()));
-            match self.look(reference).await {
+            match self.look(name, candidate, gate.as_deref()).await {
                 Ok(Outcome::Present) => {
                     self.keep_absences(&absences).await;
                     return Ok(Reached::Reference(reference.clone()));
@@ -168,18 +171,31 @@ impl Cache {
     }
 
     /// What is known of a reference, or comes of asking.
-    async fn look(self: &Arc<Self>, reference: &Reference) -> Result<Outcome, Arc<CacheError>> {
+    async fn look(
+        self: &Arc<Self>,
+        name: &PluginName,
+        candidate: &Candidate,
+        gate: Option<&Gate>,
+    ) -> Result<Outcome, Arc<CacheError>> {
+        let reference = &candidate.reference;
         let now = self.parts.clock.now();
+        let mode = gated::mode(gate, name, candidate);
         if let Some(record) = self.parts.store.record(reference) {
             match &record.state {
                 State::Present(present) if self.parts.store.holds(&present.module) => {
+                    gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, present))?;
                     return Ok(Outcome::Present);
                 }
-                State::Absent(absence) if matches!(self.judge(&record, now), Freshness::Fresh(_)) => {
+                State::Absent(absence)
+                    if mode == Mode::Offline || matches!(self.judge(&record, now), Freshness::Fresh(_)) =>
+                {
                     return Ok(Outcome::Absent(*absence));
                 }
                 _ => {}
             }
+        }
+        if mode == Mode::Offline {
+            return Err(Arc::new(CacheError::offline(reference)));
         }
         if let Some(error) = self.remembered(reference, now) {
             return error.absence().map(Outcome::Absent).ok_or(error);
@@ -206,10 +222,12 @@ impl Cache {
     /// Begins to confirm what of the plan is past its lifetime or not known, up to the candidate that is served.
     pub(super) fn revalidate_behind(
         self: &Arc<Self>,
+        name: &PluginName,
         plan: &Plan,
         at: usize,
         serving: Freshness,
         now: Timestamp,
+        gate: Option<&Gate>,
     ) {
         let is_fresh = |record: &Record| matches!(self.judge(record, now), Freshness::Fresh(_));
         for (n, candidate) in plan.candidates.iter().enumerate().take(at + 1) {
@@ -218,7 +236,10 @@ impl Cache {
                 true => matches!(serving, Freshness::Fresh(_)),
                 false => self.parts.store.record(reference).is_some_and(|record| is_fresh(&record)),
             };
-            if !is_fresh && self.remembered(reference, now).is_none() {
+            if !is_fresh
+                && gated::is_confirmed(gate, name, candidate)
+                && self.remembered(reference, now).is_none()
+            {
                 let _ = self.fetch(reference.clone(), Lane::Behind);
             }
         }
@@ -244,6 +265,7 @@ impl Cache {
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
+        self.may_ask(reference).map_err(Arc::new)?;
         let turn = self.lanes.turn(reference.registry(), lane).await;
         let Some(_turn) = turn else {
             let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());
@@ -253,7 +275,7 @@ impl Cache {
         };
         // Last, so that what waits for a registry takes no memory from others.
         let _room = parts.room.take(FETCH_BYTES).await;
-        let rules = **parts.rules.load();
+        let rules = parts.rules.load_full();
         let known = parts.store.record(reference);
         let counted = Counted::new(&parts.metrics);
         let begun = parts.clock.now();
@@ -348,7 +370,7 @@ impl Cache {
                 return Ok("unchanged");
             }
         }
-        let mut new = fill::fill(parts, &rules.limits, reference, present, progress).await?;
+        let mut new = fill::fill(parts, rules, reference, present, progress).await?;
         if let Some(old) = present {
             if old.manifest != new.manifest {
                 parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();

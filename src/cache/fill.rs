@@ -6,11 +6,12 @@
 
 use super::error::{CacheError, DISK_FAILED, DISK_FULL};
 use super::layer::{self, DIGEST_MISMATCH, Failed};
-use super::{ErrorKind, Parts};
+use super::{ErrorKind, Parts, Rules};
 use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Digest, Document, Manifest, Reference};
 use crate::origin;
+use crate::policy::Gate;
 use crate::record::Present;
 use crate::registry::{FetchedManifest, RegistryError};
 use std::collections::HashMap;
@@ -82,15 +83,15 @@ impl Drop for Progress {
 /// the same, nothing more is fetched. When the disk fails in the middle it is tried once more, in memory.
 pub async fn fill(
     parts: &Parts,
-    limits: &Limits,
+    rules: &Rules,
     reference: &Reference,
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
-    match try_fill(parts, limits, reference, usable, progress).await {
+    match try_fill(parts, rules, reference, usable, progress).await {
         Err(error) if matches!(error.code, DISK_FULL | DISK_FAILED) => {
             tracing::warn!(%reference, error = error.detail, "the disk failed; fetched once more");
-            try_fill(parts, limits, reference, usable, progress).await
+            try_fill(parts, rules, reference, usable, progress).await
         }
         other => other,
     }
@@ -98,11 +99,12 @@ pub async fn fill(
 
 async fn try_fill(
     parts: &Parts,
-    limits: &Limits,
+    rules: &Rules,
     reference: &Reference,
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
+    let limits = &rules.limits;
     let limit = limits.manifest.as_u64();
     let fetched = manifest(parts, reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
@@ -110,6 +112,7 @@ async fn try_fill(
         return Ok(present.clone());
     }
     if let Some(present) = held_elsewhere(parts, &digest) {
+        takes(&rules.gate, reference, &present)?;
         return Ok(present);
     }
     let manifest = resolve(parts, limits, reference, fetched).await?;
@@ -145,17 +148,19 @@ async fn try_fill(
                         module.digest, module.size, layer.digest
                     )
                 });
-                // Verified, and nobody knows of it yet: whoever has another rule for what is served asks here.
-                let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
-                let module = origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
-                return Ok(Present {
+                let mut present = Present {
                     manifest: digest,
                     layer: layer.digest,
                     layer_media_type: crate::oci::error_code::shown(&layer.media_type),
-                    module,
+                    module: sealed.module.clone(),
                     since: parts.clock.now(),
                     first: Some(parts.clock.now()),
-                });
+                };
+                // Verified, and nobody knows of it yet: what the policy refuses is never kept.
+                takes(&rules.gate, reference, &present)?;
+                let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
+                present.module = origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
+                return Ok(present);
             }
             // Another layer may hold it; if none does, the likeliest one's error is the one to tell.
             Err(Failed::OtherContent(error)) => drop(first_error.get_or_insert(error)),
@@ -163,6 +168,14 @@ async fn try_fill(
         }
     }
     Err(first_error.unwrap_or_else(|| CacheError::internal("a manifest without layers was selected")))
+}
+
+/// Whether the policy lets a reference come to point there.
+fn takes(gate: &Gate, reference: &Reference, present: &Present) -> Result<(), CacheError> {
+    if gate.is_open() {
+        return Ok(());
+    }
+    gate.takes_reference(reference, present).map_err(|refusal| CacheError::refused(refusal).about(reference))
 }
 
 /// The module of another reference that points to the same manifest.

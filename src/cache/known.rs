@@ -3,11 +3,13 @@
 use super::Cache;
 use super::answer::Resolved;
 use super::error::CacheError;
+use super::gated;
 use crate::catalog::{Plan, Why};
 use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::oci::Reference;
-use crate::plugin::PluginName;
+use crate::plugin::{PluginName, Version};
+use crate::policy::Gate;
 use crate::record::{Absence, State};
 use std::sync::Arc;
 
@@ -33,7 +35,7 @@ pub(super) enum Known {
 
 impl Cache {
     /// What the records and the remembered failures say of the plan; nothing is asked.
-    pub(super) fn known(&self, name: &PluginName, plan: &Plan) -> Known {
+    pub(super) fn known(&self, name: &PluginName, plan: &Plan, gate: Option<&Gate>) -> Known {
         let now = || self.parts.clock.now();
         // The step beyond which nothing may be looked at, and the failure that says so, if it is one.
         let mut blocked: Option<(Why, Option<Arc<CacheError>>)> = None;
@@ -55,7 +57,11 @@ impl Cache {
                     let told = self.remembered(reference, now());
                     absences.push(Absent { reference: reference.clone(), absence, told });
                 } else if let Some(record) = Resolved::of(record) {
-                    return Known::Held { at, record, absences };
+                    match gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, record.present())) {
+                        Ok(()) => return Known::Held { at, record, absences },
+                        // Withheld: as a failure is, for others of its step may be the answer.
+                        Err(error) => drop(blocked.get_or_insert((candidate.why, Some(error)))),
+                    }
                 }
                 continue;
             }
@@ -89,5 +95,10 @@ impl Cache {
         let index = self.parts.store.overlay();
         let mut fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
         !index.is_empty() && fitting.any(|(version, _)| index.contains_key(&(name.clone(), version.clone())))
+    }
+
+    /// True when a local file has that version.
+    pub(super) fn is_local_version(&self, name: &PluginName, version: &Version) -> bool {
+        self.parts.store.overlay().contains_key(&(name.clone(), version.clone()))
     }
 }

@@ -23,6 +23,7 @@ pub mod error;
 pub mod explain;
 mod fetch;
 pub mod fill;
+mod gated;
 mod known;
 mod layer;
 pub mod take;
@@ -37,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::oci::Reference;
 use crate::origin;
 use crate::plugin::PluginName;
+use crate::policy::Gate;
 use crate::record::{Absence, Record};
 use crate::registry::Registry;
 use crate::registry::trace::Trace;
@@ -89,7 +91,7 @@ pub struct Config {
 }
 
 /// What a change of the settings replaces, as a whole. A fetch ends with what it began with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Rules {
     /// How to fetch.
     pub config: Config,
@@ -97,6 +99,8 @@ pub struct Rules {
     pub lifetimes: Lifetimes,
     /// How much to accept.
     pub limits: Limits,
+    /// What may be served, and whether registries may be asked.
+    pub gate: Arc<Gate>,
 }
 
 /// What the cache works with.
@@ -233,9 +237,10 @@ impl Cache {
 
     /// Goes by `rules` from now on.
     pub fn change(&self, rules: Rules) {
-        self.parts.room.resize(rules.config.memory.as_u64());
+        let config = rules.config;
+        self.parts.room.resize(config.memory.as_u64());
         self.parts.rules.store(Arc::new(rules));
-        self.lanes.resize(rules.config.at_once);
+        self.lanes.resize(config.at_once);
     }
 
     /// Judges a record's age. An absence from before a change of the settings is past its lifetime.
@@ -296,19 +301,37 @@ impl Cache {
     }
 
     async fn find(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need, ask: Ask) -> Answer {
+        match self.gate() {
+            None => self.search(name, plan, need, ask, None).await,
+            // In a box, because it would be in the way of every hit.
+            Some(gate) => Box::pin(self.search_gated(name, plan, need, ask, &gate)).await,
+        }
+    }
+
+    async fn search(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+        need: Need,
+        ask: Ask,
+        gate: Option<&Gate>,
+    ) -> Answer {
         // With no registry to ask, nothing stands between a request and a later step's local file.
         let reached = if plan.candidates.is_empty() { Why::Fallback } else { Why::Exact };
         if let Some(local) = self.local(name, plan, reached, need).await? {
             return Ok(local);
         }
-        match self.known(name, plan) {
+        match self.known(name, plan, gate) {
             Known::Held { at, record, absences } => {
                 // One look at the clock for all that is said of its age.
                 let now = self.parts.clock.now();
-                let age = self.judge(record.record(), now);
-                self.revalidate_behind(plan, at, age, now);
+                let mut age = self.judge(record.record(), now);
+                self.revalidate_behind(name, plan, at, age, now, gate);
                 self.keep_behind(absences);
                 let why = plan.candidates.get(at).map_or(Why::Exact, |candidate| candidate.why);
+                if plan.candidates.get(at).is_some_and(|at| !gated::is_confirmed(gate, name, at)) {
+                    age = Freshness::Fresh(Duration::MAX);
+                }
                 if let Some(found) = self.held(record, age, why, need).await? {
                     return Ok(found);
                 }
@@ -318,7 +341,10 @@ impl Cache {
                     return Ok(local);
                 }
             }
-            Known::Failed(error) => return Err(error),
+            Known::Failed(error) => {
+                self.reconsider(name, plan, gate);
+                return Err(error);
+            }
             Known::Unknown => {}
         }
         if ask == Ask::Forbidden {
@@ -456,8 +482,13 @@ impl Cache {
                     None => continue,
                 },
             };
-            let why = plan.candidates.iter().find(|c| c.reference == reference).map_or(Why::Exact, |c| c.why);
+            let candidate = plan.candidates.iter().find(|candidate| candidate.reference == reference);
+            let why = candidate.map_or(Why::Exact, |candidate| candidate.why);
             let Some(record) = self.parts.store.record(&reference).and_then(Resolved::of) else { continue };
+            // By the gate in use by now: nothing is served that it withholds.
+            if let (Some(candidate), Some(gate)) = (candidate, self.gate()) {
+                gated::takes(&gate, name, candidate, record.present())?;
+            }
             let module = &record.present().module;
             let status = CacheStatus::Miss { collapsed, uncached: self.parts.store.uncached(module) };
             let body = match need {

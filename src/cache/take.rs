@@ -92,9 +92,10 @@ impl Cache {
             return Ok(Taken::Kept(module));
         }
         let _room = parts.room.take(FETCH_BYTES).await;
-        let rules = **parts.rules.load();
+        let rules = parts.rules.load_full();
+        rules.gate.admits_reference(reference).map_err(CacheError::refused)?;
         let progress = self.progress.begin(reference);
-        let filled = fill::fill(parts, &rules.limits, reference, None, &progress);
+        let filled = fill::fill(parts, &rules, reference, None, &progress);
         let mut new = match tokio::time::timeout(rules.config.timeout, filled).await {
             Ok(filled) => filled?,
             Err(_) => return Err(CacheError::timed_out(reference, rules.config.timeout)),

@@ -93,6 +93,8 @@ impl Why {
 pub struct Candidate {
     /// Where to look.
     pub reference: Reference,
+    /// The version that it stands for: its tag or digest, or what the line says that names it.
+    pub version: Version,
     /// Why there.
     pub why: Why,
 }
@@ -277,6 +279,18 @@ impl Catalog {
         names
     }
 
+    /// All that `reference` stands for, as plans have it.
+    pub fn meanings(&self, reference: &Reference) -> Vec<(PluginName, Version)> {
+        let names = self.names_of(&reference.repository()).into_iter();
+        let mut meanings: Vec<_> = names.map(|name| (name, version_of(reference))).collect();
+        let lines = self.plugins.iter().flat_map(|(name, entry)| {
+            let lines = entry.lines.iter().filter(|(_, line)| *line == reference);
+            lines.map(move |(version, _)| (name.clone(), version.clone()))
+        });
+        meanings.extend(lines);
+        meanings
+    }
+
     /// Up to three listed names that look most like `name`, best first.
     pub fn nearest(&self, name: &str) -> Vec<&PluginName> {
         /// Chosen so that `ai-prxy` finds `ai-proxy` and `foo` finds nothing.
@@ -306,7 +320,7 @@ impl Plan {
         }
         for reference in references {
             if !self.candidates.iter().any(|known| known.reference == reference) {
-                self.candidates.push(Candidate { reference, why });
+                self.candidates.push(Candidate { reference, version: version.clone(), why });
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::config::{Config, Fault, Loaded};
 use crate::failures::Failures;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
+use crate::policy::Gate;
 use crate::registry::breaker::Breakers;
 use crate::registry::hosts::With;
 use crate::registry::trace::Trace;
@@ -127,8 +128,9 @@ pub fn retry(config: &Config) -> Retry {
 }
 
 /// What the cache goes by.
-pub fn rules(config: &Config) -> Rules {
-    Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits }
+pub fn rules(config: &Config, catalog: &Arc<Catalog>) -> Rules {
+    let gate = Arc::new(Gate::new(&config.policy, catalog.clone()));
+    Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits, gate }
 }
 
 /// The local folders, looked through. Blocks.
@@ -176,7 +178,7 @@ pub fn cache_dir(config: &Config) -> PathBuf {
 /// A text, when no temporary folder can be had.
 pub async fn explain(
     loaded: &Loaded,
-    catalog: &Catalog,
+    catalog: &Arc<Catalog>,
     request: &Request,
     running: Option<&Running>,
 ) -> Result<Explanation, String> {
@@ -215,7 +217,7 @@ pub async fn explain(
         store: Arc::new(store),
         clock,
         metrics,
-        rules: ArcSwap::from_pointee(rules(&config)),
+        rules: ArcSwap::from_pointee(rules(&config, catalog)),
         runtime: Handle::current(),
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
@@ -288,7 +290,7 @@ pub fn assemble(
         store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        rules: ArcSwap::from_pointee(rules(config)),
+        rules: ArcSwap::from_pointee(rules(config, &read.names.catalog)),
         runtime,
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),

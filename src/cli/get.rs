@@ -148,8 +148,8 @@ fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// The exit code for a kind of error.
 pub fn code(kind: ErrorKind) -> u8 {
     match kind {
-        ErrorKind::NotFound => exit::NOINPUT,
-        ErrorKind::Forbidden => exit::NOPERM,
+        ErrorKind::NotFound | ErrorKind::Offline => exit::NOINPUT,
+        ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::Untrusted => exit::NOPERM,
         ErrorKind::Unsupported | ErrorKind::TooLarge => exit::DATAERR,
         ErrorKind::Corrupt
         | ErrorKind::TimedOut

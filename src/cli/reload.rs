@@ -270,7 +270,7 @@ impl Reload {
         let names = Arc::new(names);
         parts.names.store(names.clone());
         parts.overlay.store(dirs);
-        parts.cache.change(assemble::rules(config));
+        parts.cache.change(assemble::rules(config, &names.catalog));
         self.sending.iter().for_each(|room| room.resize(config.server.send_memory.as_u64()));
         self.server.store(Arc::new(config.server));
         others.into_iter().for_each(|apply| apply(&names));

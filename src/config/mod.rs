@@ -11,7 +11,7 @@ pub mod telemetry;
 pub mod watch;
 mod words;
 
-use crate::{admin, artifact, cache, catalog, freshness, registry, server, store};
+use crate::{admin, artifact, cache, catalog, freshness, policy, registry, server, store};
 use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -62,6 +62,8 @@ pub struct Config {
     pub cache: store::Config,
     /// Fetching.
     pub fill: cache::Config,
+    /// What may be served.
+    pub policy: policy::Config,
     /// Ages.
     pub lifetimes: freshness::Lifetimes,
     /// Sizes.
@@ -395,6 +397,12 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     for (key, problem) in config.traces.faults() {
         wrong(key, &problem);
     }
+    for (key, problem) in config.policy.faults() {
+        wrong(key, &problem);
+    }
+    if config.policy.mode == policy::Mode::Offline && config.traces.endpoint.is_some() {
+        wrong("traces.endpoint", "is a connection outward, and policy.mode: offline has none; expected null");
+    }
     let mut doubt = Vec::new();
     if config.fill.hold >= Duration::from_secs(15) {
         doubt.push((
@@ -418,8 +426,9 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     {
         doubt.push(("catalog", "no name is allowed: nothing but local files will be served"));
     }
+    let policy = config.policy.doubts();
+    let doubt = doubt.into_iter().map(|(key, problem)| (key, problem.to_owned())).chain(policy);
     let doubt: Vec<_> = doubt
-        .into_iter()
         .map(|(key, problem)| Fault { place: loaded.place(key), problem: format!("{key}: {problem}") })
         .collect();
     loaded.warnings.extend(doubt);

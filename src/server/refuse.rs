@@ -22,8 +22,8 @@ const COME_BACK: Duration = Duration::from_secs(3);
 /// The status for a kind of error.
 pub fn status(kind: ErrorKind) -> u16 {
     match kind {
-        ErrorKind::NotFound => 404,
-        ErrorKind::Forbidden => 403,
+        ErrorKind::NotFound | ErrorKind::Offline => 404,
+        ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::Untrusted => 403,
         ErrorKind::Unsupported | ErrorKind::TooLarge => 422,
         ErrorKind::Corrupt | ErrorKind::Unavailable => 502,
         ErrorKind::Pending | ErrorKind::RateLimited | ErrorKind::Overloaded => 503,
@@ -82,6 +82,8 @@ fn next_step(kind: ErrorKind, has_versions: bool, has_nearest: bool) -> &'static
         ErrorKind::NotFound | ErrorKind::Forbidden if has_versions => "ask for one of the versions known",
         ErrorKind::NotFound | ErrorKind::Forbidden if has_nearest => "is one of the nearest names meant?",
         ErrorKind::NotFound | ErrorKind::Forbidden => "check name and version; /plugins/ lists what is known",
+        ErrorKind::Refused | ErrorKind::Untrusted => "look at policy in the settings",
+        ErrorKind::Offline => "ask for a version that is held, or import a bundle that has it",
         ErrorKind::Unsupported | ErrorKind::TooLarge => {
             "push an artifact that holds one plugin.wasm under this reference"
         }
@@ -276,7 +278,9 @@ mod tests {
         for kind in retried {
             assert!(matches!(status(kind), 500 | 502 | 503 | 504), "{kind:?}");
         }
-        for kind in [K::NotFound, K::Forbidden, K::Unsupported, K::TooLarge] {
+        for kind in
+            [K::NotFound, K::Forbidden, K::Refused, K::Untrusted, K::Offline, K::Unsupported, K::TooLarge]
+        {
             assert!(matches!(status(kind), 403 | 404 | 422), "{kind:?}");
         }
     }

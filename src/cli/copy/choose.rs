@@ -73,7 +73,7 @@ impl Choosing<'_> {
             }
             match self.manifest(candidate).await {
                 Ok(manifest) => {
-                    let Candidate { reference, why } = candidate.clone();
+                    let Candidate { reference, why, .. } = candidate.clone();
                     return Ok(Chosen { reference, why, manifest });
                 }
                 // Of a step's failures the one that proves nothing decides.

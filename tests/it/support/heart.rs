@@ -14,6 +14,7 @@ use larder::freshness::Lifetimes;
 use larder::metrics::Metrics;
 use larder::oci::Digest;
 use larder::plugin::Request;
+use larder::policy::Gate;
 use larder::registry::breaker::Breakers;
 use larder::registry::hosts::With;
 use larder::registry::trace::Trace;
@@ -49,6 +50,8 @@ pub struct Setup {
     pub hosts: BTreeMap<String, registry::HostConfig>,
     /// How often a question is asked in all. Once, so that tests count what they cause.
     pub attempts: u32,
+    /// What stands below `policy:` in a site's settings.
+    pub policy: String,
     /// Everything else about registries.
     pub tune: fn(&mut registry::Config),
 }
@@ -67,6 +70,7 @@ impl Default for Setup {
             repositories: Vec::new(),
             hosts: BTreeMap::new(),
             attempts: 1,
+            policy: String::new(),
             tune: |_| {},
         }
     }
@@ -120,7 +124,7 @@ impl Heart {
                 })
                 .collect(),
         };
-        let catalog = Catalog::build(&catalog, &[("lines".into(), setup.lines.clone())]).unwrap();
+        let catalog = Arc::new(Catalog::build(&catalog, &[("lines".into(), setup.lines.clone())]).unwrap());
         let mut settings = larder::config::load(&Default::default()).unwrap().config.registry;
         settings.certs.clear();
         settings.plain_http = [host].into_iter().chain(setup.plain_http.clone()).collect();
@@ -154,26 +158,7 @@ impl Heart {
             store: Arc::new(store),
             clock: clock.clone(),
             metrics: metrics.clone(),
-            rules: ArcSwap::from_pointee(Rules {
-                config: cache::Config {
-                    hold: setup.hold,
-                    timeout: Duration::from_secs(60),
-                    at_once: 16,
-                    memory: bytesize::ByteSize(setup.room),
-                },
-                lifetimes: Lifetimes {
-                    tag: TAG_LIFETIME,
-                    absent: ABSENT_LIFETIME,
-                    unusable: Duration::from_secs(60),
-                    transient: TRANSIENT_LIFETIME,
-                },
-                limits: Limits {
-                    manifest: bytesize::ByteSize::mib(4),
-                    module: bytesize::ByteSize::mib(64),
-                    ratio: 200,
-                    tar_entries: 1000,
-                },
-            }),
+            rules: ArcSwap::from_pointee(rules(&setup, &catalog)),
             runtime: tokio::runtime::Handle::current(),
             room,
             unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
@@ -181,7 +166,6 @@ impl Heart {
             trace: Trace::default(),
             recent: recent.clone(),
         });
-        let catalog = Arc::new(catalog);
         let names = catalog::Names { catalog: catalog.clone(), patterns: Vec::new() };
         let administration = Arc::new(Administration {
             cache: cache.clone(),
@@ -209,6 +193,13 @@ impl Heart {
         drop((cache, administration));
         until("the end of every fetch", || weak.strong_count() == 0).await;
         Self::open(registry, clock, setup, dir)
+    }
+
+    /// Goes by another policy from now on, as after a change of the settings.
+    pub fn policy(&mut self, policy: &str) {
+        self.setup.policy = policy.into();
+        self.cache.change(rules(&self.setup, &self.catalog));
+        self.cache.doubt();
     }
 
     /// Asks for a version of a plugin.
@@ -277,4 +268,38 @@ pub fn bytes(served: &Served) -> Vec<u8> {
         Body::Memory(bytes) => bytes.to_vec(),
         Body::File(file) => file.read().unwrap(),
     }
+}
+
+/// What the cache goes by.
+fn rules(setup: &Setup, catalog: &Arc<Catalog>) -> Rules {
+    Rules {
+        config: cache::Config {
+            hold: setup.hold,
+            timeout: Duration::from_secs(60),
+            at_once: 16,
+            memory: bytesize::ByteSize(setup.room),
+        },
+        lifetimes: Lifetimes {
+            tag: TAG_LIFETIME,
+            absent: ABSENT_LIFETIME,
+            unusable: Duration::from_secs(60),
+            transient: TRANSIENT_LIFETIME,
+        },
+        limits: Limits {
+            manifest: bytesize::ByteSize::mib(4),
+            module: bytesize::ByteSize::mib(64),
+            ratio: 200,
+            tar_entries: 1000,
+        },
+        gate: Arc::new(gate(&setup.policy, catalog)),
+    }
+}
+
+/// What a site's policy demands, from what stands below `policy:` in its settings.
+pub fn gate(policy: &str, catalog: &Arc<Catalog>) -> Gate {
+    let policy: String = policy.lines().map(|line| format!("  {line}\n")).collect();
+    let file = Some((PathBuf::from("larder.yaml"), format!("policy:\n{policy}")));
+    let sources = larder::config::Sources { file, ..Default::default() };
+    let loaded = larder::config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
+    Gate::new(&loaded.config.policy, catalog.clone())
 }

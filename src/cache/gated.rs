@@ -1,0 +1,144 @@
+//! The policy in the road: what it leaves of a plan, and what it withholds of what is held.
+//!
+//! A candidate that the policy refuses is as if the catalog did not name it, as long as another one of its step is
+//! allowed. A step of which none is allowed is the end, with the refusal: what it would have answered is not known, so
+//! nothing of a later step may stand for it.
+
+use super::error::CacheError;
+use super::{Answer, Ask, Cache, ErrorKind, Need};
+use crate::catalog::{Candidate, Plan, Why};
+use crate::freshness::Freshness;
+use crate::oci::Reference;
+use crate::plugin::{PluginName, Version};
+use crate::policy::{Gate, Mode, Refusal, Subject};
+use crate::record::Present;
+use std::sync::Arc;
+
+/// What the policy leaves of a plan.
+struct Narrowed {
+    plan: Plan,
+    /// Why nothing stands behind it.
+    end: Option<CacheError>,
+}
+
+/// Whether registries may be asked for `candidate`, by a gate that is not open.
+pub(super) fn mode(gate: Option<&Gate>, name: &PluginName, candidate: &Candidate) -> Mode {
+    gate.map_or(Mode::Online, |gate| gate.mode(subject(name, candidate)))
+}
+
+/// Whether what is held of `candidate` is confirmed now and then.
+pub(super) fn is_confirmed(gate: Option<&Gate>, name: &PluginName, candidate: &Candidate) -> bool {
+    mode(gate, name, candidate) == Mode::Online
+}
+
+/// Whether `present`, to which `candidate` points, may be served as `name`.
+pub(super) fn takes(
+    gate: &Gate,
+    name: &PluginName,
+    candidate: &Candidate,
+    present: &Present,
+) -> Result<(), Arc<CacheError>> {
+    let verdict = gate.takes(subject(name, candidate), present);
+    verdict.map_err(|refusal| Arc::new(CacheError::refused(refusal).about(&candidate.reference)))
+}
+
+fn subject<'s>(name: &'s PluginName, candidate: &'s Candidate) -> Subject<'s> {
+    Subject { name: Some(name), version: &candidate.version, reference: Some(&candidate.reference) }
+}
+
+impl Cache {
+    /// The gate, unless nothing is to be judged.
+    pub(super) fn gate(&self) -> Option<Arc<Gate>> {
+        let rules = self.parts.rules.load();
+        (!rules.gate.is_open()).then(|| rules.gate.clone())
+    }
+
+    /// Whether a registry may be asked for `reference`, whoever wants it.
+    pub(super) fn may_ask(&self, reference: &Reference) -> Result<(), CacheError> {
+        let Some(gate) = self.gate() else { return Ok(()) };
+        gate.admits_reference(reference).map_err(|refusal| CacheError::refused(refusal).about(reference))?;
+        match gate.mode_of(reference) {
+            Mode::Offline => Err(CacheError::offline(reference)),
+            Mode::Online | Mode::Fallback => Ok(()),
+        }
+    }
+
+    /// As [`Cache::search`], with what `gate` leaves of the plan.
+    pub(super) async fn search_gated(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+        need: Need,
+        ask: Ask,
+        gate: &Gate,
+    ) -> Answer {
+        let Narrowed { plan, end } = self.narrowed(gate, name, plan);
+        if plan.candidates.is_empty()
+            && !self.is_local(name, &plan, Why::Fallback)
+            && let Some(end) = end
+        {
+            return Err(Arc::new(end));
+        }
+        match (self.search(name, &plan, need, ask, Some(gate)).await, end) {
+            // Nothing of what is left exists: why there is nothing else is the answer.
+            (Err(error), Some(end)) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden) => {
+                Err(Arc::new(end))
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn narrowed(&self, gate: &Gate, name: &PluginName, plan: &Plan) -> Narrowed {
+        let told = |refusal: Refusal, reference: Option<&Reference>| {
+            self.parts.trace.note("policy", || refusal.detail.clone());
+            let error = CacheError::refused(refusal);
+            reference.map_or(error.clone(), |reference| error.about(reference))
+        };
+        let mut left = Plan { versions: Vec::new(), candidates: Vec::new() };
+        let mut end = None;
+        for step in [Why::Exact, Why::Alias, Why::Fallback] {
+            let local =
+                |version: &Version| gate.admits(Subject { name: Some(name), version, reference: None });
+            for version in plan.versions.iter().filter(|(_, why)| *why == step) {
+                match local(&version.0) {
+                    Ok(()) => left.versions.push(version.clone()),
+                    Err(refusal) if self.is_local_version(name, &version.0) => {
+                        end = end.or_else(|| Some(told(refusal, None)));
+                    }
+                    Err(_) => {}
+                }
+            }
+            let before = left.candidates.len();
+            let mut refused = None;
+            for candidate in plan.candidates.iter().filter(|candidate| candidate.why == step) {
+                match gate.admits(subject(name, candidate)) {
+                    Ok(()) => left.candidates.push(candidate.clone()),
+                    Err(refusal) => {
+                        let error = told(refusal, Some(&candidate.reference));
+                        refused = refused.or(Some(error));
+                    }
+                }
+            }
+            if let Some(error) = refused.filter(|_| left.candidates.len() == before) {
+                return Narrowed { plan: left, end: Some(error) };
+            }
+        }
+        Narrowed { plan: left, end }
+    }
+
+    /// Asks again, behind a request that was refused, about what is withheld and past its lifetime: it may have been
+    /// replaced by what the policy allows.
+    pub(super) fn reconsider(self: &Arc<Self>, name: &PluginName, plan: &Plan, gate: Option<&Gate>) {
+        let Some(gate) = gate else { return };
+        let now = self.parts.clock.now();
+        for candidate in plan.candidates.iter().filter(|at| is_confirmed(Some(gate), name, at)) {
+            let reference = &candidate.reference;
+            let record = self.parts.store.record(reference).filter(|record| record.present().is_some());
+            let is_stale =
+                record.is_some_and(|record| matches!(self.judge(&record, now), Freshness::Stale(_)));
+            if is_stale && self.remembered(reference, now).is_none() {
+                let _ = self.fetch(reference.clone(), super::Lane::Behind);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The gate: what the policy says of a plugin, of a reference, and of what a reference points to.
+//!
+//! A plugin's version is what the catalog makes of a reference: its tag or digest, or what a line `name@version=` says, and
+//! not what a URL asked for, which may mean another one. Whoever has only a reference (a fetch) asks for all that the
+//! catalog says it stands for, and one that may be is enough: whoever serves it judges once more, by the name asked for.
+
+use super::rules::{Config, FloatingTags, Mode, Rule, glob_of};
+use crate::catalog::{Catalog, version_of};
+use crate::oci::Reference;
+use crate::plugin::{PluginName, Version};
+use crate::record::Present;
+use bytesize::ByteSize;
+use glob::Pattern;
+use std::sync::Arc;
+
+/// See the module's text. It is made anew when settings or names change, and never changes itself.
+#[derive(Debug)]
+pub struct Gate {
+    is_open: bool,
+    mode: Mode,
+    rules: Vec<Rule>,
+    floating_tags: FloatingTags,
+    largest: Option<ByteSize>,
+    abi: Vec<Pattern>,
+    catalog: Option<Arc<Catalog>>,
+}
+
+/// What is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'s> {
+    /// The plugin's name; `None` where the catalog has none for the reference.
+    pub name: Option<&'s PluginName>,
+    /// The version that the catalog makes of the reference, or a local file's.
+    pub version: &'s Version,
+    /// Where it lies; `None` for a local file.
+    pub reference: Option<&'s Reference>,
+}
+
+/// Why something is not served, or not fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Stable word for answers, logs and metrics.
+    pub code: &'static str,
+    /// True when nobody who is believed stands for it; else it is not allowed.
+    pub is_untrusted: bool,
+    /// What is refused, and by which setting.
+    pub detail: String,
+    /// What to do next.
+    pub hint: String,
+}
+
+impl Gate {
+    /// Nothing is demanded.
+    pub fn open() -> Self {
+        Self {
+            is_open: true,
+            mode: Mode::Online,
+            rules: Vec::new(),
+            floating_tags: FloatingTags::Allow,
+            largest: None,
+            abi: Vec::new(),
+            catalog: None,
+        }
+    }
+
+    /// What the settings demand, which were found to be without fault; `catalog` says what references stand for.
+    pub fn new(config: &Config, catalog: Arc<Catalog>) -> Self {
+        let is_open = config.mode == Mode::Online
+            && config.rules.is_empty()
+            && config.floating_tags == FloatingTags::Allow
+            && config.largest.is_none()
+            && config.abi.is_empty();
+        Self {
+            is_open,
+            mode: config.mode,
+            rules: config.rules.iter().map(Rule::new).collect(),
+            floating_tags: config.floating_tags,
+            largest: config.largest,
+            abi: config.abi.iter().map(|abi| glob_of(abi)).collect(),
+            catalog: Some(catalog),
+        }
+    }
+
+    /// True when there is nothing to judge: whoever serves need not ask.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether a registry may be asked for it.
+    pub fn mode(&self, subject: Subject<'_>) -> Mode {
+        self.rule(subject).and_then(|(_, rule)| rule.mode).unwrap_or(self.mode)
+    }
+
+    /// Whether it may be asked for and served, as far as its name and place go.
+    ///
+    /// # Errors
+    /// `not_allowed` or `floating_tag`.
+    pub fn admits(&self, subject: Subject<'_>) -> Result<(), Refusal> {
+        if let Some((n, _)) = self.rule(subject).filter(|(_, rule)| !rule.allow) {
+            let detail = format!("{subject} is not allowed: policy.rules, rule {n}");
+            return Err(Refusal::not_allowed(
+                "not_allowed",
+                detail,
+                "ask for what the rules allow, or change them",
+            ));
+        }
+        let floating = || {
+            let reference = subject.reference.filter(|reference| reference.is_mutable())?;
+            reference.tag().filter(|tag| !is_whole_version(tag))
+        };
+        if self.floating_tags == FloatingTags::Deny
+            && let Some(tag) = floating()
+        {
+            let detail =
+                format!("{subject}: the tag '{tag}' may come to mean anything (policy.floating_tags)");
+            return Err(Refusal::not_allowed(
+                "floating_tag",
+                detail,
+                "ask for a whole version, such as 1.2.3",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether what it points to may be kept and served.
+    ///
+    /// # Errors
+    /// `too_large_for_policy` or `abi_not_allowed`.
+    pub fn takes(&self, subject: Subject<'_>, present: &Present) -> Result<(), Refusal> {
+        let module = &present.module;
+        if let Some(largest) = self.largest.filter(|largest| module.size > largest.as_u64()) {
+            let detail =
+                format!("{subject}: the module has {} bytes, over policy.largest ({largest})", module.size);
+            return Err(Refusal::not_allowed(
+                "too_large_for_policy",
+                detail,
+                "raise policy.largest, or push a smaller one",
+            ));
+        }
+        let has = module.abi.as_deref();
+        if !self.abi.is_empty() && !has.is_some_and(|abi| self.abi.iter().any(|glob| glob.matches(abi))) {
+            let has = has.map_or("no Proxy-Wasm ABI".into(), |abi| format!("the Proxy-Wasm ABI {abi}"));
+            let globs: Vec<_> = self.abi.iter().map(Pattern::as_str).collect();
+            let detail = format!("{subject}: the module has {has}; policy.abi wants {}", globs.join(" or "));
+            return Err(Refusal::not_allowed(
+                "abi_not_allowed",
+                detail,
+                "build it for an ABI that policy.abi names",
+            ));
+        }
+        Ok(())
+    }
+
+    /// As [`Gate::mode`], of a reference alone: the least strict that the catalog knows a way to.
+    pub fn mode_of(&self, reference: &Reference) -> Mode {
+        self.each(reference, |subject| self.admits(subject).is_ok().then(|| self.mode(subject)))
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.mode)
+    }
+
+    /// As [`Gate::admits`], of a reference alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn admits_reference(&self, reference: &Reference) -> Result<(), Refusal> {
+        any(self.each(reference, |subject| self.admits(subject)))
+    }
+
+    /// As [`Gate::takes`], of a reference alone.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn takes_reference(&self, reference: &Reference, present: &Present) -> Result<(), Refusal> {
+        any(self.each(reference, |subject| self.admits(subject).and_then(|()| self.takes(subject, present))))
+    }
+
+    /// The rule that decides, counted from 1.
+    fn rule(&self, subject: Subject<'_>) -> Option<(usize, &Rule)> {
+        self.rules.iter().enumerate().find(|(_, rule)| rule.fits(subject)).map(|(n, rule)| (n + 1, rule))
+    }
+
+    /// What `judge` says of all that a reference stands for; of the reference without a name, where that is nothing.
+    fn each<T>(&self, reference: &Reference, judge: impl Fn(Subject<'_>) -> T) -> Vec<T> {
+        let meanings = self.catalog.as_deref().map(|catalog| catalog.meanings(reference)).unwrap_or_default();
+        if meanings.is_empty() {
+            let version = version_of(reference);
+            return vec![judge(Subject { name: None, version: &version, reference: Some(reference) })];
+        }
+        let subject = |(name, version): &(PluginName, Version)| {
+            judge(Subject { name: Some(name), version, reference: Some(reference) })
+        };
+        meanings.iter().map(subject).collect()
+    }
+}
+
+/// One is enough; else the first refusal.
+fn any(verdicts: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {
+    let is_any = verdicts.iter().any(Result::is_ok);
+    verdicts.into_iter().find(|verdict| verdict.is_ok() == is_any).unwrap_or(Ok(()))
+}
+
+/// A tag that names one release: three numbers, with what may stand before and behind them (`v1.2.3-rc.1`).
+fn is_whole_version(tag: &str) -> bool {
+    let bare = tag.strip_prefix('v').unwrap_or(tag);
+    let release = bare.split(['-', '_']).next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    release.split('.').count() >= 3 && release.split('.').take(3).all(is_number)
+}
+
+impl Refusal {
+    fn not_allowed(code: &'static str, detail: String, hint: &str) -> Self {
+        Self { code, is_untrusted: false, detail, hint: hint.into() }
+    }
+}
+
+impl std::fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.reference, self.name) {
+            (Some(reference), Some(name)) => write!(f, "{name} ({reference})"),
+            (Some(reference), None) => write!(f, "{reference}"),
+            (None, Some(name)) => write!(f, "the local file of {name} {}", self.version),
+            (None, None) => write!(f, "a local file"),
+        }
+    }
+}

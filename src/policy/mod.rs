@@ -1,0 +1,10 @@
+//! What may be served, and whether anybody may be asked for it: rules, which know neither registry nor disk.
+//!
+//! [`rules`] has the settings; [`gate`] is what the cache asks: before anybody is asked ([`Gate::admits`]), of what was
+//! fetched and of what is held ([`Gate::takes`]), and whether a registry may be asked at all ([`Gate::mode`]).
+
+pub mod gate;
+pub mod rules;
+
+pub use gate::{Gate, Refusal, Subject};
+pub use rules::{Config, FloatingTags, Mode, RuleConfig};

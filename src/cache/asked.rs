@@ -7,6 +7,7 @@ use crate::catalog::Plan;
 use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::oci::{Digest, Reference};
+use crate::policy::{Gate, Mode};
 use crate::record::Record;
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -65,6 +66,11 @@ impl Cache {
     /// Whether a record is within its lifetime, and when it ends; `None` for one that never does.
     pub fn lifetime(&self, record: &Record) -> (bool, Option<Timestamp>) {
         let now = self.parts.clock.now();
+        // What is never confirmed does not age.
+        let is_confirmed = |gate: &Gate| gate.mode_of(&record.reference) == Mode::Online;
+        if record.present().is_some() && !self.gate().is_none_or(|gate| is_confirmed(&gate)) {
+            return (true, None);
+        }
         match self.judge(record, now) {
             Freshness::Fresh(left) if left == std::time::Duration::MAX => (true, None),
             Freshness::Fresh(left) => (true, Some(now.plus(left))),

@@ -21,6 +21,9 @@ pub(super) const DISK_FULL: &str = "disk_full";
 /// The code of any other error of the disk.
 pub(super) const DISK_FAILED: &str = "store";
 
+/// The code of what is not held while nobody may be asked.
+pub const OFFLINE: &str = "offline";
+
 /// The kinds that an answer is decided by. `server::refuse` maps each to a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -97,6 +100,7 @@ impl CacheError {
     /// What a registry said.
     pub fn registry(reference: &Reference, error: RegistryError) -> Self {
         let kind = match error.kind {
+            _ if error.code == OFFLINE => ErrorKind::Offline,
             Kind::NotFound => ErrorKind::NotFound,
             Kind::Denied => ErrorKind::Forbidden,
             Kind::RateLimited => ErrorKind::RateLimited,
@@ -130,7 +134,7 @@ impl CacheError {
             "{reference} is not held, and by policy.mode or a rule of policy.rules nobody is asked for it"
         );
         let hint = "ask for a version that is held, or import a bundle that has it (larder import)";
-        Self::new(ErrorKind::Offline, "offline", detail).hint(hint).about(reference)
+        Self::new(ErrorKind::Offline, OFFLINE, detail).hint(hint).about(reference)
     }
 
     /// All candidates are absent.

@@ -12,6 +12,7 @@
 //! else the repository of its line in a properties file, else what the template makes of it. Without any of these the
 //! name never reaches a registry.
 
+mod meanings;
 pub mod patterns;
 pub mod properties;
 pub mod template;
@@ -20,10 +21,11 @@ use crate::oci::Reference;
 use crate::oci::reference::Repository;
 use crate::plugin::{PluginName, Request, Version};
 use arc_swap::ArcSwap;
+use meanings::Meanings;
 use patterns::Pattern;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use template::Template;
 
 /// The catalog that is built in: what Higress Console has built in, and where it lies upstream.
@@ -136,6 +138,8 @@ pub struct Catalog {
     template: Option<Template>,
     fallback: bool,
     aliases: BTreeMap<Version, Version>,
+    /// What references stand for, once somebody asks.
+    meanings: OnceLock<Meanings>,
 }
 
 impl Catalog {
@@ -182,7 +186,8 @@ impl Catalog {
         });
         let global = aliases(&config.aliases, "catalog", &mut faults);
         if faults.is_empty() {
-            Ok(Self { plugins, template, fallback: config.fallback, aliases: global })
+            let meanings = OnceLock::new();
+            Ok(Self { plugins, template, fallback: config.fallback, aliases: global, meanings })
         } else {
             Err(faults)
         }
@@ -268,27 +273,6 @@ impl Catalog {
             self.plugins.get(name).and_then(|entry| entry.reference.as_ref()).map(Reference::repository);
         places.extend(own.filter(|own| !places.contains(own)).into_iter().collect::<Vec<_>>());
         places
-    }
-
-    /// The names whose versions lie in `repository`.
-    pub fn names_of(&self, repository: &Repository) -> Vec<PluginName> {
-        let mut names: Vec<_> =
-            self.names().filter(|name| self.places(name).contains(repository)).cloned().collect();
-        let by_template = self.template.as_ref().and_then(|template| template.name_of(repository));
-        names.extend(by_template.filter(|name| !self.plugins.contains_key(name)));
-        names
-    }
-
-    /// All that `reference` stands for, as plans have it.
-    pub fn meanings(&self, reference: &Reference) -> Vec<(PluginName, Version)> {
-        let names = self.names_of(&reference.repository()).into_iter();
-        let mut meanings: Vec<_> = names.map(|name| (name, version_of(reference))).collect();
-        let lines = self.plugins.iter().flat_map(|(name, entry)| {
-            let lines = entry.lines.iter().filter(|(_, line)| *line == reference);
-            lines.map(move |(version, _)| (name.clone(), version.clone()))
-        });
-        meanings.extend(lines);
-        meanings
     }
 
     /// Up to three listed names that look most like `name`, best first.

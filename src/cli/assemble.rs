@@ -46,6 +46,7 @@ pub struct Read {
 pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let breakers = Breakers::new(clock.clone());
+    breakers.go_offline(loaded.config.policy.is_offline());
     let mut faults = Vec::new();
     let names = names(loaded).map_err(|found| faults.extend(found));
     let hosts = hosts(loaded, breakers.clone(), Trace::default()).map_err(|found| faults.extend(found));
@@ -189,6 +190,7 @@ pub async fn explain(
         Some(running) => running.breakers.beside(),
         None => Breakers::new(clock.clone()),
     };
+    breakers.go_offline(loaded.config.policy.is_offline());
     let hosts = hosts(loaded, breakers.clone(), trace.clone())
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     for warning in hosts.told() {

@@ -266,6 +266,7 @@ impl Reload {
 
         assemble::expect(&parts.metrics, &hosts, &names);
         certificates::count(&parts.metrics, &hosts.expiries);
+        parts.breakers.go_offline(config.policy.is_offline());
         parts.client.replace(hosts, assemble::retry(config));
         let names = Arc::new(names);
         parts.names.store(names.clone());

@@ -400,7 +400,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     for (key, problem) in config.policy.faults() {
         wrong(key, &problem);
     }
-    if config.policy.mode == policy::Mode::Offline && config.traces.endpoint.is_some() {
+    if config.policy.is_offline() && config.traces.endpoint.is_some() {
         wrong("traces.endpoint", "is a connection outward, and policy.mode: offline has none; expected null");
     }
     let mut doubt = Vec::new();
@@ -425,6 +425,12 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
         && config.catalog.plugins.is_empty()
     {
         doubt.push(("catalog", "no name is allowed: nothing but local files will be served"));
+    }
+    if config.policy.is_offline() && !config.warm_up.plugins.is_empty() {
+        doubt.push((
+            "warm_up.plugins",
+            "by policy.mode: offline nothing is fetched in advance: what is held is held",
+        ));
     }
     let policy = config.policy.doubts();
     let doubt = doubt.into_iter().map(|(key, problem)| (key, problem.to_owned())).chain(policy);

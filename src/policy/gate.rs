@@ -13,6 +13,15 @@ use bytesize::ByteSize;
 use glob::Pattern;
 use std::sync::Arc;
 
+/// A rule refuses it.
+pub const NOT_ALLOWED: &str = "not_allowed";
+/// Its tag may come to mean anything.
+pub const FLOATING_TAG: &str = "floating_tag";
+/// It is larger than the policy allows.
+pub const TOO_LARGE: &str = "too_large_for_policy";
+/// It is built for another ABI, or for none.
+pub const ABI: &str = "abi_not_allowed";
+
 /// See the module's text. It is made anew when settings or names change, and never changes itself.
 #[derive(Debug)]
 pub struct Gate {
@@ -99,7 +108,7 @@ impl Gate {
         if let Some((n, _)) = self.rule(subject).filter(|(_, rule)| !rule.allow) {
             let detail = format!("{subject} is not allowed: policy.rules, rule {n}");
             return Err(Refusal::not_allowed(
-                "not_allowed",
+                NOT_ALLOWED,
                 detail,
                 "ask for what the rules allow, or change them",
             ));
@@ -113,11 +122,7 @@ impl Gate {
         {
             let detail =
                 format!("{subject}: the tag '{tag}' may come to mean anything (policy.floating_tags)");
-            return Err(Refusal::not_allowed(
-                "floating_tag",
-                detail,
-                "ask for a whole version, such as 1.2.3",
-            ));
+            return Err(Refusal::not_allowed(FLOATING_TAG, detail, "ask for a whole version, such as 1.2.3"));
         }
         Ok(())
     }
@@ -132,7 +137,7 @@ impl Gate {
             let detail =
                 format!("{subject}: the module has {} bytes, over policy.largest ({largest})", module.size);
             return Err(Refusal::not_allowed(
-                "too_large_for_policy",
+                TOO_LARGE,
                 detail,
                 "raise policy.largest, or push a smaller one",
             ));
@@ -142,17 +147,16 @@ impl Gate {
             let has = has.map_or("no Proxy-Wasm ABI".into(), |abi| format!("the Proxy-Wasm ABI {abi}"));
             let globs: Vec<_> = self.abi.iter().map(Pattern::as_str).collect();
             let detail = format!("{subject}: the module has {has}; policy.abi wants {}", globs.join(" or "));
-            return Err(Refusal::not_allowed(
-                "abi_not_allowed",
-                detail,
-                "build it for an ABI that policy.abi names",
-            ));
+            return Err(Refusal::not_allowed(ABI, detail, "build it for an ABI that policy.abi names"));
         }
         Ok(())
     }
 
     /// As [`Gate::mode`], of a reference alone: the least strict that the catalog knows a way to.
     pub fn mode_of(&self, reference: &Reference) -> Mode {
+        if self.rules.is_empty() {
+            return self.mode;
+        }
         self.each(reference, |subject| self.admits(subject).is_ok().then(|| self.mode(subject)))
             .into_iter()
             .flatten()

@@ -86,6 +86,11 @@ pub enum FloatingTags {
 }
 
 impl Config {
+    /// True when nobody is ever asked: no rule makes an exception.
+    pub fn is_offline(&self) -> bool {
+        self.mode == Mode::Offline
+    }
+
     /// What makes no sense, each with its key.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();

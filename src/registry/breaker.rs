@@ -1,4 +1,5 @@
-//! When a registry is left alone: because it asks us to (429, `Retry-After`), or because nothing comes of asking.
+//! When a registry is left alone: because it asks us to (429, `Retry-After`), because nothing comes of asking, or because
+//! larder is offline and nobody is asked.
 //!
 //! After some failures in a row it is asked by one request at a time, a little later each time; whoever else asks is told
 //! at once what the others were told. The pause stays short: a registry that is back must not be missed for long.
@@ -6,6 +7,7 @@
 use super::error::{Kind, RegistryError};
 use crate::clock::{Clock, Timestamp};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -34,6 +36,7 @@ pub enum State {
 pub struct Breaker {
     name: String,
     clock: Arc<dyn Clock>,
+    offline: Arc<AtomicBool>,
     inner: Mutex<Inner>,
 }
 
@@ -54,8 +57,21 @@ pub struct Pass<'b> {
 }
 
 impl Breaker {
-    fn new(name: &str, clock: Arc<dyn Clock>) -> Self {
-        Self { name: name.into(), clock, inner: Mutex::default() }
+    fn new(name: &str, clock: Arc<dyn Clock>, offline: Arc<AtomicBool>) -> Self {
+        Self { name: name.into(), clock, offline, inner: Mutex::default() }
+    }
+
+    /// Whether a connection may be opened: none is while larder is offline.
+    ///
+    /// # Errors
+    /// `offline`.
+    pub fn is_online(&self) -> Result<(), RegistryError> {
+        if !self.offline.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let detail = format!("{} is not asked: larder is offline (policy.mode)", self.name);
+        let error = RegistryError::new(Kind::Settings, detail).code("offline");
+        Err(RegistryError { was_asked: false, ..error.hint("use what is held, or set policy.mode: online") })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -67,6 +83,7 @@ impl Breaker {
     /// # Errors
     /// Why not, with what was last heard of the registry.
     pub fn admit(&self) -> Result<Pass<'_>, RegistryError> {
+        self.is_online()?;
         let now = self.clock.now();
         let mut inner = self.lock();
         if let Some((until, why)) = inner.limited.as_ref().filter(|(until, _)| *until > now) {
@@ -184,22 +201,29 @@ pub struct Breakers {
     clock: Arc<dyn Clock>,
     all: Mutex<HashMap<String, Arc<Breaker>>>,
     turns: Mutex<HashMap<(String, usize), Arc<Semaphore>>>,
+    offline: Arc<AtomicBool>,
 }
 
 impl Breakers {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, all: Mutex::default(), turns: Mutex::default() })
+        Arc::new(Self { clock, all: Mutex::default(), turns: Mutex::default(), offline: Arc::default() })
     }
 
     /// Others for whoever asks beside the requests of gateways: what registries asked for holds for them too, failures
     /// do not.
     pub fn beside(&self) -> Arc<Self> {
         let beside = Self::new(self.clock.clone());
+        beside.go_offline(self.offline.load(Ordering::SeqCst));
         for (name, breaker) in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             beside.of(name).lock().limited = breaker.lock().limited.clone();
         }
         beside
+    }
+
+    /// From now on nobody is asked, or everybody again. What is being read is read to its end.
+    pub fn go_offline(&self, offline: bool) {
+        self.offline.store(offline, Ordering::SeqCst);
     }
 
     /// Turns at `name`, `number` at once, whatever leads there.
@@ -216,7 +240,9 @@ impl Breakers {
     /// That of `name`.
     pub fn of(&self, name: &str) -> Arc<Breaker> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(name.into()).or_insert_with(|| Arc::new(Breaker::new(name, self.clock.clone()))).clone()
+        all.entry(name.into())
+            .or_insert_with(|| Arc::new(Breaker::new(name, self.clock.clone(), self.offline.clone())))
+            .clone()
     }
 
     /// All, by name.
@@ -239,7 +265,7 @@ mod tests {
 
     fn made() -> (Arc<ManualClock>, Breaker) {
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
-        (clock.clone(), Breaker::new("r.example", clock))
+        (clock.clone(), Breaker::new("r.example", clock, Arc::default()))
     }
 
     fn down() -> Result<(), RegistryError> {

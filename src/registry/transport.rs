@@ -210,6 +210,8 @@ async fn answer(
     build: impl FnOnce(&reqwest::Client) -> RequestBuilder,
 ) -> Result<Response, RegistryError> {
     let Terms { from_here, as_ourselves, taken } = terms;
+    // Here, because nothing passes by: no redirect, no login, no copy.
+    host.breaker.is_online()?;
     let shown = authority(url);
     if let Some(Err(refused)) = url.host().map(|name| host.guard.literal(&name, from_here)) {
         let error = RegistryError::new(Kind::AddressRefused, format!("{what}: {refused}"));

@@ -8,7 +8,7 @@ use super::respond::{self, Answer, Asked, Content, Label, Note};
 use super::route::{self, Route};
 use super::tls::Shown;
 use crate::artifact::metadata_txt::{self, Metadata};
-use crate::cache::{Ask, Cache, CacheError, Found, Origin};
+use crate::cache::{Ask, Cache, CacheError, ErrorKind, Found, Origin};
 use crate::catalog::{Names, Plan, Why};
 use crate::clock::Clock;
 use crate::failures::{Failures, Seen, What};
@@ -267,7 +267,15 @@ impl Data {
     }
 
     fn refused(&self, asker: &Asker<'_>, request: &Request, error: &CacheError) -> Answer {
-        let (versions, nearest) = (self.versions(asker, request), self.nearest(asker, request));
+        let versions = match error.kind {
+            // Others would be asked for in vain.
+            ErrorKind::Offline => {
+                let held = self.listing(asker.names).held_versions(&request.name);
+                held.iter().map(ToString::to_string).collect()
+            }
+            _ => self.versions(asker, request),
+        };
+        let nearest = self.nearest(asker, request);
         refuse::cache_error(asker.headers, request, error, versions, nearest)
     }
 }

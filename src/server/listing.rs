@@ -70,6 +70,15 @@ impl Listing<'_> {
         versions
     }
 
+    /// The versions of a name that are held, and could be served without asking anybody.
+    pub fn held_versions(&self, name: &PluginName) -> Vec<Version> {
+        let mut held = self.held(name);
+        held.retain(|held| held.manifest.is_none() || self.store.holds(&held.module));
+        let mut versions: Vec<_> = held.into_iter().map(|held| held.version).collect();
+        versions.sort_by_key(natural);
+        versions
+    }
+
     /// The highest local version of a name, for a URL without one.
     pub fn highest_local(&self, name: &PluginName) -> Option<Version> {
         let index = self.store.overlay();

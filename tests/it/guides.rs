@@ -295,6 +295,7 @@ fn codes_of_the_sources() -> BTreeSet<String> {
         "cache",
         "artifact",
         "oci/manifest.rs",
+        "policy",
         "plugin.rs",
         "server/refuse.rs",
         "server/guard.rs",
@@ -338,7 +339,7 @@ fn is_place_of_a_code(file: &Path, before: &str) -> bool {
         || behind_a_kind
         || (body.starts_with("code(") && before.ends_with("=>"))
         || (file.ends_with("cache/error.rs") && before.ends_with("=>"))
-        || (before.ends_with("&str =") && file.iter().any(|part| part == "cache"))
+        || (before.ends_with("&str =") && file.iter().any(|part| part == "cache" || part == "policy"))
         || (table && is_tuple)
 }
 

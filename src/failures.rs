@@ -100,8 +100,10 @@ impl Failure {
     /// Whose it is, by its code.
     pub fn whose(&self) -> Whose {
         match self.code.as_str() {
-            "not_found" | "unknown_name" | "unknown_version" | "version_needed" => Whose::Name,
-            "denied" => Whose::Right,
+            "not_found" | "unknown_name" | "unknown_version" | "version_needed" | "offline" => Whose::Name,
+            "denied" | "not_allowed" | "floating_tag" | "too_large_for_policy" | "abi_not_allowed" => {
+                Whose::Right
+            }
             "internal" => Whose::Larder,
             "store" | "disk_full" | "no_room" | "crowded_out" | "local_file_changing" => Whose::Disk,
             code if UNUSABLE.contains(&code) => Whose::Artifact,

@@ -317,6 +317,7 @@ impl Cache {
         took: Duration,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
+        self.decided.refused(None, &error, parts.clock.now());
         let is_held =
             known.and_then(Record::present).is_some_and(|present| parts.store.holds(&present.module));
         let absence: Option<Absence> = error.absence().filter(|_| !is_held);

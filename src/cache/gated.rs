@@ -5,7 +5,7 @@
 //! nothing of a later step may stand for it.
 
 use super::error::CacheError;
-use super::{Answer, Ask, Cache, ErrorKind, Need};
+use super::{Answer, Ask, Cache, Decision, ErrorKind, Need};
 use crate::catalog::{Candidate, Plan, Why};
 use crate::freshness::Freshness;
 use crate::oci::Reference;
@@ -13,6 +13,7 @@ use crate::plugin::{PluginName, Version};
 use crate::policy::{Gate, Mode, Refusal, Subject};
 use crate::record::Present;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// What the policy leaves of a plan.
 struct Narrowed {
@@ -63,8 +64,33 @@ impl Cache {
         }
     }
 
+    /// What the policy decides from now on, each refusal once; for one listener.
+    pub fn decisions(&self) -> mpsc::Receiver<Decision> {
+        self.decided.listen()
+    }
+
+    /// Tells that listener that the policy is another one, in these keys of the settings.
+    pub fn policy_changed(&self, keys: &[String]) {
+        self.decided.changed(keys, self.parts.clock.now());
+    }
+
     /// As [`Cache::search`], with what `gate` leaves of the plan.
     pub(super) async fn search_gated(
+        self: &Arc<Self>,
+        name: &PluginName,
+        plan: &Plan,
+        need: Need,
+        ask: Ask,
+        gate: &Gate,
+    ) -> Answer {
+        let answer = self.search_narrowed(name, plan, need, ask, gate).await;
+        if let Err(error) = &answer {
+            self.decided.refused(Some(name), error, self.parts.clock.now());
+        }
+        answer
+    }
+
+    async fn search_narrowed(
         self: &Arc<Self>,
         name: &PluginName,
         plan: &Plan,

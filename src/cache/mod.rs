@@ -19,6 +19,7 @@
 mod answer;
 pub mod asked;
 pub mod collapse;
+mod decided;
 pub mod error;
 pub mod explain;
 mod fetch;
@@ -47,6 +48,7 @@ use crate::store::{Body, Room, Store};
 use arc_swap::ArcSwap;
 use bytesize::ByteSize;
 use collapse::Collapse;
+use decided::Decided;
 use fetch::Lane;
 use known::{Absent, Known};
 use moka::policy::EvictionPolicy;
@@ -58,6 +60,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 pub use answer::{Found, Origin, Resolved, Served};
+pub use decided::Decision;
 pub use error::{CacheError, ErrorKind};
 
 /// Layers that are unpacked at once. A zstd layer may take 32 MiB for its window, and two cores do two at a time.
@@ -156,6 +159,7 @@ pub struct Cache {
     doubted: AtomicU64,
     lanes: fetch::Lanes,
     progress: fill::Board,
+    decided: Decided,
 }
 
 /// How a fetch of one reference ended, other than in an error.
@@ -214,6 +218,7 @@ impl Cache {
             doubted: AtomicU64::new(0),
             lanes,
             progress: fill::Board::default(),
+            decided: Decided::default(),
         })
     }
 

@@ -1,12 +1,49 @@
-//! `larder check`: everything that a start would read, and every fault in it.
+//! `larder check`: everything that a start would read, and every fault in it; with `--policy`, what the policy refuses of
+//! what is cached ([`check_policy`]).
 
-use super::{assemble, front, machine, print, report};
+use super::larder::Address;
+use super::output::Output;
+use super::{assemble, check_policy, front, machine, print, report};
 use crate::config::{self, Sources};
 use crate::server::tls::PortConfig;
+use clap::Args;
 use std::process::ExitCode;
 
+/// Read all settings and files, report every fault, start nothing
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  larder check                          every fault of the settings, with its place
+  larder check --policy                 what the policy refuses of what is cached
+  larder check --policy --admin http://127.0.0.1:9090 -o json
+
+With --policy nothing changes: the settings as they are read now are held against what a larder has, before it uses them.")]
+pub struct Check {
+    /// Show what the settings' policy refuses of what is cached; ends with 1 if it refuses something
+    #[arg(long)]
+    policy: bool,
+    /// text, or json for scripts
+    #[arg(short, long, value_enum, default_value_t = Output::Text, requires = "policy")]
+    output: Output,
+    #[command(flatten)]
+    address: Address,
+}
+
+impl Check {
+    /// Looks and tells.
+    pub fn run(&self, sources: &Sources) -> ExitCode {
+        if !self.policy {
+            return settings(sources);
+        }
+        match config::load(sources) {
+            Ok(loaded) => check_policy::run(&loaded, &self.address, self.output),
+            Err(faults) => report(&faults),
+        }
+    }
+}
+
 /// Reports all faults, or what a start would do.
-pub fn run(sources: &Sources) -> ExitCode {
+fn settings(sources: &Sources) -> ExitCode {
     let (loaded, mut faults) = config::load_all(sources);
     let Some(loaded) = loaded else { return report(&faults) };
     for warning in loaded.warnings.iter().chain(&machine::doubts(&loaded)) {

@@ -7,6 +7,7 @@ pub mod access_line;
 pub mod assemble;
 mod certificates;
 pub mod check;
+mod check_policy;
 pub mod completions;
 pub mod copy;
 mod curl;
@@ -112,7 +113,7 @@ enum Command {
     /// Serve plugins (what happens without a command)
     Serve,
     /// Read all settings and files, report every fault, start nothing
-    Check,
+    Check(check::Check),
     /// Print the default settings with their explanations
     Config,
     /// Fetch one plugin the way the server would
@@ -225,8 +226,8 @@ pub fn run() -> ExitCode {
     match cli.command {
         Some(Command::Config) => print(config::DEFAULT),
         Some(Command::Version) => print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n")),
-        Some(Command::Check) => match cli.options.sources() {
-            Ok(sources) => check::run(&sources),
+        Some(Command::Check(check)) => match cli.options.sources() {
+            Ok(sources) => check.run(&sources),
             Err(faults) => report(&faults),
         },
         Some(Command::Get(get)) => with(&cli.options, |loaded| get.run(&loaded)),

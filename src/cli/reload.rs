@@ -257,6 +257,8 @@ impl Reload {
         reloaded.changed.extend(files.into_iter().filter(|path| Some(path) != own.as_ref()));
         reloaded.warnings.extend(all(&machine::doubts(&loaded)));
         reloaded.warnings.extend(hosts.told().cloned());
+        let of_policy = reloaded.changed.iter().filter(|key| key.starts_with("policy."));
+        let of_policy: Vec<_> = of_policy.cloned().collect();
         let seen = Seen { loaded: Arc::new(written), used: watched.clone(), watched, found: hosts.used() };
         // Looked through before it is used: it may take a moment.
         let dirs = parts.overlay.load_full();
@@ -272,6 +274,9 @@ impl Reload {
         parts.names.store(names.clone());
         parts.overlay.store(dirs);
         parts.cache.change(assemble::rules(config, &names.catalog));
+        if !of_policy.is_empty() {
+            parts.cache.policy_changed(&of_policy);
+        }
         self.sending.iter().for_each(|room| room.resize(config.server.send_memory.as_u64()));
         self.server.store(Arc::new(config.server));
         others.into_iter().for_each(|apply| apply(&names));

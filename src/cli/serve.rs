@@ -131,7 +131,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
     });
     let store = parts.cache.store().clone();
     let audit = match Audit::open(&config.admin.audit, parts.metrics.clone()) {
-        Ok(audit) => audit,
+        Ok(audit) => Arc::new(audit),
         Err((key, problem)) => {
             return report(&[Fault { place: loaded.place(key), problem: format!("{key}: {problem}") }]);
         }
@@ -144,7 +144,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         explaining: Semaphore::new(EXPLAINING),
         administration: parts.administration.clone(),
         auth: clients.auth.clone(),
-        audit,
+        audit: audit.clone(),
         reload: reload.asked(behind.handle().clone()),
         level: Arc::new(move || told.level()),
         set_level: Arc::new(move |level| set.set_level(level)),
@@ -224,6 +224,12 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
             async move { kept.maintain().await }
         },
     ));
+    let mut decisions = parts.cache.decisions();
+    behind.spawn(async move {
+        while let Some(decision) = decisions.recv().await {
+            audit.decided(&decision).await;
+        }
+    });
     behind.spawn(reload.clone().run(hangup));
     behind.block_on(leave(told, &current, &drain));
     // A disk that hangs is no reason to stay.

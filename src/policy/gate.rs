@@ -45,6 +45,17 @@ pub struct Subject<'s> {
     pub reference: Option<&'s Reference>,
 }
 
+/// What is said of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// See [`Subject::name`].
+    pub name: Option<PluginName>,
+    /// See [`Subject::version`].
+    pub version: Version,
+    /// Whether it may be served.
+    pub verdict: Result<(), Refusal>,
+}
+
 /// Why something is not served, or not fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -178,6 +189,15 @@ impl Gate {
     /// As there.
     pub fn takes_reference(&self, reference: &Reference, present: &Present) -> Result<(), Refusal> {
         any(self.each(reference, |subject| self.admits(subject).and_then(|()| self.takes(subject, present))))
+    }
+
+    /// What is said of all that a reference stands for, when it points to `present`: name, version, verdict.
+    pub fn verdicts(&self, reference: &Reference, present: &Present) -> Vec<Judged> {
+        self.each(reference, |subject| Judged {
+            name: subject.name.cloned(),
+            version: subject.version.clone(),
+            verdict: self.admits(subject).and_then(|()| self.takes(subject, present)),
+        })
     }
 
     /// The rule that decides, counted from 1.

@@ -6,5 +6,5 @@
 pub mod gate;
 pub mod rules;
 
-pub use gate::{Gate, Refusal, Subject};
+pub use gate::{Gate, Judged, Refusal, Subject};
 pub use rules::{Config, FloatingTags, Mode, RuleConfig};

@@ -1,14 +1,15 @@
-//! The audit log: a line for each change, done or refused.
+//! The audit log: a line for each change, done or refused, and for what the policy decided.
 //!
 //! The file is opened for each line, so that whoever rotates it need not tell us. Before a change that has to be written
 //! down is made, room for its line is asked of the file system: afterwards it would be too late to refuse it.
 
 use crate::admin::AuditConfig;
+use crate::cache::Decision;
 use crate::metrics::Metrics;
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,7 +27,7 @@ pub struct Line<'a> {
     pub at: String,
     /// Who; none if nobody was known.
     pub who: Option<String>,
-    /// From which address and port.
+    /// From which address and port; empty of what the policy decided.
     pub peer: String,
     /// What the answer and the log call the request.
     pub request_id: &'a str,
@@ -97,6 +98,21 @@ impl Audit {
                 self.failed(file, error);
             }
         })
+    }
+
+    /// Writes what the policy decided: the first refusal of each thing, and changes of itself.
+    pub async fn decided(&self, decision: &Decision) {
+        let Decision { at, code, plugin, reference, detail, request_id } = decision;
+        let line = Line {
+            at: at.to_string(),
+            who: None,
+            peer: String::new(),
+            request_id,
+            action: if *code == "ok" { "policy_change" } else { "policy" },
+            what: Some(json!({"plugin": plugin, "reference": reference, "detail": detail})),
+            result: code,
+        };
+        self.write(&line).await;
     }
 
     /// Writes a line.

@@ -67,7 +67,7 @@ pub struct Admin {
     /// Who may.
     pub auth: Arc<Auth>,
     /// Where each change is written down.
-    pub audit: Audit,
+    pub audit: Arc<Audit>,
     /// What reads settings again.
     pub reload: Reload,
     /// What is logged.

@@ -131,7 +131,7 @@ impl CacheError {
     /// It is not held, and the policy's mode is that nobody is asked.
     pub(super) fn offline(reference: &Reference) -> Self {
         let detail = format!(
-            "{reference} is not held, and by policy.mode or a rule of policy.rules nobody is asked for it"
+            "{reference} is not held, and larder is offline (policy.mode, or a rule's mode): nobody is asked for it"
         );
         let hint = "ask for a version that is held, or import a bundle that has it (larder import)";
         Self::new(ErrorKind::Offline, OFFLINE, detail).hint(hint).about(reference)

@@ -195,6 +195,7 @@ impl Cache {
             }
         }
         if mode == Mode::Offline {
+            self.parts.trace.note("policy", || format!("{reference}: offline, nobody is asked"));
             return Err(Arc::new(CacheError::offline(reference)));
         }
         if let Some(error) = self.remembered(reference, now) {

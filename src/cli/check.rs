@@ -76,6 +76,7 @@ fn settings(sources: &Sources) -> ExitCode {
             "registries    {}",
             if registries.is_empty() { "none".into() } else { registries.join(", ") }
         ),
+        format!("policy        {}", config.policy.told()),
         format!(
             "cache         {}, {} on disk, {} in memory",
             assemble::cache_dir(config).display(),

@@ -6,6 +6,7 @@ use super::{Options, assemble, certificates, exit, log, machine, report, traces}
 use crate::admin::history;
 use crate::config::{Config, Fault, Loaded};
 use crate::plugin::Request;
+use crate::policy::Mode;
 use crate::server::admin::{Admin, Audit, Explain};
 use crate::server::app::{App, Connection, Face};
 use crate::server::data::{Data, Memo};
@@ -331,11 +332,17 @@ fn announce(config: &Config, parts: &assemble::Assembled, dir: &std::path::Path,
     );
     let catalog = parts.names.load().catalog.clone();
     let registries: Vec<_> = catalog.registries().into_iter().collect();
+    let how = match config.policy.mode {
+        Mode::Online | Mode::Fallback => "registries are asked when a plugin is first asked for",
+        Mode::Offline => "offline: nobody is asked, and what is held is served",
+    };
     tracing::info!(
         names = catalog.names().count(),
         others = catalog.is_open(),
         registries = registries.join(", "),
-        "serving the catalog; registries are asked when a plugin is first asked for"
+        mode = config.policy.mode.as_str(),
+        rules = config.policy.rules.len(),
+        "serving the catalog; {how}"
     );
     let local = parts.overlay.load();
     let overlay: Vec<_> =

@@ -91,6 +91,24 @@ impl Config {
         self.mode == Mode::Offline
     }
 
+    /// In a line, for people.
+    pub fn told(&self) -> String {
+        let mut told = vec![self.mode.as_str().to_owned()];
+        match self.rules.len() {
+            0 => {}
+            1 => told.push("1 rule".into()),
+            rules => told.push(format!("{rules} rules")),
+        }
+        if self.floating_tags == FloatingTags::Deny {
+            told.push("no floating tags".into());
+        }
+        told.extend(self.largest.map(|largest| format!("at most {largest}")));
+        if !self.abi.is_empty() {
+            told.push(format!("ABI {}", self.abi.join(" or ")));
+        }
+        told.join(", ")
+    }
+
     /// What makes no sense, each with its key.
     pub fn faults(&self) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
@@ -171,8 +189,8 @@ impl RuleConfig {
 
 /// A port may be any, too.
 fn is_registry_part(text: &str) -> bool {
-    is_registry(text)
-        || text.rsplit_once(':').is_some_and(|(host, port)| port.contains('a') && is_registry(host))
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit() || b == b'a');
+    is_registry(text) || text.rsplit_once(':').is_some_and(|(host, port)| is_port(port) && is_registry(host))
 }
 
 /// A rule, made for judging.

@@ -159,13 +159,14 @@ fn an_offline_larder_answers_with_what_it_holds_and_names_it_and_no_command_of_i
     let admin = format!("http://{}", running.larder.admin);
     let host = running.registry.host();
     let copied = format!("{host}/copies");
+    let got = running.larder.home.path().join("got.wasm").display().to_string();
     let file = running.larder.home.path().join("b.tar").display().to_string();
     let (used, other) = (running.larder.home.cache(), running.larder.home.path().join("elsewhere"));
     for (cache, arguments) in [
-        (&other, &["explain", "waf@9.0.0"][..]),
-        (&used, &["explain", "waf@9.0.0", "--admin", &admin]),
+        (&other, &["explain", "waf", "9.0.0"][..]),
+        (&used, &["explain", "waf", "9.0.0", "--admin", &admin]),
         (&used, &["prefetch", "waf@9.0.0", "--admin", &admin]),
-        (&other, &["get", "waf@9.0.0"]),
+        (&other, &["get", "waf", "9.0.0", "-o", &got]),
         (&used, &["export", "waf@1.0.0", "-o", &file, "--admin", &admin]),
         (&other, &["copy", "waf@1.0.0", "--to", &copied]),
     ] {

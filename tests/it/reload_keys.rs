@@ -455,7 +455,7 @@ fn the_log_has_the_level_that_the_settings_have_now() {
 }
 
 /// Keys that take effect at once, and what shows it.
-const AT_ONCE: [(&str, &str); 25] = [
+const AT_ONCE: [(&str, &str); 26] = [
     ("server.header_timeout", "connections_are_treated"),
     ("server.idle_timeout", "connections_are_treated"),
     ("server.connections", "connections_are_treated"),
@@ -486,6 +486,7 @@ const AT_ONCE: [(&str, &str); 25] = [
     ("access.rules", "access"),
     ("log.level", "the_log"),
     ("admin.{token_file,audit.file,audit.required}", "admin"),
+    ("policy.{mode,rules,floating_tags,largest,abi}", "a_changed_policy, of modes and policy"),
 ];
 
 #[test]

@@ -1,11 +1,12 @@
 //! Online, fallback, offline: whom larder asks, and what it serves without asking.
 
 use crate::support::artifact::{module, raw};
+use crate::support::client::get;
 use crate::support::eventually;
 use crate::support::heart::{ABSENT_LIFETIME, Heart, Setup, TAG_LIFETIME};
 use crate::support::larder::{Home, program, settings};
 use crate::support::reloaded::Reloaded;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Act, Scripted};
 use serde_json::json;
 use std::time::Duration;
 
@@ -135,7 +136,13 @@ fn exchanges(text: &str) -> Vec<String> {
 
 #[test]
 fn an_offline_larder_answers_with_what_it_holds_and_names_it_and_no_command_of_it_asks_a_registry() {
-    let mut running = Reloaded::with(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let lines = folder.path().join("p.properties");
+    std::fs::write(&lines, "").unwrap();
+    let mut running = Reloaded::with(&[("catalog.files", json!([lines]))]);
+    // The catalog knows of a version that is not held.
+    std::fs::write(&lines, format!("waf={}/plugins/waf:7.0.0\n", running.registry.host())).unwrap();
+    running.reload();
     for version in ["1.0.0", "1.2.0"] {
         running.registry.put("plugins/waf", version, &raw(&module(version, 5000)));
         assert_eq!(running.status("waf", version), 200);
@@ -192,6 +199,37 @@ fn an_offline_larder_starts_with_a_warm_up_and_says_that_it_fetches_nothing() {
     larder.line("a doubt", |line| line.to_string().contains("warm_up.plugins"));
     larder.line("what was not fetched", |line| line["code"] == "offline");
     assert_eq!(registry.asked().len(), 0);
-    let metrics = crate::support::client::get(larder.admin, "/metrics").text();
+    let metrics = get(larder.admin, "/metrics").text();
     assert!(exchanges(&metrics).is_empty(), "{:?}", exchanges(&metrics));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_offline_is_so_though_another_name_of_the_same_reference_is_not() {
+    let heart = Heart::with(|host| Setup {
+        repositories: ["pay", "waf"].map(|name| (name, vec![format!("{host}/plugins/shared")])).into(),
+        policy: "rules: [{plugin: pay, mode: offline}]".into(),
+        ..Setup::default()
+    });
+    let one = module("one", 5000);
+    heart.registry.put("plugins/shared", "1.0.0", &raw(&one));
+    assert_eq!(heart.code("pay", "1.0.0").await, "offline");
+    assert_eq!(heart.registry.asked().len(), 0);
+    assert_eq!(heart.ok("waf", "1.0.0").await.0, one);
+    assert_eq!(heart.ok("pay", "1.0.0").await, (one, "larder; hit; detail=memory".into()), "it is held now");
+}
+
+#[test]
+fn a_fetch_that_is_running_when_larder_goes_offline_asks_for_nothing_more() {
+    let mut running = Reloaded::with(&[("registry.attempts", json!(5))]);
+    running.registry.put("plugins/waf", "1.0.0", &raw(&module("one", 5000)));
+    running.registry.close_gate();
+    let data = running.larder.data;
+    let asking = std::thread::spawn(move || get(data, "/plugins/waf/1.0.0/plugin.wasm").status);
+    eventually("the blob asked for", || (running.registry.count(|ask| ask.is_blob()) == 1).then_some(()));
+    running.change(&[("policy.mode", json!("offline"))]);
+    running.registry.script(|ask, truth| if ask.is_blob() { Act::hang_up() } else { truth });
+    running.registry.open_gate();
+    running.larder.line("the end of the fetch", |line| line["message"] == "not fetched");
+    assert_ne!(asking.join().unwrap(), 200);
+    assert_eq!(running.registry.count(|ask| ask.is_blob()), 1);
 }

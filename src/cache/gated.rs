@@ -9,15 +9,16 @@ use super::{Answer, Ask, Cache, Decision, ErrorKind, Need};
 use crate::catalog::{Candidate, Plan, Why};
 use crate::freshness::Freshness;
 use crate::oci::Reference;
-use crate::plugin::{PluginName, Version};
+use crate::plugin::PluginName;
 use crate::policy::{Gate, Mode, Refusal, Subject};
 use crate::record::Present;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// What the policy leaves of a plan.
-struct Narrowed {
-    plan: Plan,
+struct Narrowed<'p> {
+    plan: Cow<'p, Plan>,
     /// Why nothing stands behind it.
     end: Option<CacheError>,
 }
@@ -114,7 +115,13 @@ impl Cache {
         }
     }
 
-    fn narrowed(&self, gate: &Gate, name: &PluginName, plan: &Plan) -> Narrowed {
+    fn narrowed<'p>(&self, gate: &Gate, name: &PluginName, plan: &'p Plan) -> Narrowed<'p> {
+        let local = |version| gate.admits(Subject { name: Some(name), version, reference: None });
+        let is_whole = plan.candidates.iter().all(|candidate| gate.admits(subject(name, candidate)).is_ok())
+            && plan.versions.iter().all(|(version, _)| local(version).is_ok());
+        if is_whole {
+            return Narrowed { plan: Cow::Borrowed(plan), end: None };
+        }
         let told = |refusal: Refusal, reference: Option<&Reference>| {
             self.parts.trace.note("policy", || refusal.detail.clone());
             let error = CacheError::refused(refusal);
@@ -123,8 +130,6 @@ impl Cache {
         let mut left = Plan { versions: Vec::new(), candidates: Vec::new() };
         let mut end = None;
         for step in [Why::Exact, Why::Alias, Why::Fallback] {
-            let local =
-                |version: &Version| gate.admits(Subject { name: Some(name), version, reference: None });
             for version in plan.versions.iter().filter(|(_, why)| *why == step) {
                 match local(&version.0) {
                     Ok(()) => left.versions.push(version.clone()),
@@ -146,10 +151,10 @@ impl Cache {
                 }
             }
             if let Some(error) = refused.filter(|_| left.candidates.len() == before) {
-                return Narrowed { plan: left, end: Some(error) };
+                return Narrowed { plan: Cow::Owned(left), end: Some(error) };
             }
         }
-        Narrowed { plan: left, end }
+        Narrowed { plan: Cow::Owned(left), end }
     }
 
     /// Asks again, behind a request that was refused, about what is withheld and past its lifetime: it may have been

@@ -1,21 +1,22 @@
 //! `larder export`: plugins are written into one file, for where no registry is.
 
 use super::import::LEFT_OUT;
+use super::known::Known;
 use super::larder::{Address, Larder, Wish};
 use super::output::{self, DETAIL};
 use super::trouble::Trouble;
 use super::{assemble, exit, prefetch, print, runtime, show};
-use crate::admin::entries::{Entry, Query, State};
+use crate::admin::entries::Query;
 use crate::admin::import::Wrong;
 use crate::admin::prefetch::Wanted;
 use crate::bundle::collect::{Collector, Gathered};
 use crate::bundle::sign::SignKey;
 use crate::bundle::{BundleError, List, Packing, Parts, Plugin, write};
-use crate::catalog::{Catalog, Why, version_of};
+use crate::catalog::Catalog;
 use crate::config::Loaded;
+use crate::oci::Reference;
 use crate::oci::error_code::bounded;
-use crate::oci::{Digest, Reference};
-use crate::plugin::{PluginName, Request};
+use crate::plugin::Request;
 use crate::registry::{Client, Registry};
 use crate::store::layout::Layout;
 use clap::{ArgGroup, Args};
@@ -301,87 +302,6 @@ impl Export {
 fn unwritable(error: BundleError) -> Trouble {
     let code = if error.code == "parts_in_use" { exit::TEMPFAIL } else { exit::CANTCREAT };
     Trouble::new(code, error.detail).hint(error.hint)
-}
-
-/// What a larder knows.
-struct Known(Vec<Entry>);
-
-impl Known {
-    fn is_held(entry: &Entry) -> bool {
-        matches!(entry.state, State::Fresh | State::Stale)
-    }
-
-    fn references(&self) -> impl Iterator<Item = Reference> {
-        self.0.iter().filter(|entry| Self::is_held(entry)).filter_map(|entry| entry.key.parse().ok())
-    }
-
-    fn of(&self, reference: &Reference) -> Option<&Entry> {
-        let key = reference.to_string();
-        self.0.iter().find(|entry| entry.key == key)
-    }
-
-    fn is_absent(&self, reference: &Reference) -> bool {
-        self.of(reference).is_some_and(|entry| entry.state == State::Absent)
-    }
-
-    /// What a gateway would get of what is held. A step is left only when all of it is known not to exist.
-    fn held(&self, catalog: &Catalog, request: &Request) -> Option<Reference> {
-        let plan = catalog.plan(request);
-        let mut step = Why::Exact;
-        let mut unknown = false;
-        for candidate in plan.candidates {
-            if candidate.why != step && unknown {
-                return None;
-            }
-            step = candidate.why;
-            match self.of(&candidate.reference) {
-                Some(entry) if Self::is_held(entry) => return Some(candidate.reference),
-                Some(entry) if entry.state == State::Absent => {}
-                _ => unknown = true,
-            }
-        }
-        None
-    }
-
-    /// What the list says of a reference that is held.
-    fn plugin(&self, catalog: &Catalog, reference: &Reference) -> Option<Plugin> {
-        let entry = self.of(reference).filter(|entry| Self::is_held(entry))?;
-        let (aliases, absent) = self.aliases(catalog, &entry.plugin, reference);
-        Some(Plugin {
-            name: entry.plugin.clone(),
-            version: version_of(reference).to_string(),
-            reference: reference.clone(),
-            manifest: entry.manifest.as_ref()?.parse::<Digest>().ok()?,
-            module: entry.digest.as_ref()?.parse::<Digest>().ok()?,
-            size: entry.size?,
-            aliases,
-            absent,
-        })
-    }
-
-    /// Versions that are known not to exist and that a reference answers for, and the references of those.
-    fn aliases(&self, catalog: &Catalog, name: &str, reference: &Reference) -> (Vec<String>, Vec<Reference>) {
-        let Ok(name) = name.parse::<PluginName>() else { return Default::default() };
-        let places = catalog.places(&name);
-        let absent = self.0.iter().filter(|entry| entry.state == State::Absent);
-        let absent = absent.filter_map(|entry| entry.key.parse::<Reference>().ok());
-        let versions: BTreeSet<_> = absent
-            .filter(|absent| places.iter().any(|place| place.holds(absent)))
-            .map(|absent| version_of(&absent))
-            .collect();
-        let (mut aliases, mut references) = (Vec::new(), BTreeSet::new());
-        for version in versions {
-            let request = Request { name: name.clone(), version: Some(version.clone()) };
-            let before: Vec<_> =
-                catalog.plan(&request).candidates.into_iter().map(|candidate| candidate.reference).collect();
-            let Some(at) = before.iter().position(|candidate| candidate == reference) else { continue };
-            if before[..at].iter().all(|before| self.is_absent(before)) && at > 0 {
-                aliases.push(version.to_string());
-                references.extend(before[..at].iter().cloned());
-            }
-        }
-        (aliases, references.into_iter().collect())
-    }
 }
 
 /// How far it is: a bar on a terminal, elsewhere a line for each plugin.

@@ -134,7 +134,7 @@ impl Get {
 }
 
 /// Writes a file that is there whole or not at all. What is no file, such as a device or a pipe, is written into and stays.
-fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if std::fs::metadata(to).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
         return std::fs::OpenOptions::new().write(true).open(to)?.write_all(bytes);
     }
@@ -142,6 +142,7 @@ fn write_whole(to: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file =
         tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder)?;
     file.write_all(bytes)?;
+    file.as_file().sync_all()?;
     file.persist(to).map(drop).map_err(|e| e.error)
 }
 

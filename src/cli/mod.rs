@@ -18,8 +18,10 @@ pub mod front;
 pub mod fsck;
 pub mod get;
 pub mod import;
+pub mod known;
 pub mod larder;
 pub mod list;
+pub mod lock;
 pub mod log;
 pub mod machine;
 pub mod man;
@@ -62,7 +64,7 @@ Exit codes are those of sysexits.h: 64 typing error, 65 the artifact holds no us
 file, 69 the registry or larder does not answer, 70 a defect of larder, 71 a port cannot be opened, 73 the cache directory \
 or the output cannot be created, 74 the disk fails, 75 the cache directory is in use by another larder, or try again \
 later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined, export or \
-import left something out, diff found a difference, copy left a tag alone.";
+import left something out, lock found something not held, diff found a difference, copy left a tag alone.";
 
 /// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
 #[derive(Debug, Parser)]
@@ -134,6 +136,8 @@ enum Command {
     Import(import::Import),
     /// Compare two bundles, or a bundle with the cache
     Diff(diff::Diff),
+    /// Write down which bytes each plugin is, so that none changes unnoticed
+    Lock(lock::Lock),
     /// Copy plugins into a registry of your own, unchanged: manifests, layers, signatures
     Copy(copy::Copy),
     /// Take entries away, and the modules that nothing else leads to
@@ -239,6 +243,7 @@ pub fn run() -> ExitCode {
         Some(Command::Export(export)) => with(&cli.options, |loaded| export.run(&loaded)),
         Some(Command::Import(import)) => with(&cli.options, |loaded| import.run(&loaded)),
         Some(Command::Diff(diff)) => with(&cli.options, |loaded| diff.run(&loaded)),
+        Some(Command::Lock(lock)) => with(&cli.options, |loaded| lock.run(&loaded)),
         Some(Command::Copy(copy)) => with(&cli.options, |loaded| copy.run(&loaded)),
         Some(Command::Purge(purge)) => with(&cli.options, |loaded| purge.run(&loaded)),
         Some(Command::Fsck(fsck)) => with(&cli.options, |loaded| fsck.run(&loaded)),

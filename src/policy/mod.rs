@@ -4,6 +4,7 @@
 //! fetched and of what is held ([`Gate::takes`]), and whether a registry may be asked at all ([`Gate::mode`]).
 
 pub mod gate;
+pub mod lock;
 pub mod rules;
 
 pub use gate::{Gate, Judged, Refusal, Subject};

@@ -1,0 +1,144 @@
+//! `larder lock`: which bytes each plugin is, written down.
+
+use super::get::write_whole;
+use super::import::LEFT_OUT;
+use super::known::Known;
+use super::larder::{Address, Larder, Wish};
+use super::output::{self, DETAIL};
+use super::trouble::Trouble;
+use super::{assemble, exit, print, runtime, show};
+use crate::admin::entries::Query;
+use crate::bundle::Plugin;
+use crate::catalog::{Catalog, version_of};
+use crate::config::Loaded;
+use crate::oci::Reference;
+use crate::oci::error_code::bounded;
+use crate::plugin::{PluginName, Request, Version};
+use crate::policy::lock::{self, Entry};
+use clap::{ArgGroup, Args};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Write down which bytes each plugin is, so that none changes unnoticed
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("wanted").required(true).multiple(true).args(["plugins", "all"]),
+    after_long_help = "\
+Nothing is asked of registries: what is written is what is held, under the versions that were asked for and, where another \
+one answers for them, with the reference of that. The same content gives the same bytes. lock.file and lock.mode in the \
+settings are what makes use of it. What is not held is named and left out; then the exit code is 1.
+
+Examples:
+  larder lock --all -o larder.lock.json
+  larder lock ai-proxy ai-cache@2.0.0 --admin http://127.0.0.1:9090
+  larder prefetch --all && larder lock --all -o larder.lock.json"
+)]
+pub struct Lock {
+    /// Plugins; without a version, that of the catalog
+    #[arg(value_name = "NAME[@VERSION]", value_parser = show::plugin)]
+    plugins: Vec<Request>,
+    /// All that is held
+    #[arg(long)]
+    all: bool,
+    /// Where to write it; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    #[command(flatten)]
+    address: Address,
+}
+
+/// What is locked, and what is not held.
+#[derive(Default)]
+struct Found {
+    entries: BTreeMap<(PluginName, Version), Entry>,
+    left_out: Vec<(String, &'static str)>,
+}
+
+impl Lock {
+    /// Looks and writes.
+    pub fn run(&self, loaded: &Loaded) -> ExitCode {
+        match self.lock(loaded) {
+            Ok(code) => code,
+            Err(trouble) => trouble.tell(),
+        }
+    }
+
+    fn lock(&self, loaded: &Loaded) -> Result<ExitCode, Trouble> {
+        let runtime = runtime()?;
+        let larder: Larder = self.address.find(loaded, &runtime, Wish::Look)?;
+        let names = assemble::names(loaded).map_err(|faults| {
+            Trouble::new(exit::CONFIG, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        })?;
+        let known = Known(runtime.block_on(larder.entries(&Query::default(), None))?.entries);
+        let Found { entries, left_out } = self.found(&names.catalog, &known);
+        for (name, why) in &left_out {
+            eprintln!("larder: {}: left out: {why}", bounded(name, DETAIL));
+        }
+        let left = left_out.len();
+        if entries.is_empty() {
+            eprintln!("larder: nothing was written, {left} left out");
+            return Ok(ExitCode::from(LEFT_OUT));
+        }
+        let number = output::count(entries.len() as u64, "plugin", "plugins");
+        let text = lock::encode(entries.into_values().collect());
+        let written = if self.output == Path::new("-") {
+            print(&String::from_utf8_lossy(&text))
+        } else {
+            let to = self.output.display();
+            write_whole(&self.output, &text)
+                .map_err(|e| Trouble::new(exit::CANTCREAT, format!("{to}: {e}")))?;
+            eprintln!("larder: {number} locked in {to}, {left} left out");
+            ExitCode::SUCCESS
+        };
+        Ok(if left > 0 { ExitCode::from(LEFT_OUT) } else { written })
+    }
+
+    fn found(&self, catalog: &Catalog, known: &Known) -> Found {
+        let mut found = Found::default();
+        for request in &self.plugins {
+            match known.held(catalog, request) {
+                Some(reference) => {
+                    let version = request.version.clone().unwrap_or_else(|| version_of(&reference));
+                    found.add(request.name.clone(), version, known.plugin(catalog, &reference));
+                }
+                None => found.left_out.push((request.to_string(), "it is not held")),
+            }
+        }
+        if self.all {
+            for reference in known.references() {
+                found.add_held(catalog, known, &reference);
+            }
+        }
+        found
+    }
+}
+
+impl Found {
+    /// A reference that is held, as the plugin that it is and as those that it answers for.
+    fn add_held(&mut self, catalog: &Catalog, known: &Known, reference: &Reference) {
+        let Some(entry) = known.of(reference) else { return };
+        let named = (entry.plugin.parse::<PluginName>(), entry.version.parse::<Version>());
+        let (Ok(name), Ok(version)) = named else {
+            self.left_out.push((reference.to_string(), "its repository's name is no plugin's"));
+            return;
+        };
+        let plugin = known.plugin(catalog, reference);
+        let aliases = plugin.iter().flat_map(|plugin| &plugin.aliases).filter_map(|text| text.parse().ok());
+        for version in std::iter::once(version).chain(aliases.collect::<Vec<_>>()) {
+            // Of several places of one version it is the one that gateways are served from.
+            let request = Request { name: name.clone(), version: Some(version.clone()) };
+            let served = known.held(catalog, &request);
+            if served.is_none_or(|served| served == *reference) {
+                self.add(name.clone(), version, plugin.clone());
+            }
+        }
+    }
+
+    fn add(&mut self, name: PluginName, version: Version, plugin: Option<Plugin>) {
+        let Some(Plugin { reference, manifest, module, .. }) = plugin else { return };
+        let key = (name.clone(), version.clone());
+        let (reference, manifest, module) = (Some(reference), Some(manifest), Some(module));
+        self.entries.entry(key).or_insert(Entry { name, version, reference, manifest, module });
+    }
+}

@@ -4,6 +4,7 @@
 //! that the catalog or the settings name, and a file one that the settings name. What the process itself takes
 //! (`process_*`) is beside them.
 
+mod begin;
 mod usual;
 
 use prometheus::core::Collector;
@@ -14,38 +15,6 @@ use prometheus::{
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use usual::Usual;
-
-/// Why no answer came from a registry, in as many words as there are.
-const NO_ANSWER: [&str; 16] = [
-    "dns",
-    "connect",
-    "timeout",
-    "address_refused",
-    "proxy_auth",
-    "proxy_closed",
-    "proxy_connect",
-    "proxy_refused",
-    "tls",
-    "tls_client_certificate",
-    "tls_expired",
-    "tls_name",
-    "tls_not_yet_valid",
-    "tls_plain_http",
-    "tls_unknown_ca",
-    "tls_version",
-];
-/// How handshakes with clients end.
-const HANDSHAKES: [&str; 9] = [
-    "ok",
-    "timeout",
-    "closed",
-    "plain_http",
-    "no_certificate",
-    "bad_certificate",
-    "refused",
-    "incompatible",
-    "malformed",
-];
 
 /// All metrics and the registry that they are in.
 pub struct Metrics {
@@ -105,6 +74,9 @@ pub struct Metrics {
     pub settings_loaded: IntGauge,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
     pub tags_moved: IntCounterVec,
+    /// `larder_lock_mismatch_total{mode}`: other bytes than those of the lock file, found by a fetch or held; in the mode
+    /// `record` they are served, in `enforce` refused.
+    pub lock_mismatch: IntCounterVec,
     /// `larder_cache_bytes{tier}`: bytes of modules: copies in `memory`, on `disk`, and `held` in memory because the disk
     /// would not take them.
     pub cache_bytes: IntGaugeVec,
@@ -260,6 +232,11 @@ impl Metrics {
                 "Revalidations that found a tag pointing to another manifest.",
                 &["registry"],
             ),
+            lock_mismatch: made.counters(
+                "larder_lock_mismatch_total",
+                "Other bytes than those of the lock file, by what the lock's mode makes of them.",
+                &["mode"],
+            ),
             cache_bytes: made.gauges("larder_cache_bytes", "Bytes of modules held.", &["tier"]),
             cache_entries: made.gauges("larder_cache_entries", "Modules held.", &["tier"]),
             cache_limit: made.gauges(
@@ -339,61 +316,6 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).unwrap_or_else(|e| unreachable!("{e}"));
         metrics
-    }
-
-    /// Closed sets begin at 0, so that the first one is seen to be more than none: what a series begins with is no
-    /// increase.
-    fn begin(&self) {
-        let metrics = self;
-        for tier in ["memory", "disk", "overlay", "upstream"] {
-            metrics.lookups.with_label_values(&[tier]);
-        }
-        for cache in ["hit", "stale", "miss", "collapsed"] {
-            metrics.requests.with_label_values(&["plugin", "200", cache]);
-        }
-        for status in ["404", "502", "503", "504"] {
-            metrics.requests.with_label_values(&["plugin", status, "error"]);
-        }
-        for reason in
-            NO_ANSWER.iter().chain(&["while-revalidate", "upstream", "rate_limited", "denied", "token"])
-        {
-            metrics.stale_served.with_label_values(&[*reason]);
-        }
-        let operations = ["creating", "writing", "syncing", "renaming", "removing", "opening", "reading"];
-        for operation in operations.iter().chain(&["listing", "looking at", "locking"]) {
-            metrics.disk_errors.with_label_values(&[*operation]);
-        }
-        for code in [
-            "not_found",
-            "denied",
-            "unknown_name",
-            "unknown_version",
-            "version_needed",
-            "no_route",
-            "unexpanded_template",
-        ] {
-            metrics.refused.with_label_values(&[code]);
-        }
-        for result in ["ok", "error"] {
-            metrics.reloads.with_label_values(&[result]);
-        }
-    }
-
-    /// Begins at 0 what is counted of a registry by outcome.
-    pub fn expect_registry(&self, registry: &str) {
-        for outcome in NO_ANSWER.iter().chain(&["ok", "redirect", "client_error", "server_error"]) {
-            self.upstream_requests.with_label_values(&[registry, *outcome]);
-        }
-    }
-
-    /// Begins at 0 what is counted of a port.
-    pub fn expect_listener(&self, listener: &str, speaks_tls: bool) {
-        for reason in ["total", "address"] {
-            self.connections_refused.with_label_values(&[listener, reason]);
-        }
-        for result in HANDSHAKES.iter().filter(|_| speaks_tls) {
-            self.tls_handshakes.with_label_values(&[listener, *result]);
-        }
     }
 
     /// Counts an exchange with `registry`.

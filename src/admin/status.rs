@@ -16,6 +16,9 @@ const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a registry's last failure is told of, if it is asked nothing since.
 const LATELY: Duration = Duration::from_secs(5 * 60);
 
+/// Plugins that are told of as other ones than the lock file has.
+const MOST_UNLIKE: usize = 10;
+
 /// One look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -205,6 +208,17 @@ impl Administration {
         status
     }
 
+    /// What is held, or was offered, and is not what the lock file has; each once.
+    fn unlike_locked(&self) -> Vec<String> {
+        let held = self.cache.mismatches();
+        let held = held.iter().map(|mismatch| format!("{}: {}", mismatch.reference, mismatch.other));
+        let offered = self.failures.list().into_iter().filter(|failure| failure.code == "lock_mismatch");
+        let all: BTreeSet<_> = held.chain(offered.map(|failure| failure.detail)).collect();
+        let more = all.len().saturating_sub(MOST_UNLIKE);
+        let more = (more > 0).then(|| format!("{more} more are not what the lock file has"));
+        all.into_iter().take(MOST_UNLIKE).chain(more).collect()
+    }
+
     fn certificates(&self) -> Vec<Certificate> {
         let mut known = self.metrics.certificates();
         known.sort_by_key(|(_, _, until)| *until);
@@ -265,6 +279,7 @@ impl Administration {
             let keys = status.settings.needs_restart.join(", ");
             warnings.push(format!("changed settings that need a restart: {keys}"));
         }
+        warnings.extend(self.unlike_locked());
         if let Some(job) = status.warm_up.as_ref().filter(|job| job.failed > 0) {
             warnings
                 .push(format!("{} of {} plugins of the start could not be fetched", job.failed, job.total));

@@ -180,11 +180,17 @@ impl Cache {
         let reference = &candidate.reference;
         let now = self.parts.clock.now();
         let mode = gated::mode(gate, name, candidate);
+        let mut distrusted = None;
         if let Some(record) = self.parts.store.record(reference) {
             match &record.state {
                 State::Present(present) if self.parts.store.holds(&present.module) => {
-                    gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, present))?;
-                    return Ok(Outcome::Present);
+                    match gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, present)) {
+                        Ok(()) => return Ok(Outcome::Present),
+                        Err(error) => match self.withheld(reference, error.clone(), mode) {
+                            Some(error) => return Err(error),
+                            None => distrusted = Some(error),
+                        },
+                    }
                 }
                 State::Absent(absence)
                     if mode == Mode::Offline || matches!(self.judge(&record, now), Freshness::Fresh(_)) =>
@@ -204,7 +210,10 @@ impl Cache {
         // Again when it ended by a defect of ours, which may have been of that moment.
         for _ in 0..ATTEMPTS {
             if let Some(ended) = self.fetch(reference.clone(), Lane::Front).done().await {
-                return ended;
+                return match distrusted {
+                    Some(error) => self.judged_again(name, candidate, ended, error),
+                    None => ended,
+                };
             }
         }
         Err(Arc::new(CacheError::internal("the fetch ended early, again and again")))

@@ -112,7 +112,7 @@ async fn try_fill(
         return Ok(present.clone());
     }
     if let Some(present) = held_elsewhere(parts, &digest) {
-        takes(&rules.gate, reference, &present)?;
+        takes(parts, &rules.gate, reference, &present)?;
         return Ok(present);
     }
     let manifest = resolve(parts, limits, reference, fetched).await?;
@@ -157,7 +157,7 @@ async fn try_fill(
                     first: Some(parts.clock.now()),
                 };
                 // Verified, and nobody knows of it yet: what the policy refuses is never kept.
-                takes(&rules.gate, reference, &present)?;
+                takes(parts, &rules.gate, reference, &present)?;
                 let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
                 present.module = origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
                 return Ok(present);
@@ -171,7 +171,8 @@ async fn try_fill(
 }
 
 /// Whether the policy lets a reference come to point there.
-fn takes(gate: &Gate, reference: &Reference, present: &Present) -> Result<(), CacheError> {
+fn takes(parts: &Parts, gate: &Gate, reference: &Reference, present: &Present) -> Result<(), CacheError> {
+    parts.compare(gate, reference, present);
     if gate.is_open() {
         return Ok(());
     }

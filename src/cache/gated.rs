@@ -5,7 +5,7 @@
 //! nothing of a later step may stand for it.
 
 use super::error::CacheError;
-use super::{Answer, Ask, Cache, Decision, ErrorKind, Need};
+use super::{Answer, Ask, Cache, Decision, ErrorKind, Failure, Need, Outcome};
 use crate::catalog::{Candidate, Plan, Why};
 use crate::freshness::Freshness;
 use crate::oci::Reference;
@@ -155,6 +155,49 @@ impl Cache {
             }
         }
         Narrowed { plan: Cow::Owned(left), end }
+    }
+
+    /// Why nothing is served of `reference`, of which what is held is withheld by `error`. Nothing, where that is not trusted
+    /// and a registry may have what is: it is asked, as if nothing were held.
+    pub(super) fn withheld(
+        &self,
+        reference: &Reference,
+        error: Arc<CacheError>,
+        mode: Mode,
+    ) -> Option<Arc<CacheError>> {
+        if error.kind != ErrorKind::Untrusted || mode == Mode::Offline {
+            return Some(error);
+        }
+        let failed = self.remembered(reference, self.parts.clock.now())?;
+        Some(if failed.absence().is_some() { error } else { failed })
+    }
+
+    /// What a registry's answer means, which was asked because what was held was withheld by `error`.
+    pub(super) fn judged_again(
+        &self,
+        name: &PluginName,
+        candidate: &Candidate,
+        ended: Result<Outcome, Arc<CacheError>>,
+        error: Arc<CacheError>,
+    ) -> Result<Outcome, Arc<CacheError>> {
+        let reference = &candidate.reference;
+        match ended {
+            Ok(Outcome::Present) => {}
+            Err(failed) if failed.absence().is_none() => return Err(failed),
+            _ => return Err(error),
+        }
+        let record = self.parts.store.record(reference);
+        let (Some(present), Some(gate)) = (record.as_ref().and_then(|r| r.present()), self.gate()) else {
+            return ended;
+        };
+        let verdict = takes(&gate, name, candidate, present);
+        if let Err(error) = &verdict {
+            self.parts.compare(&gate, reference, present);
+            // It has nothing else; it need not be asked by everybody.
+            let until = self.parts.clock.now().plus(error.remembered_for(&self.parts.rules.load().lifetimes));
+            self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
+        }
+        verdict.map(|()| Outcome::Present)
     }
 
     /// Asks again, behind a request that was refused, about what is withheld and past its lifetime: it may have been

@@ -59,8 +59,12 @@ impl Cache {
                 } else if let Some(record) = Resolved::of(record) {
                     match gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, record.present())) {
                         Ok(()) => return Known::Held { at, record, absences },
-                        // Withheld: as a failure is, for others of its step may be the answer.
-                        Err(error) => drop(blocked.get_or_insert((candidate.why, Some(error)))),
+                        // As where nothing is held, for others of its step may be the answer.
+                        Err(error) => {
+                            let mode = gated::mode(gate, name, candidate);
+                            let reason = self.withheld(reference, error, mode);
+                            blocked.get_or_insert((candidate.why, reason));
+                        }
                     }
                 }
                 continue;

@@ -27,6 +27,7 @@ pub mod fill;
 mod gated;
 mod known;
 mod layer;
+pub mod locked;
 pub mod take;
 
 use crate::artifact::Limits;
@@ -244,8 +245,12 @@ impl Cache {
     pub fn change(&self, rules: Rules) {
         let config = rules.config;
         self.parts.room.resize(config.memory.as_u64());
-        self.parts.rules.store(Arc::new(rules));
+        let locked = rules.gate.locked().cloned();
+        let before = self.parts.rules.swap(Arc::new(rules));
         self.lanes.resize(config.at_once);
+        if before.gate.locked() != locked.as_ref() {
+            self.compare_held();
+        }
     }
 
     /// Judges a record's age. An absence from before a change of the settings is past its lifetime.

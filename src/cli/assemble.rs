@@ -14,6 +14,7 @@ use crate::failures::Failures;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
 use crate::policy::Gate;
+use crate::policy::lock::{Lock, Locked};
 use crate::registry::breaker::Breakers;
 use crate::registry::hosts::With;
 use crate::registry::trace::Trace;
@@ -25,10 +26,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
+/// A lock file is not longer than this, in bytes.
+const LOCK_BYTES: u64 = 16 << 20;
+
 /// What the settings name, read and checked.
 pub struct Read {
     /// Names and URLs.
     pub names: Arc<Names>,
+    /// The lock file, where there is one.
+    pub lock: Option<Locked>,
     /// Registries.
     pub hosts: Hosts,
     /// Which of them are left alone.
@@ -54,9 +60,10 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
         let place = loaded.place("import.verify_key");
         faults.push(Fault { place, problem: format!("import.verify_key: {error}") });
     });
-    match (names, hosts, key) {
-        (Ok(names), Ok(hosts), Ok(_)) => {
-            Ok(Read { names: Arc::new(names), hosts, breakers, clock, metrics: Arc::default() })
+    let lock = lock(loaded).map_err(|found| faults.extend(found));
+    match (names, hosts, lock, key) {
+        (Ok(names), Ok(hosts), Ok(lock), Ok(_)) => {
+            Ok(Read { names: Arc::new(names), lock, hosts, breakers, clock, metrics: Arc::default() })
         }
         _ => Err(faults),
     }
@@ -128,9 +135,30 @@ pub fn retry(config: &Config) -> Retry {
     Retry { attempts: config.registry.attempts, within: config.fill.hold / 2 }
 }
 
+/// Reads the lock file.
+///
+/// # Errors
+/// Why it cannot be read, or its first fault.
+pub fn lock(loaded: &Loaded) -> Result<Option<Locked>, Vec<Fault>> {
+    let config = &loaded.config.lock;
+    let Some(path) = config.file() else { return Ok(None) };
+    let shown = path.display();
+    let fault = |place, problem| vec![Fault { place, problem: format!("lock.file: {problem}") }];
+    let unreadable = |problem: String| fault(loaded.place("lock.file"), format!("{shown}: {problem}"));
+    let size = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
+    if size > LOCK_BYTES {
+        return Err(unreadable(format!("{size} bytes are no lock file; at most {LOCK_BYTES} are read")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+    let lock = Lock::read(&bytes)
+        .map_err(|found| fault(format!("{shown}:{}:{}", found.line, found.column), found.problem))?;
+    Ok(Some(Locked { lock, mode: config.mode, unlisted: config.unlisted }))
+}
+
 /// What the cache goes by.
-pub fn rules(config: &Config, catalog: &Arc<Catalog>) -> Rules {
-    let gate = Arc::new(Gate::new(&config.policy, catalog.clone()));
+pub fn rules(config: &Config, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Rules {
+    let lock = lock.map(|locked| Locked { lock: locked.lock.placed(catalog), ..locked });
+    let gate = Arc::new(Gate::new(&config.policy, catalog.clone()).with_lock(lock));
     Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits, gate }
 }
 
@@ -191,8 +219,9 @@ pub async fn explain(
         None => Breakers::new(clock.clone()),
     };
     breakers.go_offline(loaded.config.policy.is_offline());
-    let hosts = hosts(loaded, breakers.clone(), trace.clone())
-        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let all = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let hosts = hosts(loaded, breakers.clone(), trace.clone()).map_err(all)?;
+    let lock = lock(loaded).map_err(all)?;
     for warning in hosts.told() {
         trace.note("warning", || warning.clone());
     }
@@ -219,7 +248,7 @@ pub async fn explain(
         store: Arc::new(store),
         clock,
         metrics,
-        rules: ArcSwap::from_pointee(rules(&config, catalog)),
+        rules: ArcSwap::from_pointee(rules(&config, catalog, lock)),
         runtime: Handle::current(),
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
@@ -292,7 +321,7 @@ pub fn assemble(
         store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        rules: ArcSwap::from_pointee(rules(config, &read.names.catalog)),
+        rules: ArcSwap::from_pointee(rules(config, &read.names.catalog, read.lock)),
         runtime,
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),

@@ -3,7 +3,7 @@
 
 use super::larder::Address;
 use super::output::Output;
-use super::{assemble, check_policy, front, machine, print, report};
+use super::{assemble, check_policy, front, lock, machine, print, report};
 use crate::config::{self, Sources};
 use crate::server::tls::PortConfig;
 use clap::Args;
@@ -84,6 +84,7 @@ fn settings(sources: &Sources) -> ExitCode {
             config.cache.memory
         ),
     ];
+    lines.extend(read.lock.as_ref().map(|locked| lock::told(locked, config, &read.names.catalog)));
     for dir in &config.overlay.dirs {
         let there = if dir.is_dir() { "" } else { " (not there)" };
         lines.push(format!("overlay       {}{there}", dir.display()));

@@ -10,15 +10,18 @@ use super::{assemble, exit, print, runtime, show};
 use crate::admin::entries::Query;
 use crate::bundle::Plugin;
 use crate::catalog::{Catalog, version_of};
-use crate::config::Loaded;
+use crate::config::{Config, Loaded};
 use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::plugin::{PluginName, Request, Version};
-use crate::policy::lock::{self, Entry};
+use crate::policy::lock::{self, Entry, Locked, Unlisted};
 use clap::{ArgGroup, Args};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Names of plugins that are told of in a line.
+const MOST_NAMED: usize = 5;
 
 /// Write down which bytes each plugin is, so that none changes unnoticed
 #[derive(Debug, Args)]
@@ -141,4 +144,26 @@ impl Found {
         let (reference, manifest, module) = (Some(reference), Some(manifest), Some(module));
         self.entries.entry(key).or_insert(Entry { name, version, reference, manifest, module });
     }
+}
+
+/// A line on the lock file in use, and on what it leaves out of the catalog.
+pub fn told(locked: &Locked, config: &Config, catalog: &Catalog) -> String {
+    let lock = locked.lock.clone().placed(catalog);
+    let is_left_out = |name: &&PluginName| {
+        let plan = catalog.plan(&Request { name: (*name).clone(), version: None });
+        !plan.candidates.iter().any(|at| lock.lists(Some((name, &at.version)), &at.reference))
+    };
+    let left_out: Vec<_> = catalog.names().filter(is_left_out).map(PluginName::as_str).collect();
+    let number = output::count(lock.entries().len() as u64, "plugin", "plugins");
+    let file = config.lock.file().map(|file| file.display().to_string()).unwrap_or_default();
+    let mode = locked.mode.as_str();
+    let mut line = format!("lock          {file}, {mode}, {number}");
+    if !left_out.is_empty() {
+        let shown = left_out[..left_out.len().min(MOST_NAMED)].join(", ");
+        let more = if left_out.len() > MOST_NAMED { ", …" } else { "" };
+        let become_of =
+            if locked.is_enforced() && locked.unlisted == Unlisted::Deny { "refused" } else { "served" };
+        line += &format!("; {} of the catalog are not in it and {become_of} ({shown}{more})", left_out.len());
+    }
+    line
 }

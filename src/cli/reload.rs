@@ -10,6 +10,7 @@ use crate::admin::status::{Reloaded, Settings};
 use crate::catalog::Names;
 use crate::config::watch::Watched;
 use crate::config::{self, Config, Fault, Loaded};
+use crate::policy::lock::Locked;
 use crate::registry::trace::Trace;
 use crate::registry::{Hosts, Surroundings};
 use crate::server::{self, admin::Unusable};
@@ -85,6 +86,7 @@ struct Ready {
     /// As they are used until the next start.
     loaded: Loaded,
     names: Names,
+    lock: Option<Locked>,
     hosts: Hosts,
     others: Vec<Apply>,
 }
@@ -109,6 +111,7 @@ impl Seen {
 fn files(config: &Config, hosts: Option<&Hosts>, options: &Options, others: &[Part]) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = options.file().into_iter().collect();
     files.extend(config.catalog.files.iter().cloned());
+    files.extend(config.lock.file().map(Into::into));
     files.extend(config.registry.files(&Surroundings::of_process()));
     files.extend(hosts.into_iter().flat_map(Hosts::files));
     files.extend(others.iter().flat_map(|part| (part.files)(config)));
@@ -222,6 +225,7 @@ impl Reload {
         let loaded = written.in_use(&self.started);
         let mut faults = Vec::new();
         let names = assemble::names(&loaded).map_err(|found| faults.extend(all(&found))).ok();
+        let lock = assemble::lock(&loaded).map_err(|found| faults.extend(all(&found))).unwrap_or_default();
         let hosts = assemble::hosts(&loaded, self.parts.breakers.clone(), Trace::default());
         let hosts = hosts.map_err(|found| faults.extend(all(&found))).ok();
         // What was good is not given up for what is broken; what never was is no reason to stay as we are.
@@ -237,7 +241,7 @@ impl Reload {
         let files = files(&loaded.config, hosts.as_ref(), &self.options, &self.others);
         match (names, hosts) {
             (Some(names), Some(hosts)) if faults.is_empty() => {
-                (Ok(Ready { written, loaded, names, hosts, others }), files)
+                (Ok(Ready { written, loaded, names, lock, hosts, others }), files)
             }
             _ => (Err(faults), files),
         }
@@ -245,7 +249,7 @@ impl Reload {
 
     /// Uses what was read.
     fn take(&self, ready: Ready, by: By, before: &Seen, watched: Watched, files: Vec<String>) -> Reloaded {
-        let Ready { written, loaded, names, hosts, others } = ready;
+        let Ready { written, loaded, names, lock, hosts, others } = ready;
         let (config, parts) = (&loaded.config, &self.parts);
         let mut reloaded = Reloaded {
             changed: written.differences(&before.loaded),
@@ -273,7 +277,7 @@ impl Reload {
         let names = Arc::new(names);
         parts.names.store(names.clone());
         parts.overlay.store(dirs);
-        parts.cache.change(assemble::rules(config, &names.catalog));
+        parts.cache.change(assemble::rules(config, &names.catalog, lock));
         if !of_policy.is_empty() {
             parts.cache.policy_changed(&of_policy);
         }

@@ -173,6 +173,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         }
     };
     announce(config, parts, &dir, &data_port, &admin_port);
+    parts.cache.compare_held();
 
     let make = |app: Arc<App>| move |arrival| Arc::new(Connection::new(app.clone(), arrival));
     let (counted, left) = (parts.metrics.clone(), drain.clone());

@@ -64,6 +64,8 @@ pub struct Config {
     pub fill: cache::Config,
     /// What may be served.
     pub policy: policy::Config,
+    /// Which bytes.
+    pub lock: policy::lock::Config,
     /// Ages.
     pub lifetimes: freshness::Lifetimes,
     /// Sizes.
@@ -397,6 +399,9 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
     for (key, problem) in config.traces.faults() {
         wrong(key, &problem);
     }
+    for (key, problem) in config.lock.faults() {
+        wrong(key, problem);
+    }
     for (key, problem) in config.policy.faults() {
         wrong(key, &problem);
     }
@@ -432,6 +437,7 @@ fn judge(loaded: &mut Loaded, faults: &mut Vec<Fault>) {
             "by policy.mode: offline nothing is fetched in advance: what is held is held",
         ));
     }
+    doubt.extend(config.lock.doubts());
     let policy = config.policy.doubts();
     let doubt = doubt.into_iter().map(|(key, problem)| (key, problem.to_owned())).chain(policy);
     let doubt: Vec<_> = doubt

@@ -4,6 +4,7 @@
 //! not what a URL asked for, which may mean another one. Whoever has only a reference (a fetch) asks for all that the
 //! catalog says it stands for, and one that may be is enough: whoever serves it judges once more, by the name asked for.
 
+use super::lock::Locked;
 use super::rules::{Config, FloatingTags, Mode, Rule, glob_of};
 use crate::catalog::{Catalog, version_of};
 use crate::oci::Reference;
@@ -32,6 +33,7 @@ pub struct Gate {
     largest: Option<ByteSize>,
     abi: Vec<Pattern>,
     catalog: Option<Arc<Catalog>>,
+    locked: Option<Arc<Locked>>,
 }
 
 /// What is judged.
@@ -80,6 +82,7 @@ impl Gate {
             largest: None,
             abi: Vec::new(),
             catalog: None,
+            locked: None,
         }
     }
 
@@ -98,7 +101,19 @@ impl Gate {
             largest: config.largest,
             abi: config.abi.iter().map(|abi| glob_of(abi)).collect(),
             catalog: Some(catalog),
+            locked: None,
         }
+    }
+
+    /// The same, going by a lock file too.
+    pub fn with_lock(self, locked: Option<Locked>) -> Self {
+        let is_open = self.is_open && !locked.as_ref().is_some_and(Locked::is_enforced);
+        Self { is_open, locked: locked.map(Arc::new), ..self }
+    }
+
+    /// The lock file in use.
+    pub fn locked(&self) -> Option<&Arc<Locked>> {
+        self.locked.as_ref()
     }
 
     /// True when there is nothing to judge: whoever serves need not ask.
@@ -114,8 +129,18 @@ impl Gate {
     /// Whether it may be asked for and served, as far as its name and place go.
     ///
     /// # Errors
-    /// `not_allowed` or `floating_tag`.
+    /// `not_allowed`, `floating_tag` or `not_locked`.
     pub fn admits(&self, subject: Subject<'_>) -> Result<(), Refusal> {
+        if let (Some(locked), Some(reference)) = (&self.locked, subject.reference)
+            && locked.misses(subject.asked(), reference)
+        {
+            let detail = format!("{subject} does not stand in the lock file (lock.unlisted)");
+            return Err(Refusal::not_allowed(
+                "not_locked",
+                detail,
+                "ask for what is locked, or write the lock anew",
+            ));
+        }
         if let Some((n, _)) = self.rule(subject).filter(|(_, rule)| !rule.allow) {
             let detail = format!("{subject} is not allowed: policy.rules, rule {n}");
             return Err(Refusal::not_allowed(
@@ -141,8 +166,19 @@ impl Gate {
     /// Whether what it points to may be kept and served.
     ///
     /// # Errors
-    /// `too_large_for_policy` or `abi_not_allowed`.
+    /// `lock_mismatch`, `too_large_for_policy` or `abi_not_allowed`.
     pub fn takes(&self, subject: Subject<'_>, present: &Present) -> Result<(), Refusal> {
+        if let (Some(locked), Some(reference)) = (&self.locked, subject.reference)
+            && locked.is_enforced()
+            && let Some(other) = locked.differs(subject.asked(), reference, present)
+        {
+            return Err(Refusal {
+                code: "lock_mismatch",
+                is_untrusted: true,
+                detail: format!("{reference}: {other}"),
+                hint: "if the change is meant, write the lock anew (larder lock)".into(),
+            });
+        }
         let module = &present.module;
         if let Some(largest) = self.largest.filter(|largest| module.size > largest.as_u64()) {
             let detail =
@@ -236,6 +272,13 @@ fn is_whole_version(tag: &str) -> bool {
 impl Refusal {
     fn not_allowed(code: &'static str, detail: String, hint: &str) -> Self {
         Self { code, is_untrusted: false, detail, hint: hint.into() }
+    }
+}
+
+impl<'s> Subject<'s> {
+    /// Its name and version, where it has a name.
+    fn asked(&self) -> Option<(&'s PluginName, &'s Version)> {
+        self.name.map(|name| (name, self.version))
     }
 }
 

@@ -11,10 +11,12 @@ mod read;
 use crate::catalog::{Catalog, Why};
 use crate::oci::{Digest, Reference};
 use crate::plugin::{PluginName, Request, Version};
+use crate::record::Present;
+use serde::de::{Deserializer, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The format of larder's own shape.
 const FORMAT: u64 = 1;
@@ -31,13 +33,40 @@ pub struct Config {
     pub unlisted: Unlisted,
 }
 
+impl Config {
+    /// The file, where it is made use of.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|_| self.mode != Mode::Off)
+    }
+
+    /// What makes no sense, each with its key.
+    pub fn faults(&self) -> Vec<(&'static str, &'static str)> {
+        let is_missing = self.mode != Mode::Off && self.file.is_none();
+        is_missing
+            .then_some(("lock.mode", "is for a lock file, and lock.file names none"))
+            .into_iter()
+            .collect()
+    }
+
+    /// What works and is probably not meant, each with its key.
+    pub fn doubts(&self) -> Vec<(&'static str, &'static str)> {
+        let mut out = Vec::new();
+        if self.mode == Mode::Off && self.file.is_some() {
+            out.push(("lock.file", "is not read: lock.mode is off"));
+        }
+        if self.mode != Mode::Enforce && self.unlisted == Unlisted::Deny {
+            out.push(("lock.unlisted", "denies nothing: lock.mode is not enforce"));
+        }
+        out
+    }
+}
+
 /// What follows from other bytes than those that are locked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing: no file is read.
     Off,
-    /// They are served, once they are verified; told and counted.
+    /// They are served, once they are verified; it is told and counted.
     Record,
     /// They are refused, and what is right is served on.
     Enforce,
@@ -76,6 +105,17 @@ pub struct Lock {
     references: HashMap<Reference, usize>,
 }
 
+/// A lock, and what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Locked {
+    /// What is locked.
+    pub lock: Lock,
+    /// What follows from other bytes.
+    pub mode: Mode,
+    /// What becomes of what it does not name, where it is enforced.
+    pub unlisted: Unlisted,
+}
+
 /// What a lock says of bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -107,6 +147,67 @@ pub struct Fault {
     pub column: usize,
     /// What is wrong.
     pub problem: String,
+}
+
+/// YAML has `off` for false, unless it is quoted.
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Word;
+        impl Visitor<'_> for Word {
+            type Value = Mode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one of off, record, enforce")
+            }
+
+            fn visit_bool<E: serde::de::Error>(self, on: bool) -> Result<Mode, E> {
+                if on { Err(E::invalid_value(Unexpected::Bool(on), &self)) } else { Ok(Mode::Off) }
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<Mode, E> {
+                let mut modes = [Mode::Off, Mode::Record, Mode::Enforce].into_iter();
+                let found = modes.find(|mode| mode.as_str() == word);
+                found.ok_or_else(|| E::invalid_value(Unexpected::Str(word), &self))
+            }
+        }
+        deserializer.deserialize_any(Word)
+    }
+}
+
+impl Mode {
+    /// The word of the settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Record => "record",
+            Self::Enforce => "enforce",
+        }
+    }
+}
+
+impl Locked {
+    /// True when requests are judged by it.
+    pub fn is_enforced(&self) -> bool {
+        self.mode == Mode::Enforce
+    }
+
+    /// How what `reference` leads to differs from what is locked.
+    pub fn differs(
+        &self,
+        asked: Option<(&PluginName, &Version)>,
+        reference: &Reference,
+        present: &Present,
+    ) -> Option<Other> {
+        match self.lock.judge(asked, reference, &present.manifest, &present.module.digest) {
+            Verdict::Other(other) => Some(other),
+            Verdict::Same | Verdict::Unlisted => None,
+        }
+    }
+
+    /// True when it may not be served because nothing is locked of it.
+    pub fn misses(&self, asked: Option<(&PluginName, &Version)>, reference: &Reference) -> bool {
+        self.is_enforced() && self.unlisted == Unlisted::Deny && !self.lock.lists(asked, reference)
+    }
 }
 
 impl fmt::Display for Other {

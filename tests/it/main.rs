@@ -41,6 +41,7 @@ mod kill;
 mod kubernetes;
 mod layers;
 mod limits;
+mod lock;
 mod logs;
 mod machine;
 mod manifests;

@@ -1,0 +1,372 @@
+//! The lock file: written of what is held, and what it says is what is served, whatever a tag comes to mean.
+
+use crate::reload::reloads;
+use crate::support::artifact::{Artifact, module, raw};
+use crate::support::client::{self, Reply};
+use crate::support::eventually;
+use crate::support::heart::files;
+use crate::support::larder::{Home, Larder, settings};
+use crate::support::prometheus::{Prometheus, deploy};
+use crate::support::registry::Registry;
+use crate::support::scripted::Scripted;
+use larder::oci::Digest;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+fn plugin(seed: &str) -> Artifact {
+    raw(&module(seed, 3000))
+}
+
+fn path(name: &str, version: &str) -> String {
+    format!("/plugins/{name}/{version}/plugin.wasm")
+}
+
+/// Runs a command of larder in a home.
+fn run(home: &Home, words: &[&str]) -> Output {
+    home.command(&[]).args(words).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The same, which has to end with `code`; what it says.
+fn with(code: i32, home: &Home, words: &[&str]) -> String {
+    let output = run(home, words);
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {}", told(&output));
+    told(&output)
+}
+
+/// What larder's own lock file has of a plugin.
+fn item(host: &str, name: &str, version: &str, tag: &str, artifact: &Artifact) -> Value {
+    json!({
+        "name": name,
+        "version": version,
+        "reference": format!("{host}/plugins/{name}:{tag}"),
+        "manifest": artifact.manifest.digest().to_string(),
+        "module": Digest::of(&artifact.module).to_string(),
+    })
+}
+
+fn own(items: &[Value]) -> String {
+    json!({"larder-lock": 1, "plugins": items}).to_string()
+}
+
+/// A site with a lock file: settings that ask about tags at every request, and remember no refusal.
+struct Site {
+    home: Home,
+    file: PathBuf,
+}
+
+impl Site {
+    fn new(host: &str, mode: &str, lock: &str) -> Self {
+        let home = Home::in_memory("");
+        let file = home.path().join("larder.lock.json");
+        std::fs::write(&file, lock).unwrap();
+        let text = settings(host)
+            + &format!(
+                "lifetimes: {{tag: 0s, unusable: 0s}}\nlock: {{file: '{}', mode: {mode}}}\n",
+                file.display()
+            );
+        Self { home: home.with(&text), file }
+    }
+
+    fn start(self) -> Larder {
+        self.home.start()
+    }
+}
+
+/// Writes the lock file anew and has it read.
+fn relock(larder: &Larder, file: &Path, lock: &str) {
+    let before = reloads(larder, "ok");
+    std::fs::write(file, lock).unwrap();
+    larder.signal("HUP");
+    eventually("another lock file", || (reloads(larder, "ok") > before).then_some(()));
+}
+
+fn mismatches(larder: &Larder, mode: &str) -> f64 {
+    larder.metric(&format!("larder_lock_mismatch_total{{mode=\"{mode}\"}}"))
+}
+
+/// Whether the cache has these bytes, by their name.
+fn is_kept(home: &Home, bytes: &[u8]) -> bool {
+    let hex = Digest::of(bytes).hex();
+    files(&home.cache()).iter().any(|file| file.ends_with(&hex))
+}
+
+fn assert_serves(reply: &Reply, artifact: &Artifact, larder: &Larder) {
+    assert_eq!(reply.status, 200, "{}\n{}", reply.text(), larder.log_text());
+    assert!(reply.body == artifact.module, "other bytes: {}", reply.header("cache-status"));
+}
+
+fn assert_refused(reply: &Reply, code: &str, larder: &Larder) {
+    assert_eq!((reply.status, reply.json()["code"].as_str()), (403, Some(code)), "{}", larder.log_text());
+}
+
+/// The warnings of the administration's status.
+fn warnings(larder: &Larder) -> Vec<String> {
+    let status = client::get(larder.admin, "/api/v1/status").json();
+    let warnings = status["warnings"].as_array().unwrap().iter();
+    warnings.map(|warning| warning.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_lock_is_written_of_what_is_held_the_same_bytes_each_time_and_from_a_running_larder_too() {
+    let registry = Scripted::start();
+    let (a, b) = (plugin("a"), plugin("b"));
+    registry.put("plugins/a", "1", &a);
+    registry.put("plugins/a", "2", &plugin("a2"));
+    registry.put("plugins/b", "2", &b);
+    let host = registry.host();
+    let home = Home::in_memory("");
+    let lines = home.path().join("lines.properties");
+    std::fs::write(&lines, format!("b={host}/plugins/b:2\n")).unwrap();
+    let text =
+        settings(&host).replace("catalog:\n", &format!("catalog:\n  files: ['{}']\n", lines.display()));
+    let home = home.with(&text);
+    let file = home.path().join("larder.lock.json");
+    let to = file.to_str().unwrap();
+
+    let said = with(66, &home, &["lock", "--all", "-o", to]);
+    assert!(said.contains("there is no such cache directory"), "{said}");
+    // The second is answered by the version that the catalog has.
+    with(0, &home, &["prefetch", "a@1", "b@1.0.0"]);
+    registry.forget();
+    let said = with(1, &home, &["lock", "a@1", "b@1.0.0", "a@2", "none@1", "-o", to]);
+    assert!(said.contains("a@2: left out: it is not held") && said.contains("none@1: left out"), "{said}");
+    let held = [item(&host, "a", "1", "1", &a), item(&host, "b", "1.0.0", "2", &b)];
+    let written = std::fs::read(&file).unwrap();
+    let lock: Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(lock, json!({"larder-lock": 1, "plugins": held}));
+
+    let said = with(0, &home, &["lock", "--all", "-o", to]);
+    assert!(said.contains(&format!("3 plugins locked in {to}, 0 left out")), "{said}");
+    let all = std::fs::read(&file).unwrap();
+    let lock: Value = serde_json::from_slice(&all).unwrap();
+    let items = [held[0].clone(), held[1].clone(), item(&host, "b", "2", "2", &b)];
+    assert_eq!(lock["plugins"], json!(items), "what another version answers for is locked as both");
+    let larder = home.start();
+    let printed = run(&larder.home, &["lock", "--all", "--admin", &format!("http://{}", larder.admin)]);
+    assert_eq!((printed.status.code(), &printed.stdout), (Some(0), &all), "{}", told(&printed));
+    assert_eq!(registry.count(|_| true), 0, "nobody was asked");
+    let nothing = run(&larder.home, &["lock", "none", "--admin", &format!("http://{}", larder.admin)]);
+    assert_eq!((nothing.status.code(), &nothing.stdout[..]), (Some(1), &b""[..]), "{}", told(&nothing));
+}
+
+#[test]
+fn a_tag_that_moves_under_an_enforced_lock_keeps_serving_the_old_bytes_and_raises_the_alert() {
+    let registry = Registry::plain();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.push("plugins/ai-proxy", "2.0.0", &old);
+    let host = registry.host();
+    let larder =
+        Site::new(&host, "enforce", &own(&[item(&host, "ai-proxy", "2.0.0", "2.0.0", &old)])).start();
+    let at = path("ai-proxy", "2.0.0");
+    assert_serves(&larder.get(&at), &old, &larder);
+    let prometheus = Prometheus::start(&[larder.admin], &deploy().join("alerts.yaml"));
+    eventually("a scrape", || (prometheus.value("count(larder_lock_mismatch_total)") == 2.0).then_some(()));
+    assert_eq!(mismatches(&larder, "enforce"), 0.0);
+
+    registry.push("plugins/ai-proxy", "2.0.0", &new);
+    eventually("the reason", || {
+        let reply = larder.get(&at);
+        assert_serves(&reply, &old, &larder);
+        reply.header("cache-status").ends_with("; detail=stale-lock_mismatch").then_some(())
+    });
+    for _ in 0..20 {
+        assert_serves(&larder.get(&at), &old, &larder);
+    }
+    assert!(mismatches(&larder, "enforce") > 0.0);
+    assert!(
+        is_kept(&larder.home, &old.module) && !is_kept(&larder.home, &new.module),
+        "nothing wrong is kept"
+    );
+    eventually("a warning", || {
+        let words = [&*host, "the lock file has ai-proxy@2.0.0", &*Digest::of(&new.module).to_string()];
+        let is_told = |warning: &String| words.iter().all(|word| warning.contains(word));
+        warnings(&larder).iter().any(is_told).then_some(())
+    });
+    eventually("the alert", || {
+        let firing = "ALERTS{alertname=\"LarderLockMismatch\",alertstate=\"firing\",mode=\"enforce\"}";
+        prometheus.query(&format!("count({firing})")).first().map(drop)
+    });
+    // As after a restart with another registry's bytes there, and nobody who remembers.
+    let larder = larder.kill().start();
+    assert_serves(&larder.get(&at), &old, &larder);
+}
+
+#[test]
+fn where_nothing_right_is_held_other_bytes_than_those_locked_are_a_403_until_the_right_ones_are_there() {
+    let registry = Scripted::start();
+    let (right, wrong) = (plugin("right"), plugin("wrong"));
+    registry.put("plugins/a", "1", &wrong);
+    let host = registry.host();
+    let larder = Site::new(&host, "enforce", &own(&[item(&host, "a", "1", "1", &right)])).start();
+    let reply = larder.get(&path("a", "1"));
+    assert_refused(&reply, "lock_mismatch", &larder);
+    let detail = reply.json()["detail"].as_str().unwrap().to_owned();
+    for digest in [&right, &wrong].map(|artifact| Digest::of(&artifact.module).to_string()) {
+        assert!(detail.contains(&digest), "{detail}");
+    }
+    assert_eq!(mismatches(&larder, "enforce"), 1.0);
+    assert!(!is_kept(&larder.home, &wrong.module));
+    registry.put("plugins/a", "1", &right);
+    assert_serves(&larder.get(&path("a", "1")), &right, &larder);
+}
+
+#[test]
+fn in_record_other_bytes_are_served_once_they_are_verified_and_told_counted_and_shown() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    let host = registry.host();
+    let larder = Site::new(&host, "record", &own(&[item(&host, "a", "1", "1", &old)])).start();
+    assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+    registry.put("plugins/a", "1", &new);
+    eventually("the new bytes", || (larder.get(&path("a", "1")).body == new.module).then_some(()));
+    assert_eq!(mismatches(&larder, "record"), 1.0);
+    let line = larder.line("what was logged", |line| line["message"] == "lock_mismatch");
+    assert_eq!((line["level"].as_str(), line["mode"].as_str()), (Some("WARN"), Some("record")));
+    assert_eq!(line["reference"], format!("{host}/plugins/a:1"));
+    let about = |warning: &String| warning.starts_with(&format!("{host}/plugins/a:1: the lock file has a@1"));
+    assert!(warnings(&larder).iter().any(about), "{:?}", warnings(&larder));
+    // It is still so after a restart, and said again.
+    let larder = larder.kill().start();
+    assert!(warnings(&larder).iter().any(about), "{:?}", warnings(&larder));
+    eventually("its count", || (mismatches(&larder, "record") == 1.0).then_some(()));
+}
+
+#[test]
+fn a_lock_that_is_written_anew_takes_effect_and_what_it_names_now_is_fetched_for_the_first_who_asks() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    let host = registry.host();
+    let site = Site::new(&host, "enforce", &own(&[item(&host, "a", "1", "1", &old)]));
+    let file = site.file.clone();
+    let larder = site.start();
+    let at = path("a", "1");
+    assert_serves(&larder.get(&at), &old, &larder);
+    registry.put("plugins/a", "1", &new);
+    assert_serves(&larder.get(&at), &old, &larder);
+    relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &new)]));
+    assert_serves(&larder.get(&at), &new, &larder);
+    // And back, when it is not there any more: what is held is withheld and kept, and nobody is served it.
+    let kept = |artifact: &Artifact| is_kept(&larder.home, &artifact.module);
+    relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &old)]));
+    assert_refused(&larder.get(&at), "lock_mismatch", &larder);
+    registry.down();
+    assert_eq!(larder.get(&at).status, 502, "the registry may have it, as far as anybody knows");
+    assert!(kept(&new));
+    relock(&larder, &file, &own(&[]));
+    assert_serves(&larder.get(&at), &new, &larder);
+}
+
+#[test]
+fn a_lock_file_that_cannot_be_read_changes_nothing_at_a_reload_and_ends_a_start_with_its_place() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    let host = registry.host();
+    let site = Site::new(&host, "enforce", &own(&[item(&host, "a", "1", "1", &old)]));
+    let file = site.file.clone();
+    let larder = site.start();
+    let at = path("a", "1");
+    assert_serves(&larder.get(&at), &old, &larder);
+    registry.put("plugins/a", "1", &new);
+    let twice = "{\n  \"larder-lock\": 1,\n  \"larder-lock\": 1,\n  \"plugins\": []\n}\n";
+    let place = format!("{}:3:", file.display());
+    // By itself, without a signal.
+    std::fs::write(&file, twice).unwrap();
+    let line = larder.line("the fault", |line| {
+        line["message"].as_str().is_some_and(|message| message.starts_with("settings_refused"))
+    });
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains(&place) && error.contains("lock.file: duplicate field"), "{error}");
+    assert_eq!(larder.metric("larder_settings_refused"), 1.0);
+    for _ in 0..5 {
+        assert_serves(&larder.get(&at), &old, &larder);
+    }
+    let home = larder.kill();
+    let said = with(78, &home, &["check"]);
+    assert!(said.contains(&place), "{said}");
+    std::fs::remove_file(&file).unwrap();
+    let said = with(78, &home, &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    assert!(said.contains("lock.file: ") && said.contains("larder.yaml:"), "{said}");
+}
+
+#[test]
+fn the_locks_of_console_and_of_the_plugin_server_are_enforced_as_they_are() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    let host = registry.host();
+    let console = json!({
+        "schemaVersion": 2,
+        "snapshotSha256": "0".repeat(64),
+        "plugins": {"a": {
+            "resourceDir": "a",
+            "version": "1",
+            "ociRef": format!("oci://{host}/plugins/a:1"),
+            "digest": old.manifest.digest().to_string(),
+        }},
+    });
+    // As larder itself shows it in the plugin server's place.
+    let first = Home::in_memory(&settings(&host)).start();
+    assert_serves(&first.get(&path("a", "1")), &old, &first);
+    let inventory = first.get("/plugins/snapshot-inventory.json").text();
+    for lock in [console.to_string(), inventory] {
+        registry.put("plugins/a", "1", &old);
+        let larder = Site::new(&host, "enforce", &lock).start();
+        assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+        registry.put("plugins/a", "1", &new);
+        eventually("a refusal", || {
+            assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+            (mismatches(&larder, "enforce") > 0.0).then_some(())
+        });
+        let fresh = Site::new(&host, "enforce", &lock).start();
+        assert_refused(&fresh.get(&path("a", "1")), "lock_mismatch", &fresh);
+    }
+}
+
+#[test]
+fn what_a_lock_does_not_name_is_served_or_refused_without_asking_as_the_settings_say() {
+    let registry = Scripted::start();
+    let (a, b) = (plugin("a"), plugin("b"));
+    registry.put("plugins/a", "1", &a);
+    registry.put("plugins/b", "1", &b);
+    let host = registry.host();
+    let lock = own(&[item(&host, "a", "1", "1", &a)]);
+    let larder = Site::new(&host, "enforce", &lock).start();
+    assert_serves(&larder.get(&path("b", "1")), &b, &larder);
+    let site = Site::new(&host, "enforce, unlisted: deny", &lock);
+    let said = run(&site.home, &["check"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("larder.lock.json, enforce, 1 plugin"), "{said}");
+    let larder = site.start();
+    assert_serves(&larder.get(&path("a", "1")), &a, &larder);
+    registry.forget();
+    assert_refused(&larder.get(&path("b", "1")), "not_locked", &larder);
+    assert_eq!(registry.count(|_| true), 0);
+}
+
+#[test]
+fn a_bundle_brings_no_other_bytes_past_an_enforced_lock() {
+    let registry = Scripted::start();
+    let (right, wrong) = (plugin("right"), plugin("wrong"));
+    registry.put("plugins/a", "1", &wrong);
+    registry.put("plugins/b", "1", &right);
+    let host = registry.host();
+    let there = Home::in_memory(&settings(&host));
+    let bundle = there.path().join("plugins.tar");
+    with(0, &there, &["export", "a@1", "b@1", "-o", bundle.to_str().unwrap()]);
+    registry.down();
+    let lock = own(&[item(&host, "a", "1", "1", &right), item(&host, "b", "1", "1", &right)]);
+    let site = Site::new(&host, "enforce", &lock);
+    let output = run(&site.home, &["import", bundle.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &told(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("lock_mismatch") && said.contains("1 plugin imported"), "{said}");
+    assert!(is_kept(&site.home, &right.module) && !is_kept(&site.home, &wrong.module));
+}

@@ -155,10 +155,15 @@ pub fn lock(loaded: &Loaded) -> Result<Option<Locked>, Vec<Fault>> {
     Ok(Some(Locked { lock, mode: config.mode, unlisted: config.unlisted }))
 }
 
+/// What the policy and the lock file demand of what `catalog` names.
+pub fn gate(config: &Config, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Gate {
+    let lock = lock.map(|locked| Locked { lock: locked.lock.placed(catalog), ..locked });
+    Gate::new(&config.policy, catalog.clone()).with_lock(lock)
+}
+
 /// What the cache goes by.
 pub fn rules(config: &Config, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Rules {
-    let lock = lock.map(|locked| Locked { lock: locked.lock.placed(catalog), ..locked });
-    let gate = Arc::new(Gate::new(&config.policy, catalog.clone()).with_lock(lock));
+    let gate = Arc::new(gate(config, catalog, lock));
     Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits, gate }
 }
 

@@ -6,7 +6,7 @@ use super::trouble::Trouble;
 use super::{assemble, exit, print, runtime};
 use crate::admin::entries::{Entry, Query};
 use crate::clock::Timestamp;
-use crate::config::Loaded;
+use crate::config::{Fault, Loaded};
 use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::policy::{Gate, Judged, Refusal, Subject};
@@ -55,11 +55,13 @@ pub fn run(loaded: &Loaded, address: &Address, output: Output) -> ExitCode {
 }
 
 fn judged(loaded: &Loaded, address: &Address) -> Result<Report, Trouble> {
-    let names = assemble::names(loaded).map_err(|faults| {
+    let unusable = |faults: Vec<Fault>| {
         let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         Trouble::new(exit::CONFIG, faults.join("\nlarder: "))
-    })?;
-    let gate = Gate::new(&loaded.config.policy, names.catalog);
+    };
+    let names = assemble::names(loaded).map_err(unusable)?;
+    let lock = assemble::lock(loaded).map_err(unusable)?;
+    let gate = assemble::gate(&loaded.config, &names.catalog, lock);
     let runtime = runtime()?;
     let larder: Larder = address.find(loaded, &runtime, Wish::Look)?;
     let entries = runtime.block_on(larder.entries(&Query::default(), None))?.entries;

@@ -261,8 +261,11 @@ impl Reload {
         reloaded.changed.extend(files.into_iter().filter(|path| Some(path) != own.as_ref()));
         reloaded.warnings.extend(all(&machine::doubts(&loaded)));
         reloaded.warnings.extend(hosts.told().cloned());
-        let of_policy = reloaded.changed.iter().filter(|key| key.starts_with("policy."));
-        let of_policy: Vec<_> = of_policy.cloned().collect();
+        let lock_file = config.lock.file().map(|file| file.display().to_string());
+        let is_of_policy = |key: &&String| {
+            key.starts_with("policy.") || key.starts_with("lock.") || lock_file.as_ref() == Some(*key)
+        };
+        let of_policy: Vec<_> = reloaded.changed.iter().filter(is_of_policy).cloned().collect();
         let seen = Seen { loaded: Arc::new(written), used: watched.clone(), watched, found: hosts.used() };
         // Looked through before it is used: it may take a moment.
         let dirs = parts.overlay.load_full();

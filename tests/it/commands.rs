@@ -422,7 +422,7 @@ fn a_directory_that_is_not_there_is_said_and_not_made() {
 fn typing_errors_are_64_for_every_command_and_help_lists_them_all() {
     let help = Told::of(program().arg("help").output().unwrap()).with(0).out;
     let commands =
-        "serve check config get explain list show status prefetch purge fsck completions man version";
+        "serve check config get explain list show status prefetch lock purge fsck completions man version";
     for command in commands.split(' ') {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         let run = |more: &[&str]| Told::of(program().arg(command).args(more).output().unwrap());

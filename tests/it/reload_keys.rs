@@ -484,6 +484,7 @@ const AT_ONCE: [(&str, &str); 26] = [
     ("tls.data.{certificate,key,client_ca,client_certificate}", "tls"),
     ("tls.admin.{certificate,key,client_ca,client_certificate}", "tls"),
     ("access.rules", "access"),
+    ("lock.{file,mode,unlisted}", "lock"),
     ("log.level", "the_log"),
     ("admin.{token_file,audit.file,audit.required}", "admin"),
     ("policy.{mode,rules,floating_tags,largest,abi}", "a_changed_policy, of modes and policy"),

@@ -35,6 +35,12 @@ impl Parts {
 }
 
 impl Cache {
+    /// What is locked is what leaves last.
+    pub(super) fn pin(&self) {
+        let gate = self.parts.rules.load().gate.clone();
+        self.parts.store.pin(gate.locked().map(|locked| locked.lock.digests()).unwrap_or_default());
+    }
+
     /// Compares all that is held with the lock file, when another one has come into use.
     pub fn compare_held(&self) {
         let gate = self.parts.rules.load().gate.clone();

@@ -211,7 +211,7 @@ impl Cache {
             .max_capacity(REMEMBERED_FAILURES)
             .eviction_policy(EvictionPolicy::lru());
         let lanes = fetch::Lanes::new(parts.rules.load().config.at_once);
-        Arc::new(Self {
+        let cache = Arc::new(Self {
             parts,
             walks: Collapse::default(),
             fills: Collapse::default(),
@@ -220,7 +220,9 @@ impl Cache {
             lanes,
             progress: fill::Board::default(),
             decided: Decided::default(),
-        })
+        });
+        cache.pin();
+        cache
     }
 
     /// The store, for listings.
@@ -249,6 +251,7 @@ impl Cache {
         let before = self.parts.rules.swap(Arc::new(rules));
         self.lanes.resize(config.at_once);
         if before.gate.locked() != locked.as_ref() {
+            self.pin();
             self.compare_held();
         }
     }

@@ -14,7 +14,7 @@ use crate::plugin::{PluginName, Request, Version};
 use crate::record::Present;
 use serde::de::{Deserializer, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -287,6 +287,11 @@ impl Lock {
             }
         }
         self
+    }
+
+    /// Digests of the modules, or of the manifests where those are not known.
+    pub fn digests(&self) -> HashSet<Digest> {
+        self.entries.iter().filter_map(|entry| entry.module.or(entry.manifest)).collect()
     }
 
     /// What is locked, in the order of the file.

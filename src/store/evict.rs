@@ -1,4 +1,4 @@
-//! Which modules leave when there are too many bytes: those not used for longest.
+//! Which modules leave when there are too many bytes: those not used for longest, and those that are pinned last of all.
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -15,6 +15,8 @@ pub struct Candidate {
     pub size: u64,
     /// When it was last asked for.
     pub last_used: Timestamp,
+    /// Others leave before it.
+    pub is_pinned: bool,
 }
 
 /// The modules to remove so that what is held fits `limit` bytes, without `keep`. None while it fits; and when it does
@@ -27,7 +29,7 @@ pub fn choose(held: Vec<Candidate>, limit: u64, keep: Option<&Digest>) -> Vec<Di
 /// The modules to remove so that at most `target` bytes are held.
 pub fn down_to(mut held: Vec<Candidate>, target: u64, keep: Option<&Digest>) -> Vec<Digest> {
     let mut total: u64 = held.iter().map(|h| h.size).sum();
-    held.sort_by_key(|h| (h.last_used, h.digest));
+    held.sort_by_key(|h| (h.is_pinned, h.last_used, h.digest));
     let mut leaving = Vec::new();
     for candidate in held.into_iter().filter(|h| Some(&h.digest) != keep) {
         if total <= target {
@@ -44,7 +46,21 @@ mod tests {
     use super::*;
 
     fn held(name: &str, size: u64, at: u64) -> Candidate {
-        Candidate { digest: Digest::of(name.as_bytes()), size, last_used: Timestamp::from_millis(at) }
+        Candidate {
+            digest: Digest::of(name.as_bytes()),
+            size,
+            last_used: Timestamp::from_millis(at),
+            is_pinned: false,
+        }
+    }
+
+    #[test]
+    fn what_is_pinned_leaves_when_nothing_else_is_left() {
+        let pinned = Candidate { is_pinned: true, ..held("locked", 400, 10) };
+        let all = vec![pinned, held("new", 400, 30), held("mid", 400, 20)];
+        assert_eq!(choose(all.clone(), 1000, None), [Digest::of(b"mid")]);
+        assert_eq!(choose(all.clone(), 500, None), [Digest::of(b"mid"), Digest::of(b"new")]);
+        assert_eq!(choose(all, 100, None).last(), Some(&Digest::of(b"locked")));
     }
 
     #[test]

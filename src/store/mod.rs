@@ -50,6 +50,7 @@ use crate::record::{Module, Record};
 use async_trait::async_trait;
 use bytesize::ByteSize;
 use serde::Deserialize;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -223,6 +224,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Does what can wait; to be called every few seconds. Tells the references whose modules proved damaged.
     async fn maintain(&self) -> Vec<Reference>;
+
+    /// From now on others leave before modules of these digests, or of manifests with them.
+    fn pin(&self, digests: HashSet<Digest>);
 
     /// How a module is held; `None` when it is not. Never waits.
     fn standing(&self, module: &Module) -> Option<Standing>;

@@ -14,6 +14,7 @@ use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,6 +279,10 @@ impl Store for Tiered {
     async fn close(&self) {
         // A lost worker costs a worse choice at the next eviction, no more.
         let _ = self.blocking(|disk| disk.write_last_uses(true)).await;
+    }
+
+    fn pin(&self, digests: HashSet<Digest>) {
+        self.disk.pin(digests);
     }
 
     fn usage(&self) -> Usage {

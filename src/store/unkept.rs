@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
 use crate::record::{Module, Record};
 use async_trait::async_trait;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -102,6 +103,8 @@ impl Store for Unkept {
     }
 
     async fn close(&self) {}
+
+    fn pin(&self, _: HashSet<Digest>) {}
 
     fn usage(&self) -> Usage {
         self.0.usage()

@@ -352,6 +352,29 @@ fn what_a_lock_does_not_name_is_served_or_refused_without_asking_as_the_settings
 }
 
 #[test]
+fn what_is_locked_leaves_last_when_the_disk_is_full() {
+    let registry = Scripted::start();
+    let names = ["locked", "b", "c", "d", "e"];
+    for name in names {
+        registry.put(&format!("plugins/{name}"), "1", &plugin(name));
+    }
+    let host = registry.host();
+    let site = Site::new(&host, "record", &own(&[item(&host, "locked", "1", "1", &plugin("locked"))]));
+    let more = "cache: {disk: 10000B, memory: 0B}\nlimits: {module: 10000B}\n";
+    let larder = Site { home: site.home.and(more), ..site }.start();
+    for name in names {
+        assert_serves(&larder.get(&path(name, "1")), &plugin(name), &larder);
+    }
+    let kept = names.map(|name| is_kept(&larder.home, &plugin(name).module));
+    assert_eq!(
+        kept[..2],
+        [true, false],
+        "the one that was asked for first is there, and others left: {kept:?}"
+    );
+    assert!(larder.metric("larder_evictions_total") > 0.0);
+}
+
+#[test]
 fn a_bundle_brings_no_other_bytes_past_an_enforced_lock() {
     let registry = Scripted::start();
     let (right, wrong) = (plugin("right"), plugin("wrong"));

@@ -39,6 +39,8 @@ pub(super) struct Index {
     touched: Vec<Digest>,
     /// When modules last left for want of space below the limit.
     pub(super) made_room: Option<Timestamp>,
+    /// Digests of modules, or of manifests that lead to them, before which others leave.
+    pub(super) pinned: HashSet<Digest>,
     /// Records that are not on disk as they are here.
     pub(super) unsaved: BTreeSet<Reference>,
 }
@@ -177,15 +179,21 @@ impl Index {
         Some(record)
     }
 
+    fn candidate(&self, (digest, entry): (&Digest, &Entry)) -> Candidate {
+        let mut names = std::iter::once(digest).chain(entry.manifests());
+        let is_pinned = !self.pinned.is_empty() && names.any(|name| self.pinned.contains(name));
+        Candidate { digest: *digest, size: entry.size, last_used: entry.last_used, is_pinned }
+    }
+
     /// What an eviction chooses from.
     pub(super) fn on_disk(&self) -> Vec<Candidate> {
-        self.modules.iter().filter(|(_, entry)| entry.on_disk).map(candidate).collect()
+        self.modules.iter().filter(|(_, entry)| entry.on_disk).map(|of| self.candidate(of)).collect()
     }
 
     /// Modules in memory alone that must leave so that `limit` bytes of them stay, `but` one.
     pub(super) fn held_beyond(&self, limit: u64, but: &Digest) -> Vec<Digest> {
         let held = self.held.keys().filter(|digest| *digest != but);
-        let held = held.filter_map(|digest| self.modules.get_key_value(digest)).map(candidate);
+        let held = held.filter_map(|digest| self.modules.get_key_value(digest)).map(|of| self.candidate(of));
         evict::down_to(held.collect(), limit, None)
     }
 
@@ -386,6 +394,11 @@ impl Index {
 }
 
 impl Entry {
+    /// Those of the records that lead to it.
+    fn manifests(&self) -> impl Iterator<Item = &Digest> {
+        self.records.iter().filter_map(|record| Some(&record.present()?.manifest))
+    }
+
     /// Nothing but its size and its last use.
     fn new(size: u64, last_used: Timestamp) -> Self {
         Self {
@@ -399,10 +412,6 @@ impl Entry {
             records: Vec::new(),
         }
     }
-}
-
-fn candidate((digest, entry): (&Digest, &Entry)) -> Candidate {
-    Candidate { digest: *digest, size: entry.size, last_used: entry.last_used }
 }
 
 #[cfg(test)]

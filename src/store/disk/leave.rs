@@ -9,6 +9,7 @@ use crate::store::entry::Damage;
 use crate::store::error::StoreError;
 use crate::store::evict;
 use crate::store::recover::{self, quarantine};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +22,11 @@ const BETWEEN_MAKING_ROOM: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3600);
 
 impl Disk {
+    /// From now on others leave before modules of these digests, or of manifests with them.
+    pub fn pin(&self, digests: HashSet<Digest>) {
+        self.index().pinned = digests;
+    }
+
     /// Keeps so much from now on; what is beyond it leaves.
     pub fn resize(&self, keep: Keep) {
         if **self.keep.load() == keep {

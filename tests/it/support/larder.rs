@@ -58,6 +58,11 @@ impl Home {
         Self { settings: settings.into(), ..self }
     }
 
+    /// The same folder with more settings.
+    pub fn and(self, settings: &str) -> Self {
+        Self { settings: self.settings.clone() + settings, ..self }
+    }
+
     /// Starts larder by another program, whose arguments end in it.
     pub fn under(self, starter: &[String]) -> Self {
         Self { starter: starter.to_vec(), ..self }

@@ -5,6 +5,7 @@ use super::change::Scrub;
 use super::prefetch::Job;
 use crate::clock::Timestamp;
 use crate::failures::{Failure, What, Whose};
+use crate::policy::lock::LOCK_MISMATCH;
 use crate::registry::breaker;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -212,7 +213,7 @@ impl Administration {
     fn unlike_locked(&self) -> Vec<String> {
         let held = self.cache.mismatches();
         let held = held.iter().map(|mismatch| format!("{}: {}", mismatch.reference, mismatch.other));
-        let offered = self.failures.list().into_iter().filter(|failure| failure.code == "lock_mismatch");
+        let offered = self.failures.list().into_iter().filter(|failure| failure.code == LOCK_MISMATCH);
         let all: BTreeSet<_> = held.chain(offered.map(|failure| failure.detail)).collect();
         let more = all.len().saturating_sub(MOST_UNLIKE);
         let more = (more > 0).then(|| format!("{more} more are not what the lock file has"));

@@ -11,7 +11,6 @@ use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Digest, Document, Manifest, Reference};
 use crate::origin;
-use crate::policy::Gate;
 use crate::record::Present;
 use crate::registry::{FetchedManifest, RegistryError};
 use std::collections::HashMap;
@@ -112,7 +111,7 @@ async fn try_fill(
         return Ok(present.clone());
     }
     if let Some(present) = held_elsewhere(parts, &digest) {
-        takes(parts, &rules.gate, reference, &present)?;
+        takes(parts, reference, &present)?;
         return Ok(present);
     }
     let manifest = resolve(parts, limits, reference, fetched).await?;
@@ -157,7 +156,7 @@ async fn try_fill(
                     first: Some(parts.clock.now()),
                 };
                 // Verified, and nobody knows of it yet: what the policy refuses is never kept.
-                takes(parts, &rules.gate, reference, &present)?;
+                takes(parts, reference, &present)?;
                 let admitted = async { parts.store.admit(sealed).await.map_err(CacheError::from) };
                 present.module = origin::leg("commit", |error: &CacheError| error.code, admitted).await?;
                 return Ok(present);
@@ -170,8 +169,9 @@ async fn try_fill(
     Err(first_error.unwrap_or_else(|| CacheError::internal("a manifest without layers was selected")))
 }
 
-/// Whether the policy lets a reference come to point there.
-fn takes(parts: &Parts, gate: &Gate, reference: &Reference, present: &Present) -> Result<(), CacheError> {
+/// Whether the policy lets a reference come to point there: that in use by now, which may be why somebody waits for it.
+fn takes(parts: &Parts, reference: &Reference, present: &Present) -> Result<(), CacheError> {
+    let gate = &parts.rules.load().gate;
     parts.compare(gate, reference, present);
     if gate.is_open() {
         return Ok(());

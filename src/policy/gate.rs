@@ -4,7 +4,7 @@
 //! not what a URL asked for, which may mean another one. Whoever has only a reference (a fetch) asks for all that the
 //! catalog says it stands for, and one that may be is enough: whoever serves it judges once more, by the name asked for.
 
-use super::lock::Locked;
+use super::lock::{LOCK_MISMATCH, Locked, NOT_LOCKED};
 use super::rules::{Config, FloatingTags, Mode, Rule, glob_of};
 use crate::catalog::{Catalog, version_of};
 use crate::oci::Reference;
@@ -136,7 +136,7 @@ impl Gate {
         {
             let detail = format!("{subject} does not stand in the lock file (lock.unlisted)");
             return Err(Refusal::not_allowed(
-                "not_locked",
+                NOT_LOCKED,
                 detail,
                 "ask for what is locked, or write the lock anew",
             ));
@@ -173,7 +173,7 @@ impl Gate {
             && let Some(other) = locked.differs(subject.asked(), reference, present)
         {
             return Err(Refusal {
-                code: "lock_mismatch",
+                code: LOCK_MISMATCH,
                 is_untrusted: true,
                 detail: format!("{reference}: {other}"),
                 hint: "if the change is meant, write the lock anew (larder lock)".into(),

@@ -18,6 +18,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// The code of other bytes than those that are locked.
+pub const LOCK_MISMATCH: &str = "lock_mismatch";
+/// The code of what is not locked, where nothing else is served.
+pub const NOT_LOCKED: &str = "not_locked";
+
 /// The format of larder's own shape.
 const FORMAT: u64 = 1;
 

@@ -790,7 +790,7 @@ fn what_alerts_look_at_is_there_at_0_before_the_first_failure() {
 fn each_outcome_that_failures_have_is_one_of_those_that_begin_at_0() {
     // The words by which a failure to reach a registry is sorted, as they are written.
     let source = include_str!("../../src/registry/diagnose.rs");
-    let begins = include_str!("../../src/metrics.rs");
+    let begins = include_str!("../../src/metrics/begin.rs");
     let words = source.split('"').skip(1).step_by(2);
     let codes = words.filter(|word| {
         let is_code = word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

@@ -455,7 +455,7 @@ fn the_log_has_the_level_that_the_settings_have_now() {
 }
 
 /// Keys that take effect at once, and what shows it.
-const AT_ONCE: [(&str, &str); 26] = [
+const AT_ONCE: [(&str, &str); 27] = [
     ("server.header_timeout", "connections_are_treated"),
     ("server.idle_timeout", "connections_are_treated"),
     ("server.connections", "connections_are_treated"),

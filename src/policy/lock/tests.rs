@@ -95,6 +95,29 @@ fn the_plugin_servers_inventory_is_read_as_it_is() {
 }
 
 #[test]
+fn a_mode_is_off_though_yaml_takes_the_word_for_false_and_one_without_a_file_is_a_fault() {
+    let read = |text: &str| serde_saphyr::from_str::<Config>(text);
+    for (word, mode) in
+        [("off", Mode::Off), ("'off'", Mode::Off), ("record", Mode::Record), ("enforce", Mode::Enforce)]
+    {
+        let config = read(&format!("{{file: /l, mode: {word}, unlisted: allow}}")).unwrap();
+        assert_eq!((config.mode, config.file().is_some()), (mode, mode != Mode::Off), "{word}");
+        assert_eq!(
+            (config.faults().is_empty(), config.doubts().is_empty()),
+            (true, mode != Mode::Off),
+            "{word}"
+        );
+        let config = read(&format!("{{file: null, mode: {word}, unlisted: deny}}")).unwrap();
+        assert_eq!(config.faults().is_empty(), mode == Mode::Off, "{word}");
+        assert_eq!(config.doubts().is_empty(), mode == Mode::Enforce, "{word}");
+    }
+    for word in ["on", "yes", "enforced", "1", "null"] {
+        let error = read(&format!("{{file: null, mode: {word}, unlisted: allow}}")).unwrap_err().to_string();
+        assert!(error.contains("expected one of off, record, enforce"), "{word}: {error}");
+    }
+}
+
+#[test]
 fn what_is_no_json_is_told_with_line_and_column() {
     for (text, line, column, problem) in [
         ("", 1, 0, "EOF while parsing a value"),

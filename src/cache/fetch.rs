@@ -373,7 +373,10 @@ impl Cache {
     ) -> Result<&'static str, CacheError> {
         let parts = &self.parts;
         let present = known.and_then(Record::present).filter(|present| parts.store.holds(&present.module));
-        if let Some(present) = present {
+        // That a tag still leads to what is not locked is no answer: what is locked is looked for.
+        let gate = parts.rules.load().gate.clone();
+        let usable = present.filter(|present| !gate.has_locked_others(reference, present));
+        if let Some(present) = usable {
             let confirmed = parts.registry.confirm(reference, &present.manifest);
             let confirmed = origin::leg("confirm", |error: &RegistryError| error.code, confirmed).await;
             if confirmed.map_err(|e| CacheError::registry(reference, e))? == Confirmation::Same {
@@ -381,7 +384,7 @@ impl Cache {
                 return Ok("unchanged");
             }
         }
-        let mut new = fill::fill(parts, rules, reference, present, progress).await?;
+        let mut new = fill::fill_or_locked(parts, rules, reference, usable, progress).await?;
         if let Some(old) = present {
             if old.manifest != new.manifest {
                 parts.metrics.tags_moved.with_label_values(&[reference.registry()]).inc();

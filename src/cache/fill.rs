@@ -11,6 +11,7 @@ use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Digest, Document, Manifest, Reference};
 use crate::origin;
+use crate::policy::lock::LOCK_MISMATCH;
 use crate::record::Present;
 use crate::registry::{FetchedManifest, RegistryError};
 use std::collections::HashMap;
@@ -87,25 +88,55 @@ pub async fn fill(
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
-    match try_fill(parts, rules, reference, usable, progress).await {
+    match try_fill(parts, rules, reference, reference, usable, progress).await {
         Err(error) if matches!(error.code, DISK_FULL | DISK_FAILED) => {
             tracing::warn!(%reference, error = error.detail, "the disk failed; fetched once more");
-            try_fill(parts, rules, reference, usable, progress).await
+            try_fill(parts, rules, reference, reference, usable, progress).await
         }
         other => other,
     }
 }
 
-async fn try_fill(
+/// As [`fill`]; and when that is not what is locked, and nothing is held that is, what is locked is asked for by its digest.
+pub async fn fill_or_locked(
     parts: &Parts,
     rules: &Rules,
     reference: &Reference,
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
+    match fill(parts, rules, reference, usable, progress).await {
+        Err(error) if error.code == LOCK_MISMATCH => match locked_instead(parts, reference, usable) {
+            Some(at) => try_fill(parts, rules, reference, &at, None, progress).await.map_err(|_| error),
+            None => Err(error),
+        },
+        other => other,
+    }
+}
+
+/// What is locked, by its digest: a tag that has moved leaves it in its repository. Nothing where what is `usable` is that.
+fn locked_instead(parts: &Parts, reference: &Reference, usable: Option<&Present>) -> Option<Reference> {
+    let gate = &parts.rules.load().gate;
+    if usable.is_some_and(|present| !gate.has_locked_others(reference, present)) {
+        return None;
+    }
+    let manifest = gate.locked()?.lock.manifest_of(reference)?;
+    parts.trace.note("lock", || format!("{manifest} is asked for in place of {reference}"));
+    Some(Reference::digested(&reference.repository(), manifest))
+}
+
+/// Fetches what is `at` a place, as what `reference` leads to.
+async fn try_fill(
+    parts: &Parts,
+    rules: &Rules,
+    reference: &Reference,
+    at: &Reference,
+    usable: Option<&Present>,
+    progress: &Progress,
+) -> Result<Present, CacheError> {
     let limits = &rules.limits;
     let limit = limits.manifest.as_u64();
-    let fetched = manifest(parts, reference, limit).await.map_err(|e| CacheError::registry(reference, e))?;
+    let fetched = manifest(parts, at, limit).await.map_err(|e| CacheError::registry(reference, e))?;
     let digest = fetched.digest;
     if let Some(present) = usable.filter(|present| present.manifest == digest) {
         return Ok(present.clone());

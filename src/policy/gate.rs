@@ -111,6 +111,12 @@ impl Gate {
         Self { is_open, locked: locked.map(Arc::new), ..self }
     }
 
+    /// True when a lock that is enforced has other bytes for `reference`.
+    pub fn has_locked_others(&self, reference: &Reference, present: &Present) -> bool {
+        let enforced = self.locked.as_ref().filter(|locked| locked.is_enforced());
+        enforced.is_some_and(|locked| locked.differs(None, reference, present).is_some())
+    }
+
     /// The lock file in use.
     pub fn locked(&self) -> Option<&Arc<Locked>> {
         self.locked.as_ref()

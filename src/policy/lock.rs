@@ -312,6 +312,11 @@ impl Lock {
         self.references.get(reference).and_then(|at| self.entries.get(*at))
     }
 
+    /// The manifest that a reference is locked to, where that is known.
+    pub fn manifest_of(&self, reference: &Reference) -> Option<Digest> {
+        self.of_reference(reference)?.manifest
+    }
+
     /// Whether the plugin that is asked for, or the reference, is locked.
     pub fn lists(&self, asked: Option<(&PluginName, &Version)>, reference: &Reference) -> bool {
         self.of_reference(reference).is_some()

@@ -252,7 +252,13 @@ fn a_lock_that_is_written_anew_takes_effect_and_what_it_names_now_is_fetched_for
     assert_serves(&larder.get(&at), &old, &larder);
     relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &new)]));
     assert_serves(&larder.get(&at), &new, &larder);
+    // And back: the tag is another one, and what it was is still there by its digest.
+    relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &old)]));
+    assert_serves(&larder.get(&at), &old, &larder);
+    relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &new)]));
+    assert_serves(&larder.get(&at), &new, &larder);
     // And back, when it is not there any more: what is held is withheld and kept, and nobody is served it.
+    registry.remove(&format!("/v2/plugins/a/manifests/{}", old.manifest.digest()));
     let kept = |artifact: &Artifact| is_kept(&larder.home, &artifact.module);
     relock(&larder, &file, &own(&[item(&host, "a", "1", "1", &old)]));
     assert_refused(&larder.get(&at), "lock_mismatch", &larder);
@@ -325,6 +331,12 @@ fn the_locks_of_console_and_of_the_plugin_server_are_enforced_as_they_are() {
             assert_serves(&larder.get(&path("a", "1")), &old, &larder);
             (mismatches(&larder, "enforce") > 0.0).then_some(())
         });
+        // One that holds nothing asks for it by its digest, as long as it is there.
+        let at = format!("/v2/plugins/a/manifests/{}", old.manifest.digest());
+        let fresh = Site::new(&host, "enforce", &lock).start();
+        assert_serves(&fresh.get(&path("a", "1")), &old, &fresh);
+        assert!(mismatches(&fresh, "enforce") > 0.0 && !is_kept(&fresh.home, &new.module));
+        registry.remove(&at);
         let fresh = Site::new(&host, "enforce", &lock).start();
         assert_refused(&fresh.get(&path("a", "1")), "lock_mismatch", &fresh);
     }

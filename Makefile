@@ -27,6 +27,7 @@ test:
 faults:
 	@tests/needs.sh test
 	@tests/needs.sh fuzz
+	@tests/needs.sh cosign
 	LARDER_FAULTS=long cargo test --locked
 	LARDER_FAULTS=long cargo test --locked --lib --features interleave interleave
 	tests/without.sh

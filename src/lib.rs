@@ -6,7 +6,8 @@
 //! mix: [`record`]s by reference (small, mutable, they age) and modules by digest (large, immutable).
 //!
 //! The folders are floors, and imports go down only: words ([`oci`], [`plugin`], [`clock`]), rules ([`catalog`],
-//! [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`], [`policy`]), hands ([`origin`], [`registry`],
+//! [`signature`], [`record`], [`freshness`], [`http`], [`artifact`], [`failures`], [`metrics`], [`policy`]), hands ([`origin`],
+//! [`registry`],
 //! [`store`], [`bundle`]), heart ([`cache`],
 //! [`admin`]), face ([`server`]), frame ([`config`], [`cli`]). `ARCHITECTURE.md` says more.
 
@@ -31,4 +32,5 @@ pub mod proof;
 pub mod record;
 pub mod registry;
 pub mod server;
+pub mod signature;
 pub mod store;

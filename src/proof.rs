@@ -19,10 +19,11 @@ pub enum Step {
     VerifyPiece,
     VerifySpilled,
     VerifyRecord,
+    VerifySignature,
 }
 
 /// All of them with the names that `LARDER_WITHOUT` knows.
-pub const STEPS: [(Step, &str); 13] = [
+pub const STEPS: [(Step, &str); 14] = [
     (Step::SyncModule, "sync_module"),
     (Step::SyncModuleFolder, "sync_module_folder"),
     (Step::SyncNewFolder, "sync_new_folder"),
@@ -36,6 +37,7 @@ pub const STEPS: [(Step, &str); 13] = [
     (Step::VerifyPiece, "verify_piece"),
     (Step::VerifySpilled, "verify_spilled"),
     (Step::VerifyRecord, "verify_record"),
+    (Step::VerifySignature, "verify_signature"),
 ];
 
 /// True when this build takes the step.

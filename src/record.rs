@@ -7,6 +7,7 @@
 use crate::clock::Timestamp;
 use crate::oci::{Digest, Reference};
 use crate::proof::{self, Step};
+use crate::signature::Judged;
 use serde::{Deserialize, Serialize};
 
 const MAGIC: &str = "larder-record";
@@ -59,6 +60,9 @@ pub struct Present {
     /// When the reference was first fetched; unknown of those that an older larder wrote down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first: Option<Timestamp>,
+    /// Who signed the manifest, where the policy asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signatures: Option<Box<Judged>>,
 }
 
 /// Facts of a module, found when it was admitted.
@@ -151,6 +155,7 @@ mod tests {
                 },
                 since: Timestamp::from_millis(1_600_000_000_000),
                 first: None,
+                signatures: None,
             }),
         }
     }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|deb|demo|bench|instructions|peers|fuzz`.
+# Makes sure that this Debian machine has what a target needs: `needs.sh build|test|deb|demo|bench|instructions|peers|fuzz|cosign`.
 # As root it installs what is missing; otherwise it says what that is and stops.
 set -eu
 
@@ -74,7 +74,7 @@ test)
     # Debian's own compiler, which fits Debian's libraries.
     if [ ! -x target/token-server ] || [ ! -x target/go-containerregistry ] || [ ! -x target/crane ] ||
         [ ! -x target/h2spec ] || [ ! -x target/kustomize ] || [ ! -x target/compose ] || [ ! -x target/helm ] ||
-        [ ! -x target/oras ] || [ ! -x target/cosign-key ]; then
+        [ ! -x target/referrers ] || [ ! -x target/oras ] || [ ! -x target/cosign-key ]; then
         need /usr/lib/go/bin/go golang-go
         [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
     fi
@@ -119,6 +119,12 @@ peers)
 fuzz)
     # libFuzzer is C++.
     need c++ g++
+    ;;
+cosign)
+    if [ ! -x target/cosign ]; then
+        need /usr/lib/go/bin/go golang-go
+        [ -e /etc/ssl/certs/ca-certificates.crt ] || packages="$packages ca-certificates"
+    fi
     ;;
 esac
 
@@ -218,6 +224,26 @@ if [ "$1" = test ]; then
     build_go compose compose.go github.com/compose-spec/compose-go/cli@v1.20.2
     install_go helm helm.sh/helm/v3/cmd/helm@v3.12.3
     build_go cosign-key cosign_key.go github.com/secure-systems-lab/go-securesystemslib/encrypted@v0.7.0 golang.org/x/crypto@v0.17.0
+    build_go referrers referrers.go github.com/google/go-containerregistry@v0.20.2
+    rm -rf "$gopath"
+fi
+# The real cosign signs, in the long form of the tests alone. It wants a newer compiler than Debian's, which is a Go module
+# too (golang.org/toolchain, of the same proxy, held against the same checksums). Both take 3 GB on the way, of which
+# 100 MB stay.
+if [ "$1" = cosign ] && [ ! -x target/cosign ]; then
+    echo "building cosign 3.1.3 into target, which takes three minutes"
+    toolchain=golang.org/toolchain@v0.0.1-go1.26.8.linux-$(dpkg --print-architecture)
+    mkdir -p "$gopath/cosign"
+    (
+        cd "$gopath/cosign"
+        printf 'module cosign\n\ngo 1.19\n' >go.mod
+        with_go mod download "$toolchain"
+    )
+    # A module's files are no programs.
+    chmod -R +x "$gopath/pkg/mod/$toolchain/bin" "$gopath/pkg/mod/$toolchain/pkg/tool"
+    GO111MODULE=on GOFLAGS=-modcacherw GOROOT='' GOTOOLCHAIN=local GOPATH=$gopath GOCACHE=$gopath/cache GOBIN=$gopath/bin \
+        "$gopath/pkg/mod/$toolchain/bin/go" install -ldflags='-s -w' github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+    mv "$gopath/bin/cosign" target/
     rm -rf "$gopath"
 fi
 # A third registry.

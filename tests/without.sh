@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 # Which tests guard a step; the whole suite would notice too, and take an hour.
 declare -A guards=(
-    [nothing]="reorder:: trust:: errors::a_piece disk:: routes::a_module_damaged draft:: record::"
+    [nothing]="reorder:: trust:: errors::a_piece disk:: routes::a_module_damaged draft:: record:: signature::"
     [sync]="reorder::"
     [verify_manifest]="trust::"
     [verify_layer]="trust::"
@@ -14,6 +14,7 @@ declare -A guards=(
     [verify_piece]="routes::a_module_damaged trust::"
     [verify_spilled]="draft::"
     [verify_record]="record::"
+    [verify_signature]="signature::"
 )
 steps=$(sed -n 's/^ *(Step::[A-Za-z]*, "\([a-z_]*\)"),$/\1/p' src/proof.rs)
 [ "$(wc -w <<<"$steps")" -ge 10 ] || {

@@ -168,6 +168,7 @@ fn put(dir: &Path, reference: &Reference, bytes: &[u8], now: Timestamp) {
         module,
         since: now,
         first: None,
+        signatures: None,
     };
     let record = Record { reference: reference.clone(), checked_at: now, state: State::Present(present) };
     fs::create_dir_all(layout.module(&digest).parent().unwrap()).unwrap();

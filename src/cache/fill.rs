@@ -185,6 +185,7 @@ async fn try_fill(
                     module: sealed.module.clone(),
                     since: parts.clock.now(),
                     first: Some(parts.clock.now()),
+                    signatures: None,
                 };
                 // Verified, and nobody knows of it yet: what the policy refuses is never kept.
                 takes(parts, reference, &present)?;

@@ -9,7 +9,8 @@
 //! what [`credentials`] finds; [`blob`] takes a broken transfer up again; [`diagnose`] turns what went wrong into a cause and
 //! a hint. [`config`] has the settings, [`certs_d`] and [`docker_config`] read what other programs left, and [`trace`]
 //! tells all of it to `larder explain`. [`copying`] carries an artifact to another registry: [`push`] writes, `upload` sends a
-//! blob of which `payload` and `reading` hold no more than a chunk, and `refused` says what a registry means that refuses. One conversation is not with a registry: [`collector`].
+//! blob of which `payload` and `reading` hold no more than a chunk, and `refused` says what a registry means that refuses. [`signatures`] asks for what was
+//! signed. One conversation is not with a registry: [`collector`].
 //!
 //! What leaves the house is bounded by three rules. Credentials and tokens go to the registry's own host; to a token
 //! service only where that is of the registry's own host, of its registrable domain, or configured ([`auth`]); never
@@ -43,6 +44,7 @@ mod refused;
 mod retry;
 pub mod route;
 pub mod scope;
+pub mod signatures;
 pub mod trace;
 pub mod transport;
 pub mod trust;

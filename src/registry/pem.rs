@@ -162,7 +162,8 @@ pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, String> {
     Ok(Identity { label: certificate.display().to_string(), chain, key: der })
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a file that is no longer than a PEM file.
+pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
     let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
     if size > PEM_BYTES {

@@ -68,6 +68,7 @@ mod scrub;
 mod search;
 mod second_opinions;
 mod settings;
+mod signatures;
 mod soak;
 mod start;
 mod tidy;

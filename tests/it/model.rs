@@ -137,8 +137,15 @@ impl Directory {
         let digest = module.digest;
         let layer_media_type = "application/wasm".into();
         let since = Timestamp::from_millis(0);
-        let present =
-            Present { manifest: digest, layer: digest, layer_media_type, module, since, first: None };
+        let present = Present {
+            manifest: digest,
+            layer: digest,
+            layer_media_type,
+            module,
+            since,
+            first: None,
+            signatures: None,
+        };
         let state = State::Present(present);
         // Known, if not written.
         let _ = self.disk().put_record(Record { reference: reference(name), checked_at: since, state });

@@ -191,8 +191,15 @@ fn a_start_with_ten_thousand_entries_reads_no_module_and_asks_nobody() {
         std::fs::write(&path, [0; 4]).unwrap();
         let module = Module { digest, size: 4, md5: String::new(), abi: None };
         let (layer_media_type, since) = ("application/wasm".into(), Timestamp::from_millis(0));
-        let present =
-            Present { manifest: digest, layer: digest, layer_media_type, module, since, first: None };
+        let present = Present {
+            manifest: digest,
+            layer: digest,
+            layer_media_type,
+            module,
+            since,
+            first: None,
+            signatures: None,
+        };
         let reference: larder::oci::Reference =
             format!("{}/plugins/p{n}:1", registry.host()).parse().unwrap();
         let path = layout.record(&reference);

@@ -23,7 +23,15 @@ fn fill(layout: &Layout) {
         let module = Module { digest, size: bytes.len() as u64, md5: "0".repeat(32), abi: None };
         let since = Timestamp::from_millis(1_700_000_000_000);
         let (layer_media_type, first) = ("application/wasm".into(), None);
-        let present = Present { manifest: digest, layer: digest, layer_media_type, module, since, first };
+        let present = Present {
+            manifest: digest,
+            layer: digest,
+            layer_media_type,
+            module,
+            since,
+            first,
+            signatures: None,
+        };
         let reference = format!("registry.invalid/plugins/p{n}:1").parse().unwrap();
         let record = Record { reference, checked_at: since, state: State::Present(present) };
         std::fs::write(layout.record(&record.reference), record.encode()).unwrap();

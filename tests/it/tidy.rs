@@ -12,6 +12,7 @@ const FLOORS: [(&str, u8); 22] = [
     ("proof", 0),
     ("lock", 0),
     ("catalog", 1),
+    ("signature", 1),
     ("record", 1),
     ("freshness", 1),
     ("http", 1),

@@ -29,7 +29,8 @@ fn put(disk: &Arc<Disk>, name: &str) {
     disk.admit(sealed).unwrap();
     let (digest, since) = (module.digest, Timestamp::from_millis(0));
     let (layer_media_type, first) = (String::new(), None);
-    let present = Present { manifest: digest, layer: digest, layer_media_type, module, since, first };
+    let present =
+        Present { manifest: digest, layer: digest, layer_media_type, module, since, first, signatures: None };
     let state = State::Present(present);
     disk.put_record(Record { reference: reference(name), checked_at: since, state }).unwrap();
 }

@@ -85,6 +85,7 @@ fn put(disk: &Arc<Disk>, name: &str, size: usize) -> Module {
         module: module.clone(),
         since: Timestamp::from_millis(0),
         first: None,
+        signatures: None,
     };
     let record = Record {
         reference: reference(name),

@@ -38,6 +38,7 @@ fn record_of(module: &Module) -> Record {
         module: module.clone(),
         since,
         first: None,
+        signatures: None,
     };
     let reference = "h.example/p/a:1".parse().unwrap();
     Record { reference, checked_at: since, state: State::Present(present) }

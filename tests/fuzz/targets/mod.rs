@@ -24,6 +24,7 @@ pub mod record;
 pub mod redirect;
 pub mod reference;
 pub mod secret;
+pub mod signature;
 pub mod template;
 pub mod token;
 
@@ -56,6 +57,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("redirect", redirect::check),
     ("reference", reference::check),
     ("secret", secret::check),
+    ("signature", signature::check),
     ("template", template::check),
     ("token", token::check),
 ];

@@ -39,6 +39,17 @@ impl OddRegistry {
         Self { address: daemon.address, _daemon: daemon, authorization: None, _dir: dir }
     }
 
+    /// go-containerregistry again, with the list of referrers of OCI 1.1.
+    pub fn with_referrers() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start("referrers", &dir.path().join("log"), |port| {
+            let mut command = Command::new(built("referrers"));
+            command.args(["-port", &port.to_string()]);
+            command
+        });
+        Self { address: daemon.address, _daemon: daemon, authorization: None, _dir: dir }
+    }
+
     /// container-registry, for who has this password. It takes any user's name; this one is the pushes'. Repositories
     /// have exactly two parts, and indexes are refused. A 401 has a challenge only at `/v2/`; a manifest has no
     /// `Docker-Content-Digest`, a blob neither that nor `Content-Length`; ranges are ignored, and what is not there is

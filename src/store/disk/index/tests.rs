@@ -26,6 +26,7 @@ fn record(of: u8, to: Option<u8>, at: u64) -> Record {
         module: module(n),
         since,
         first: None,
+        signatures: None,
     };
     let state = to.map_or(State::Absent(Absence::NotFound), |n| State::Present(present(n)));
     Record { reference: reference(of), checked_at: since, state }

@@ -1,0 +1,88 @@
+//! The settings `policy.signatures`.
+
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// `policy.signatures`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What a missing or wrong signature means.
+    pub mode: Mode,
+    /// PEM files with public keys; a signature by any of them is enough.
+    pub keys: Vec<PathBuf>,
+    /// Who may sign without a key of their own (keyless).
+    pub identities: Vec<Identity>,
+    /// The trusted root that keyless signatures are held against.
+    pub trusted_root: Option<PathBuf>,
+}
+
+/// What a missing or wrong signature means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nobody looks.
+    Off,
+    /// It is told, and the module is served.
+    Warn,
+    /// The module is refused.
+    Require,
+}
+
+/// Somebody whom an issuer vouches for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// The certificate's subject alternative name.
+    pub subject: String,
+    /// The URL of the OpenID Connect issuer.
+    pub issuer: String,
+}
+
+/// `policy.rules[].signatures`: what is not written is as it is for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// What a missing or wrong signature means.
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// PEM files with public keys, in place of those for all.
+    #[serde(default)]
+    pub keys: Option<Vec<PathBuf>>,
+    /// Who may sign without a key of their own (keyless).
+    #[serde(default)]
+    pub identities: Vec<Identity>,
+    /// The trusted root that keyless signatures are held against.
+    #[serde(default)]
+    pub trusted_root: Option<PathBuf>,
+}
+
+impl Config {
+    /// The same with what a rule says.
+    pub fn with(&self, rule: &RuleConfig) -> Self {
+        Self {
+            mode: rule.mode.unwrap_or(self.mode),
+            keys: rule.keys.clone().unwrap_or_else(|| self.keys.clone()),
+            identities: rule.identities.clone(),
+            trusted_root: rule.trusted_root.clone(),
+        }
+    }
+
+    /// What cannot be used: the key below `policy.signatures`, and a text.
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        // Half a verification would be worse than none: without its trusted root a certificate proves nothing.
+        let keyless = "keyless signatures are not supported; only those by key are: name public keys in keys";
+        if !self.identities.is_empty() {
+            faults.push(("identities", keyless.into()));
+        }
+        if self.trusted_root.is_some() {
+            faults.push(("trusted_root", keyless.into()));
+        }
+        if self.mode != Mode::Off && self.keys.is_empty() && faults.is_empty() {
+            let text = "is empty, so that no signature could be verified: name a PEM file with a public key";
+            faults.push(("keys", text.into()));
+        }
+        faults
+    }
+}

@@ -72,6 +72,9 @@ pub struct Metrics {
     pub settings_refused: IntGauge,
     /// `larder_settings_loaded_timestamp_seconds`: when the settings in use were read, in seconds since 1970.
     pub settings_loaded: IntGauge,
+    /// `larder_signatures_total{result}`: manifests whose signatures were asked for, because the policy wants some:
+    /// verified, unsigned, signature_invalid or signatures_unreachable.
+    pub signatures: IntCounterVec,
     /// `larder_tags_moved_total{registry}`: revalidations that found a tag pointing elsewhere.
     pub tags_moved: IntCounterVec,
     /// `larder_lock_mismatch_total{mode}`: other bytes than those of the lock file, found by a fetch or held; in the mode
@@ -226,6 +229,11 @@ impl Metrics {
             settings_loaded: made.gauge(
                 "larder_settings_loaded_timestamp_seconds",
                 "When the settings in use were read, in seconds since 1970.",
+            ),
+            signatures: made.counters(
+                "larder_signatures_total",
+                "Manifests whose signatures were asked for, by what came of it.",
+                &["result"],
             ),
             tags_moved: made.counters(
                 "larder_tags_moved_total",

@@ -20,8 +20,6 @@ mod key;
 pub mod listing;
 mod octets;
 mod statement;
-#[cfg(test)]
-mod tests;
 
 use crate::clock::Timestamp;
 use crate::oci::Digest;
@@ -37,8 +35,13 @@ pub use octets::Octets;
 pub const MOST_TRIED: usize = 16;
 /// Most bytes of a signature, and of a document that names some. Payloads have 300 bytes, bundles up to 20 KiB.
 pub const MOST_BYTES: u64 = 1 << 20;
-/// A case that has more bytes is not kept with the record: the registry is asked again instead.
-const MOST_KEPT: usize = 64 << 10;
+/// A case that has more bytes is not kept with the record: the registry is asked again instead. In base64 and with all else
+/// it is less than the 64 KiB that a record may have.
+const MOST_KEPT: usize = 32 << 10;
+/// The code of a refusal where nobody says anything.
+const UNSIGNED: &str = "unsigned";
+/// The code of a refusal where no signature counts.
+const INVALID: &str = "signature_invalid";
 
 /// How a signature is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,8 +195,8 @@ impl Verdict {
     pub fn code(&self) -> Option<&'static str> {
         match self {
             Self::Verified(_) => None,
-            Self::Unsigned => Some("unsigned"),
-            Self::Invalid(_) => Some("signature_invalid"),
+            Self::Unsigned => Some(UNSIGNED),
+            Self::Invalid(_) => Some(INVALID),
         }
     }
 
@@ -294,3 +297,6 @@ impl Judged {
         Self { verdict, keys: keys.digest(), at: now, case }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,8 @@ use crate::clock::Timestamp;
 use crate::failures::{Failure, What};
 use crate::oci::Reference;
 use crate::plugin::{PluginName, Version};
-use crate::record::Module;
+use crate::record::{Module, Present};
+use crate::signature::Verdict;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -69,9 +70,27 @@ pub struct Entry {
     /// While it is being fetched: bytes expected; 0 until that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<u64>,
+    /// Who signed it, where the policy asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signed>,
     /// What last failed of it, if nothing went well since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+}
+
+/// What is known of an artifact's signatures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// `verified`, `unsigned` or `signature_invalid`; `unknown` where a registry has to be asked to know.
+    pub result: String,
+    /// By which key, or why not.
+    pub detail: String,
+    /// The fingerprint of the key that signed it: SHA-256 of its SubjectPublicKeyInfo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// When the registry was asked, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
 }
 
 /// How an entry stands.
@@ -176,6 +195,25 @@ impl Administration {
         Named::new(&self.names.load().catalog).entry(reference, State::Absent)
     }
 
+    /// Who signed what a reference points to, by the keys of now.
+    fn signed(&self, reference: &Reference, present: &Present) -> Option<Signed> {
+        let (is_asked, verdict) = self.cache.signed(reference, present);
+        if !is_asked && verdict.is_none() {
+            return None;
+        }
+        let (result, detail) = match &verdict {
+            Some(verdict) => (verdict.code().unwrap_or("verified"), verdict.to_string()),
+            None => ("unknown", "nobody was asked yet who signed it".into()),
+        };
+        let at =
+            present.signatures.as_ref().filter(|_| verdict.is_some()).map(|judged| judged.at.to_string());
+        let key = match &verdict {
+            Some(Verdict::Verified(proof)) => Some(proof.key.to_string()),
+            _ => None,
+        };
+        Some(Signed { result: result.into(), detail, key, at })
+    }
+
     /// Everything: records, local files, what is being fetched, and what failed without ever having been held.
     pub(super) fn all_entries(&self) -> Vec<Entry> {
         let store = self.cache.store();
@@ -210,6 +248,7 @@ impl Administration {
                 entry.tier = Some(standing.map_or("missing", |standing| standing.tier).into());
                 entry.last_used_at = standing.map(|standing| standing.last_used.to_string());
                 entry.describe(&present.module);
+                entry.signature = self.signed(&record.reference, present);
             }
             if let Some((received, expected)) = fetching.remove(&record.reference) {
                 (entry.received, entry.expected) = (Some(received), Some(expected));
@@ -295,6 +334,7 @@ impl Entry {
             expires_at: None,
             received: None,
             expected: None,
+            signature: None,
             error: None,
         }
     }

@@ -83,7 +83,7 @@ impl Collector {
     }
 
     /// A manifest's bytes, kept among the parts.
-    async fn manifest(&self, of: &Reference, digest: Digest) -> Result<Vec<u8>, BundleError> {
+    pub(super) async fn manifest(&self, of: &Reference, digest: Digest) -> Result<Vec<u8>, BundleError> {
         let limit = self.limits.manifest.as_u64();
         let there = self.blocking(move |parts| match parts.has(&digest) {
             Some(size) if size <= limit => {
@@ -99,19 +99,28 @@ impl Collector {
         let registry = self.registry(of, &digest)?;
         let fetched = registry.manifest(&Reference::digested(&of.repository(), digest), limit).await?;
         let bytes = fetched.bytes.to_vec();
-        let kept = bytes.clone();
-        self.blocking(move |parts| {
-            let mut part = parts.begin()?;
-            part.write(&kept)?;
-            parts.keep(part, &digest)
-        })
-        .await?
-        .map_err(|found| mismatch(of, &digest, &found))?;
+        self.keep(of, digest, bytes.clone()).await?;
         (self.told)(bytes.len() as u64);
         Ok(bytes)
     }
 
-    async fn blob(&self, of: &Reference, blob: &Descriptor) -> Result<(), BundleError> {
+    /// Takes `bytes` among the parts.
+    pub(super) async fn keep(
+        &self,
+        of: &Reference,
+        digest: Digest,
+        bytes: Vec<u8>,
+    ) -> Result<(), BundleError> {
+        self.blocking(move |parts| {
+            let mut part = parts.begin()?;
+            part.write(&bytes)?;
+            parts.keep(part, &digest)
+        })
+        .await?
+        .map_err(|found| mismatch(of, &digest, &found))
+    }
+
+    pub(super) async fn blob(&self, of: &Reference, blob: &Descriptor) -> Result<(), BundleError> {
         let Descriptor { digest, size, .. } = *blob;
         if size > self.limits.module.as_u64() {
             let detail = format!(

@@ -28,6 +28,9 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The full reference, where containerd's tools wrote the layout.
 const IMAGE_NAME: &str = "io.containerd.image.name";
 
+/// Manifests with signatures, and lists of them, by the tags that a registry has for them.
+pub type Signatures = BTreeMap<String, Digest>;
+
 /// larder's own list: what the artifacts of a bundle are to gateways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,6 +63,9 @@ pub struct Plugin {
     /// The references of those, of which the registry said that they do not exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Reference>,
+    /// Who signed it, by tags of the same repository.
+    #[serde(default, skip_serializing_if = "Signatures::is_empty")]
+    pub signatures: Signatures,
 }
 
 /// What a bundle offers under one reference.
@@ -77,6 +83,8 @@ pub struct Offer {
     pub module: Option<Digest>,
     /// References that do not exist.
     pub absent: Vec<Reference>,
+    /// Who signed it, by tags of the same repository.
+    pub signatures: Signatures,
 }
 
 impl List {
@@ -122,6 +130,7 @@ impl List {
             manifest: plugin.manifest,
             module: Some(plugin.module),
             absent: plugin.absent.clone(),
+            signatures: plugin.signatures.clone(),
         };
         self.plugins.iter().map(offer).collect()
     }
@@ -239,6 +248,7 @@ impl Entry {
             manifest,
             module: None,
             absent: Vec::new(),
+            signatures: Signatures::new(),
         })
     }
 }
@@ -333,6 +343,7 @@ mod tests {
             size: 0,
             aliases: Vec::new(),
             absent: Vec::new(),
+            signatures: Signatures::new(),
         };
         let list = List::new(vec![plugin("b", "1"), plugin("a", "2"), plugin("a", "1"), plugin("a", "1")]);
         let names: Vec<_> = list.ref_names().map(|(_, name)| name).collect();

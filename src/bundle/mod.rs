@@ -3,7 +3,8 @@
 //! A bundle is an OCI image layout (OCI image spec, "OCI Image Layout Specification") as a tar archive, plain or packed:
 //! `oci-layout`, `index.json` and `blobs/sha256/<hex>`, with every manifest, index, configuration and layer as it came,
 //! so that digests hold and oras, skopeo and crane read it. Beside them lies larder's own list, `larder.json`
-//! ([`index`]): which plugin and version an artifact is, by which reference it was served, and the SHA-256 of its module;
+//! ([`index`]): which plugin and version an artifact is, by which reference it was served, the SHA-256 of its module, and
+//! the tags of its signatures, which travel with it (`signed`);
 //! and, where somebody signed it, the signature over that list ([`sign`]). All else hangs on the list by digests.
 //!
 //! **Writing.** What an artifact is made of is gathered into a folder of parts beside the output ([`collect`], [`parts`]),
@@ -26,12 +27,13 @@ pub mod read;
 pub mod registry;
 pub mod said;
 pub mod sign;
+mod signed;
 pub mod write;
 
 use crate::oci::error_code::bounded;
 use crate::registry::RegistryError;
 
-pub use index::{List, Offer, Plugin};
+pub use index::{List, Offer, Plugin, Signatures};
 pub use parts::Parts;
 pub use read::{Bundle, Packing};
 

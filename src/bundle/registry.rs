@@ -20,7 +20,16 @@ pub struct Offered {
 impl Offered {
     /// What `offers` say of a bundle.
     pub fn new(bundle: Arc<Bundle>, offers: &[Offer]) -> Self {
-        let manifests = offers.iter().map(|offer| (offer.reference.clone(), offer.manifest)).collect();
+        let tags = |offer: &Offer| {
+            let repository = offer.reference.repository();
+            let of = |(tag, digest): (&String, &Digest)| {
+                Some((Reference::tagged(&repository, tag).ok()?, *digest))
+            };
+            offer.signatures.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        let mut manifests: HashMap<_, _> = offers.iter().flat_map(tags).collect();
+        // What is offered is what it is, whatever a list calls a signature.
+        manifests.extend(offers.iter().map(|offer| (offer.reference.clone(), offer.manifest)));
         Self { bundle, manifests }
     }
 

@@ -1,5 +1,6 @@
 //! Why there is no module: a closed list, each with a lifetime, because an error is an answer too.
 
+use super::signed::UNREACHABLE;
 use crate::artifact::extract::ExtractError;
 use crate::artifact::select::SelectError;
 use crate::freshness::Lifetimes;
@@ -36,6 +37,8 @@ pub enum ErrorKind {
     Refused,
     /// Nobody who is believed stands for what is there.
     Untrusted,
+    /// Whether anybody stands for it could not be asked.
+    Unproved,
     /// It is not held, and nobody may be asked.
     Offline,
     /// The artifact is there and holds no usable module.
@@ -119,6 +122,23 @@ impl CacheError {
             | Kind::Settings => ErrorKind::Unavailable,
         };
         Self { retry_after: error.retry_after, ..Self::new(kind, error.code, error.detail).hint(error.hint) }
+            .about(reference)
+    }
+
+    /// The policy wants to know who signed it, and nobody could be asked.
+    pub(super) fn unproved(reference: &Reference, error: RegistryError) -> Self {
+        Self::registry(reference, error).into_unproved(reference)
+    }
+
+    /// The same of an error on the way there, if it is of a kind that passes.
+    pub(super) fn into_unproved(self, reference: &Reference) -> Self {
+        match self.kind {
+            ErrorKind::Unavailable | ErrorKind::TimedOut | ErrorKind::RateLimited => {}
+            _ => return self,
+        }
+        let detail = format!("whether {reference} is signed could not be asked: {}", self.detail);
+        Self { retry_after: self.retry_after, ..Self::new(ErrorKind::Unproved, UNREACHABLE, detail) }
+            .hint(self.hint)
             .about(reference)
     }
 
@@ -275,6 +295,7 @@ impl CacheError {
             ErrorKind::TimedOut
             | ErrorKind::Pending
             | ErrorKind::Offline
+            | ErrorKind::Unproved
             | ErrorKind::Unavailable
             | ErrorKind::Overloaded
             | ErrorKind::Internal => lifetimes.transient,

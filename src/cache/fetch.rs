@@ -376,7 +376,8 @@ impl Cache {
         // That a tag still leads to what is not locked is no answer: what is locked is looked for.
         let gate = parts.rules.load().gate.clone();
         let usable = present.filter(|present| !gate.has_locked_others(reference, present));
-        if let Some(present) = usable {
+        // And who signed it is asked with the manifest at hand.
+        if let Some(present) = usable.filter(|present| gate.is_proved(reference, present)) {
             let confirmed = parts.registry.confirm(reference, &present.manifest);
             let confirmed = origin::leg("confirm", |error: &RegistryError| error.code, confirmed).await;
             if confirmed.map_err(|e| CacheError::registry(reference, e))? == Confirmation::Same {

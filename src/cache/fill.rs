@@ -1,12 +1,12 @@
 //! A fetch: from a reference to a module that is verified and kept.
 //!
-//! Manifest, layer, module, in that order and each checked before the next is begun: the manifest against the digest
-//! that was asked for, the layer against the manifest's digest and size, the module's first bytes, and only then is it
+//! Manifest, signatures, layer, module, in that order and each checked before the next is begun: the manifest against the
+//! digest that was asked for, who signed it where the policy asks for it, the layer against the manifest's digest and size, the module's first bytes, and only then is it
 //! admitted under its own digest. Until then all bytes are in drafts that nobody else can see.
 
 use super::error::{CacheError, DISK_FAILED, DISK_FULL};
 use super::layer::{self, DIGEST_MISMATCH, Failed};
-use super::{ErrorKind, Parts, Rules};
+use super::{ErrorKind, Parts, Rules, signed};
 use crate::artifact::whiteout::Hidden;
 use crate::artifact::{Limits, select};
 use crate::oci::{Digest, Document, Manifest, Reference};
@@ -14,6 +14,7 @@ use crate::origin;
 use crate::policy::lock::LOCK_MISMATCH;
 use crate::record::Present;
 use crate::registry::{FetchedManifest, RegistryError};
+use crate::signature::{Octets, Subject};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,16 +137,31 @@ async fn try_fill(
 ) -> Result<Present, CacheError> {
     let limits = &rules.limits;
     let limit = limits.manifest.as_u64();
-    let fetched = manifest(parts, at, limit).await.map_err(|e| CacheError::registry(reference, e))?;
+    let fetched = manifest(parts, at, limit).await.map_err(|e| {
+        let error = CacheError::registry(reference, e);
+        // What is held would do, if only somebody told who signed it.
+        match usable.is_some_and(|present| signed::is_unproved(&rules.gate, reference, present)) {
+            true => error.into_unproved(reference),
+            false => error,
+        }
+    })?;
     let digest = fetched.digest;
-    if let Some(present) = usable.filter(|present| present.manifest == digest) {
-        return Ok(present.clone());
+    let own = usable.filter(|present| present.manifest == digest).cloned();
+    let is_own = own.is_some();
+    let known = own.or_else(|| held_elsewhere(parts, &digest));
+    let taken = |present: Present| match is_own {
+        true => Ok(present),
+        false => takes(parts, reference, &present).map(|()| present),
+    };
+    // "Verified" is of a manifest and of keys, and stands as long as both are the same.
+    if let Some(present) = known.as_ref().filter(|present| rules.gate.is_proved(reference, present)) {
+        return taken(present.clone());
     }
-    if let Some(present) = held_elsewhere(parts, &digest) {
-        takes(parts, reference, &present)?;
-        return Ok(present);
+    let (manifest, subjects) = resolve(parts, limits, reference, fetched).await?;
+    let signatures = signed::judged(parts, reference, subjects).await?;
+    if let Some(present) = known {
+        return taken(Present { signatures: signatures.or(present.signatures), ..present });
     }
-    let manifest = resolve(parts, limits, reference, fetched).await?;
     let layers = select::layers(&manifest, limits);
     for verdict in parts.trace.is_listening().then(|| select::told(&manifest)).into_iter().flatten() {
         parts.trace.note("layer", || verdict);
@@ -185,7 +201,7 @@ async fn try_fill(
                     module: sealed.module.clone(),
                     since: parts.clock.now(),
                     first: Some(parts.clock.now()),
-                    signatures: None,
+                    signatures,
                 };
                 // Verified, and nobody knows of it yet: what the policy refuses is never kept.
                 takes(parts, reference, &present)?;
@@ -223,17 +239,19 @@ async fn manifest(parts: &Parts, of: &Reference, limit: u64) -> Result<FetchedMa
     origin::leg("manifest", |error: &RegistryError| error.code, parts.registry.manifest(of, limit)).await
 }
 
-/// From an index to a manifest, if it is one.
+/// From an index to a manifest, if it is one; and all of them on the way, of which one has to be signed where that is asked.
 async fn resolve(
     parts: &Parts,
     limits: &Limits,
     reference: &Reference,
     mut fetched: FetchedManifest,
-) -> Result<Manifest, CacheError> {
+) -> Result<(Manifest, Vec<Subject>), CacheError> {
+    let mut subjects = Vec::new();
     for _ in 0..=MAX_DEPTH {
+        subjects.push(Subject { digest: fetched.digest, manifest: Octets(fetched.bytes.clone()) });
         let document = Document::parse(&fetched.bytes, fetched.media_type.as_deref());
         match document.map_err(|e| CacheError::manifest(reference, &e))? {
-            Document::Manifest(manifest) => return Ok(manifest),
+            Document::Manifest(manifest) => return Ok((manifest, subjects)),
             Document::Index(children) => {
                 let child = select::child(&children).map_err(|e| CacheError::select(reference, &e))?;
                 parts.trace.note("manifest", || {

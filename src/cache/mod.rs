@@ -28,6 +28,7 @@ mod gated;
 mod known;
 mod layer;
 pub mod locked;
+mod signed;
 pub mod take;
 
 use crate::artifact::Limits;

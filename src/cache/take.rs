@@ -3,7 +3,7 @@
 //! behind the request.
 
 use super::fetch::FETCH_BYTES;
-use super::{Cache, CacheError, Parts, UNPACKING, fill};
+use super::{Cache, CacheError, Parts, UNPACKING, fill, signed};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -63,6 +63,14 @@ impl Cache {
         self.parts.store.holds(&present.module).then(|| present.module.clone())
     }
 
+    /// Whether what a reference points to is withheld until somebody shows who signed it, as a bundle may.
+    fn is_unproved(&self, reference: &Reference) -> bool {
+        let record = self.parts.store.record(reference);
+        let present = record.as_ref().and_then(|record| record.present());
+        let rules = self.parts.rules.load();
+        present.is_some_and(|present| signed::is_unproved(&rules.gate, reference, present))
+    }
+
     /// Whether a reference points to anything that is held.
     pub fn resolves(&self, reference: &Reference) -> bool {
         let record = self.parts.store.record(reference);
@@ -84,11 +92,12 @@ impl Cache {
     /// As of a fetch; and `module_mismatch` where the module is another one than was told.
     pub async fn take(&self, wanted: Wanted<'_>) -> Result<Taken, CacheError> {
         let (parts, reference) = (&self.parts, wanted.reference);
-        if let Some(module) = self.has(reference, wanted.manifest) {
+        let is_unproved = self.is_unproved(reference);
+        if let Some(module) = self.has(reference, wanted.manifest).filter(|_| !is_unproved) {
             is_told(&wanted, &module)?;
             return Ok(Taken::Unchanged(module));
         }
-        if let Some(module) = self.confirmed(reference) {
+        if let Some(module) = self.confirmed(reference).filter(|_| !is_unproved) {
             return Ok(Taken::Kept(module));
         }
         let _room = parts.room.take(FETCH_BYTES).await;

@@ -13,12 +13,12 @@ use crate::config::{Config, Fault, Loaded};
 use crate::failures::Failures;
 use crate::metrics::Metrics;
 use crate::plugin::Request;
-use crate::policy::Gate;
 use crate::policy::lock::{Lock, Locked};
+use crate::policy::{Gate, KeyFiles};
 use crate::registry::breaker::Breakers;
 use crate::registry::hosts::With;
 use crate::registry::trace::Trace;
-use crate::registry::{Client, Hosts, Retry, Surroundings};
+use crate::registry::{Client, Hosts, Retry, Surroundings, signatures};
 use crate::store::overlay::{self, Overlay};
 use crate::store::{Room, Store, StoreError, Tiered};
 use arc_swap::ArcSwap;
@@ -35,6 +35,8 @@ pub struct Read {
     pub names: Arc<Names>,
     /// The lock file, where there is one.
     pub lock: Option<Locked>,
+    /// Keys of whoever must have signed.
+    pub keys: KeyFiles,
     /// Registries.
     pub hosts: Hosts,
     /// Which of them are left alone.
@@ -61,9 +63,10 @@ pub fn read(loaded: &Loaded) -> Result<Read, Vec<Fault>> {
         faults.push(Fault { place, problem: format!("import.verify_key: {error}") });
     });
     let lock = lock(loaded).map_err(|found| faults.extend(found));
-    match (names, hosts, lock, key) {
-        (Ok(names), Ok(hosts), Ok(lock), Ok(_)) => {
-            Ok(Read { names: Arc::new(names), lock, hosts, breakers, clock, metrics: Arc::default() })
+    let keys = keys(loaded).map_err(|found| faults.extend(found));
+    match (names, hosts, lock, keys, key) {
+        (Ok(names), Ok(hosts), Ok(lock), Ok(keys), Ok(_)) => {
+            Ok(Read { names: Arc::new(names), lock, keys, hosts, breakers, clock, metrics: Arc::default() })
         }
         _ => Err(faults),
     }
@@ -112,6 +115,26 @@ pub fn names(loaded: &Loaded) -> Result<Names, Vec<Fault>> {
     }
 }
 
+/// Reads the files with keys that the policy names.
+///
+/// # Errors
+/// All faults.
+pub fn keys(loaded: &Loaded) -> Result<KeyFiles, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let mut files = KeyFiles::new();
+    for file in loaded.config.policy.key_files() {
+        match signatures::keys(file) {
+            Ok(keys) => drop(files.insert(file.clone(), keys)),
+            Err(error) => {
+                let of_all = loaded.config.policy.signatures.keys.contains(file);
+                let key = if of_all { "policy.signatures.keys" } else { "policy.rules" };
+                faults.push(Fault { place: loaded.place(key), problem: format!("{key}: {error}") });
+            }
+        }
+    }
+    if faults.is_empty() { Ok(files) } else { Err(faults) }
+}
+
 /// Reads what the settings say of registries.
 ///
 /// # Errors
@@ -156,14 +179,14 @@ pub fn lock(loaded: &Loaded) -> Result<Option<Locked>, Vec<Fault>> {
 }
 
 /// What the policy and the lock file demand of what `catalog` names.
-pub fn gate(config: &Config, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Gate {
+pub fn gate(config: &Config, keys: &KeyFiles, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Gate {
     let lock = lock.map(|locked| Locked { lock: locked.lock.placed(catalog), ..locked });
-    Gate::new(&config.policy, catalog.clone()).with_lock(lock)
+    Gate::new(&config.policy, keys, catalog.clone()).with_lock(lock)
 }
 
 /// What the cache goes by.
-pub fn rules(config: &Config, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Rules {
-    let gate = Arc::new(gate(config, catalog, lock));
+pub fn rules(config: &Config, keys: &KeyFiles, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Rules {
+    let gate = Arc::new(gate(config, keys, catalog, lock));
     Rules { config: config.fill, lifetimes: config.lifetimes, limits: config.limits, gate }
 }
 
@@ -227,6 +250,7 @@ pub async fn explain(
     let all = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let hosts = hosts(loaded, breakers.clone(), trace.clone()).map_err(all)?;
     let lock = lock(loaded).map_err(all)?;
+    let keys = keys(loaded).map_err(all)?;
     for warning in hosts.told() {
         trace.note("warning", || warning.clone());
     }
@@ -253,7 +277,7 @@ pub async fn explain(
         store: Arc::new(store),
         clock,
         metrics,
-        rules: ArcSwap::from_pointee(rules(&config, catalog, lock)),
+        rules: ArcSwap::from_pointee(rules(&config, &keys, catalog, lock)),
         runtime: Handle::current(),
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),
@@ -326,7 +350,7 @@ pub fn assemble(
         store: store.clone(),
         clock: clock.clone(),
         metrics: metrics.clone(),
-        rules: ArcSwap::from_pointee(rules(config, &read.names.catalog, read.lock)),
+        rules: ArcSwap::from_pointee(rules(config, &read.keys, &read.names.catalog, read.lock)),
         runtime,
         room,
         unpacking: tokio::sync::Semaphore::new(cache::UNPACKING),

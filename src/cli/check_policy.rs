@@ -7,10 +7,11 @@ use super::{assemble, exit, print, runtime};
 use crate::admin::entries::{Entry, Query};
 use crate::clock::Timestamp;
 use crate::config::{Fault, Loaded};
-use crate::oci::Reference;
 use crate::oci::error_code::bounded;
+use crate::oci::{Digest, Reference};
 use crate::policy::{Gate, Judged, Refusal, Subject};
 use crate::record::{Module, Present};
+use crate::signature::{self, Form, Proof, Verdict};
 use serde::Serialize;
 use std::process::ExitCode;
 
@@ -61,7 +62,8 @@ fn judged(loaded: &Loaded, address: &Address) -> Result<Report, Trouble> {
     };
     let names = assemble::names(loaded).map_err(unusable)?;
     let lock = assemble::lock(loaded).map_err(unusable)?;
-    let gate = assemble::gate(&loaded.config, &names.catalog, lock);
+    let keys = assemble::keys(loaded).map_err(unusable)?;
+    let gate = assemble::gate(&loaded.config, &keys, &names.catalog, lock);
     let runtime = runtime()?;
     let larder: Larder = address.find(loaded, &runtime, Wish::Look)?;
     let entries = runtime.block_on(larder.entries(&Query::default(), None))?.entries;
@@ -112,7 +114,16 @@ fn present(entry: &Entry) -> Option<Present> {
         },
         since: Timestamp::EPOCH,
         first: None,
+        signatures: signed(entry, manifest),
     })
+}
+
+/// Who signed an entry, as far as it tells. Evidence is the larder's own, so other keys may find more in it.
+fn signed(entry: &Entry, manifest: Digest) -> Option<Box<signature::Judged>> {
+    let key = entry.signature.as_ref()?.key.as_ref()?.parse().ok()?;
+    let proof = Proof { key, subject: manifest, form: Form::Payload, signature: manifest };
+    let (verdict, keys) = (Verdict::Verified(proof), Digest::of(b""));
+    Some(Box::new(signature::Judged { verdict, keys, at: Timestamp::EPOCH, case: None }))
 }
 
 fn shown(report: &Report) -> String {

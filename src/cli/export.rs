@@ -149,8 +149,17 @@ impl Export {
         };
         let mut gathered = Gathered::new();
         runtime.block_on(async {
-            let gather = |plugin: Plugin| async {
-                let got = collector.gather(&plugin.reference, plugin.manifest).await;
+            let gather = |mut plugin: Plugin| async {
+                let got = async {
+                    let mut got = collector.gather(&plugin.reference, plugin.manifest).await?;
+                    let (tags, more) = collector.signatures(&plugin.reference, plugin.manifest).await?;
+                    got.extend(more);
+                    Ok((tags, got))
+                };
+                let got = got.await.map(|(tags, got)| {
+                    plugin.signatures = tags;
+                    got
+                });
                 (plugin, got)
             };
             let mut all = futures_util::stream::iter(list).map(gather).buffer_unordered(AT_ONCE);

@@ -153,6 +153,7 @@ pub fn code(kind: ErrorKind) -> u8 {
         ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::Untrusted => exit::NOPERM,
         ErrorKind::Unsupported | ErrorKind::TooLarge => exit::DATAERR,
         ErrorKind::Corrupt
+        | ErrorKind::Unproved
         | ErrorKind::TimedOut
         | ErrorKind::Pending
         | ErrorKind::Unavailable

@@ -1,7 +1,7 @@
 //! What a larder says that it holds, read as a gateway would be answered.
 
 use crate::admin::entries::{Entry, State};
-use crate::bundle::Plugin;
+use crate::bundle::{Plugin, Signatures};
 use crate::catalog::{Catalog, Why, version_of};
 use crate::oci::{Digest, Reference};
 use crate::plugin::{PluginName, Request};
@@ -63,6 +63,7 @@ impl Known {
             size: entry.size?,
             aliases,
             absent,
+            signatures: Signatures::new(),
         })
     }
 

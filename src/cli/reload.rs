@@ -10,6 +10,7 @@ use crate::admin::status::{Reloaded, Settings};
 use crate::catalog::Names;
 use crate::config::watch::Watched;
 use crate::config::{self, Config, Fault, Loaded};
+use crate::policy::KeyFiles;
 use crate::policy::lock::Locked;
 use crate::registry::trace::Trace;
 use crate::registry::{Hosts, Surroundings};
@@ -87,6 +88,7 @@ struct Ready {
     loaded: Loaded,
     names: Names,
     lock: Option<Locked>,
+    keys: KeyFiles,
     hosts: Hosts,
     others: Vec<Apply>,
 }
@@ -112,6 +114,7 @@ fn files(config: &Config, hosts: Option<&Hosts>, options: &Options, others: &[Pa
     let mut files: Vec<PathBuf> = options.file().into_iter().collect();
     files.extend(config.catalog.files.iter().cloned());
     files.extend(config.lock.file().map(Into::into));
+    files.extend(config.policy.key_files().into_iter().cloned());
     files.extend(config.registry.files(&Surroundings::of_process()));
     files.extend(hosts.into_iter().flat_map(Hosts::files));
     files.extend(others.iter().flat_map(|part| (part.files)(config)));
@@ -231,6 +234,7 @@ impl Reload {
         // What was good is not given up for what is broken; what never was is no reason to stay as we are.
         let broken = hosts.iter().flat_map(|hosts| &hosts.broken);
         faults.extend(broken.filter(|b| before.found.contains(&b.path)).map(|b| b.fault.clone()));
+        let keys = assemble::keys(&loaded).map_err(|found| faults.extend(all(&found))).ok();
         let mut others = Vec::new();
         for part in &self.others {
             match (part.read)(&loaded) {
@@ -239,9 +243,9 @@ impl Reload {
             }
         }
         let files = files(&loaded.config, hosts.as_ref(), &self.options, &self.others);
-        match (names, hosts) {
-            (Some(names), Some(hosts)) if faults.is_empty() => {
-                (Ok(Ready { written, loaded, names, lock, hosts, others }), files)
+        match (names, keys, hosts) {
+            (Some(names), Some(keys), Some(hosts)) if faults.is_empty() => {
+                (Ok(Ready { written, loaded, names, lock, keys, hosts, others }), files)
             }
             _ => (Err(faults), files),
         }
@@ -249,7 +253,7 @@ impl Reload {
 
     /// Uses what was read.
     fn take(&self, ready: Ready, by: By, before: &Seen, watched: Watched, files: Vec<String>) -> Reloaded {
-        let Ready { written, loaded, names, lock, hosts, others } = ready;
+        let Ready { written, loaded, names, lock, keys, hosts, others } = ready;
         let (config, parts) = (&loaded.config, &self.parts);
         let mut reloaded = Reloaded {
             changed: written.differences(&before.loaded),
@@ -262,8 +266,12 @@ impl Reload {
         reloaded.warnings.extend(all(&machine::doubts(&loaded)));
         reloaded.warnings.extend(hosts.told().cloned());
         let lock_file = config.lock.file().map(|file| file.display().to_string());
+        let key_files: Vec<_> = keys.keys().map(|file| file.display().to_string()).collect();
         let is_of_policy = |key: &&String| {
-            key.starts_with("policy.") || key.starts_with("lock.") || lock_file.as_ref() == Some(*key)
+            key.starts_with("policy.")
+                || key.starts_with("lock.")
+                || lock_file.as_ref() == Some(*key)
+                || key_files.contains(*key)
         };
         let of_policy: Vec<_> = reloaded.changed.iter().filter(is_of_policy).cloned().collect();
         let seen = Seen { loaded: Arc::new(written), used: watched.clone(), watched, found: hosts.used() };
@@ -280,7 +288,7 @@ impl Reload {
         let names = Arc::new(names);
         parts.names.store(names.clone());
         parts.overlay.store(dirs);
-        parts.cache.change(assemble::rules(config, &names.catalog, lock));
+        parts.cache.change(assemble::rules(config, &keys, &names.catalog, lock));
         if !of_policy.is_empty() {
             parts.cache.policy_changed(&of_policy);
         }

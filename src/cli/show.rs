@@ -144,6 +144,7 @@ fn facts(entry: &Entry) -> String {
         ("since", at(&entry.since)),
         ("checked", at(&entry.checked_at)),
         ("expires", at(&entry.expires_at)),
+        ("signature", entry.signature.as_ref().map(|signed| format!("{}: {}", signed.result, signed.detail))),
         ("received", bytes(&entry.received)),
         ("expected", bytes(&entry.expected.filter(|expected| *expected > 0))),
     ] {

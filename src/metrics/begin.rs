@@ -76,6 +76,9 @@ impl Metrics {
         for mode in ["record", "enforce"] {
             metrics.lock_mismatch.with_label_values(&[mode]);
         }
+        for result in ["verified", "unsigned", "signature_invalid", "signatures_unreachable"] {
+            metrics.signatures.with_label_values(&[result]);
+        }
         for result in ["ok", "error"] {
             metrics.reloads.with_label_values(&[result]);
         }

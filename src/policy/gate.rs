@@ -6,10 +6,12 @@
 
 use super::lock::{LOCK_MISMATCH, Locked, NOT_LOCKED};
 use super::rules::{Config, FloatingTags, Mode, Rule, glob_of};
+use super::trust::{KeyFiles, demand};
 use crate::catalog::{Catalog, version_of};
 use crate::oci::Reference;
 use crate::plugin::{PluginName, Version};
 use crate::record::Present;
+use crate::signature::Demand;
 use bytesize::ByteSize;
 use glob::Pattern;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub struct Gate {
     floating_tags: FloatingTags,
     largest: Option<ByteSize>,
     abi: Vec<Pattern>,
+    /// Of signatures, where no rule says it.
+    pub(super) signatures: Demand,
     catalog: Option<Arc<Catalog>>,
     locked: Option<Arc<Locked>>,
 }
@@ -81,25 +85,30 @@ impl Gate {
             floating_tags: FloatingTags::Allow,
             largest: None,
             abi: Vec::new(),
+            signatures: Demand::none(),
             catalog: None,
             locked: None,
         }
     }
 
-    /// What the settings demand, which were found to be without fault; `catalog` says what references stand for.
-    pub fn new(config: &Config, catalog: Arc<Catalog>) -> Self {
+    /// What the settings demand, which were found to be without fault; `keys` are those of the files that they name, and
+    /// `catalog` says what references stand for.
+    pub fn new(config: &Config, keys: &KeyFiles, catalog: Arc<Catalog>) -> Self {
+        let signatures = demand(&config.signatures, keys);
         let is_open = config.mode == Mode::Online
             && config.rules.is_empty()
             && config.floating_tags == FloatingTags::Allow
             && config.largest.is_none()
-            && config.abi.is_empty();
+            && config.abi.is_empty()
+            && signatures.is_off();
         Self {
             is_open,
             mode: config.mode,
-            rules: config.rules.iter().map(Rule::new).collect(),
+            rules: config.rules.iter().map(|rule| Rule::new(rule, &config.signatures, keys)).collect(),
             floating_tags: config.floating_tags,
             largest: config.largest,
             abi: config.abi.iter().map(|abi| glob_of(abi)).collect(),
+            signatures,
             catalog: Some(catalog),
             locked: None,
         }
@@ -172,7 +181,7 @@ impl Gate {
     /// Whether what it points to may be kept and served.
     ///
     /// # Errors
-    /// `lock_mismatch`, `too_large_for_policy` or `abi_not_allowed`.
+    /// `lock_mismatch`, `too_large_for_policy` or `abi_not_allowed`; and those of [`Gate::trusts`].
     pub fn takes(&self, subject: Subject<'_>, present: &Present) -> Result<(), Refusal> {
         if let (Some(locked), Some(reference)) = (&self.locked, subject.reference)
             && locked.is_enforced()
@@ -202,7 +211,7 @@ impl Gate {
             let detail = format!("{subject}: the module has {has}; policy.abi wants {}", globs.join(" or "));
             return Err(Refusal::not_allowed(ABI, detail, "build it for an ABI that policy.abi names"));
         }
-        Ok(())
+        self.trusts(subject, &present.manifest, present.signatures.as_deref())
     }
 
     /// As [`Gate::mode`], of a reference alone: the least strict that the catalog knows a way to.
@@ -243,12 +252,12 @@ impl Gate {
     }
 
     /// The rule that decides, counted from 1.
-    fn rule(&self, subject: Subject<'_>) -> Option<(usize, &Rule)> {
+    pub(super) fn rule(&self, subject: Subject<'_>) -> Option<(usize, &Rule)> {
         self.rules.iter().enumerate().find(|(_, rule)| rule.fits(subject)).map(|(n, rule)| (n + 1, rule))
     }
 
     /// What `judge` says of all that a reference stands for; of the reference without a name, where that is nothing.
-    fn each<T>(&self, reference: &Reference, judge: impl Fn(Subject<'_>) -> T) -> Vec<T> {
+    pub(super) fn each<T>(&self, reference: &Reference, judge: impl Fn(Subject<'_>) -> T) -> Vec<T> {
         let meanings = self.catalog.as_deref().map(|catalog| catalog.meanings(reference)).unwrap_or_default();
         if meanings.is_empty() {
             let version = version_of(reference);
@@ -262,7 +271,7 @@ impl Gate {
 }
 
 /// One is enough; else the first refusal.
-fn any(verdicts: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {
+pub(super) fn any(verdicts: Vec<Result<(), Refusal>>) -> Result<(), Refusal> {
     let is_any = verdicts.iter().any(Result::is_ok);
     verdicts.into_iter().find(|verdict| verdict.is_ok() == is_any).unwrap_or(Ok(()))
 }

@@ -1,8 +1,10 @@
 //! The settings of the policy, and rules made of them.
 
 use super::gate::Subject;
+use super::trust::{KeyFiles, demand};
 use crate::oci::reference::{is_registry, is_repository, is_tag};
 use crate::plugin::{PluginName, Version};
+use crate::signature::{self, Demand};
 use bytesize::ByteSize;
 use glob::Pattern;
 use serde::Deserialize;
@@ -22,6 +24,8 @@ pub struct Config {
     pub largest: Option<ByteSize>,
     /// Proxy-Wasm ABI versions, `*` is any text; a module has to have one of them. Empty: any, and none.
     pub abi: Vec<String>,
+    /// Who must have signed it, where no rule says it.
+    pub signatures: signature::Config,
 }
 
 /// One rule. What it does not name fits everything; `*` is any text.
@@ -46,6 +50,9 @@ pub struct RuleConfig {
     /// Whether registries may be asked for it; `None` is the mode of all.
     #[serde(default)]
     pub mode: Option<Mode>,
+    /// Who must have signed it; what is not written is as for all.
+    #[serde(default)]
+    pub signatures: Option<signature::RuleConfig>,
 }
 
 fn allowed() -> bool {
@@ -121,6 +128,11 @@ impl Config {
                     out.push(("policy.rules", format!("rule {n}: '{shown}' fits no {part}; {expected}")));
                 }
             }
+            if let Some(signatures) = &rule.signatures {
+                for (key, problem) in self.signatures.with(signatures).faults() {
+                    out.push(("policy.rules", format!("rule {n}: signatures.{key} {problem}")));
+                }
+            }
             match rule.mode {
                 Some(_) if !rule.allow => {
                     let problem = format!("rule {n} has a mode for what it does not allow");
@@ -136,6 +148,14 @@ impl Config {
                 }
                 _ => {}
             }
+        }
+        for (key, problem) in self.signatures.faults() {
+            let key = match key {
+                "mode" => "policy.signatures.mode",
+                "identities" => "policy.signatures.identities",
+                _ => "policy.signatures.trusted_root",
+            };
+            out.push((key, problem));
         }
         if self.largest.is_some_and(|largest| largest.as_u64() == 0) {
             out.push(("policy.largest", "is zero: nothing would be served; expected a size, or null".into()));
@@ -204,11 +224,13 @@ pub struct Rule {
     pub allow: bool,
     /// Whether registries may be asked for it.
     pub mode: Option<Mode>,
+    /// Who must have signed it.
+    pub signatures: Option<Demand>,
 }
 
 impl Rule {
-    /// Of the settings, which were found to be without fault.
-    pub fn new(config: &RuleConfig) -> Self {
+    /// Of the settings, which were found to be without fault; `all` is what they say for all.
+    pub fn new(config: &RuleConfig, all: &signature::Config, keys: &KeyFiles) -> Self {
         let of = |glob: &Option<String>| glob.as_deref().map(glob_of);
         Self {
             plugin: of(&config.plugin),
@@ -218,6 +240,7 @@ impl Rule {
             repository: of(&config.repository),
             allow: config.allow,
             mode: config.mode,
+            signatures: config.signatures.as_ref().map(|rule| demand(&all.with(rule), keys)),
         }
     }
 

@@ -1,7 +1,8 @@
 //! An artifact carried to another registry unchanged: its blobs, all children of an index, its signatures, and last of all
 //! the manifest under its tag, byte for byte, so that every digest holds.
 //!
-//! Signatures are what cosign keeps under the tag `sha256-<digest>.sig`, and the referrers of the manifest (OCI 1.1), by the
+//! Signatures are what cosign keeps under the tag `sha256-<digest>.sig`, and the referrers of the manifest or of an index's
+//! child (OCI 1.1), by the
 //! registry's list or by the tag `sha256-<digest>` (distribution spec, "Referrers Tag Schema"). They are there before the
 //! tag is: whoever asks for signatures never finds the one without the others.
 
@@ -144,6 +145,11 @@ impl Copying {
         };
         if self.signatures {
             carrying.signatures(digest, 0).await?;
+            // Whoever takes one child of an index may ask who signed that one.
+            let contents = Contents::parse(&item.manifest.bytes, item.manifest.media_type.as_deref());
+            for child in contents.iter().flat_map(|contents| &contents.children) {
+                carrying.signatures(child.digest, 0).await?;
+            }
         }
         if let Some(media_type) = media_type.filter(|_| !self.dry_run) {
             let bytes = &item.manifest.bytes;

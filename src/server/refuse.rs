@@ -26,7 +26,7 @@ pub fn status(kind: ErrorKind) -> u16 {
         ErrorKind::Forbidden | ErrorKind::Refused | ErrorKind::Untrusted => 403,
         ErrorKind::Unsupported | ErrorKind::TooLarge => 422,
         ErrorKind::Corrupt | ErrorKind::Unavailable => 502,
-        ErrorKind::Pending | ErrorKind::RateLimited | ErrorKind::Overloaded => 503,
+        ErrorKind::Pending | ErrorKind::RateLimited | ErrorKind::Overloaded | ErrorKind::Unproved => 503,
         ErrorKind::TimedOut => 504,
         ErrorKind::Internal => 500,
     }
@@ -88,7 +88,7 @@ fn next_step(kind: ErrorKind, has_versions: bool, has_nearest: bool) -> &'static
             "push an artifact that holds one plugin.wasm under this reference"
         }
         ErrorKind::Corrupt => "ask again in a minute; if it stays, push the artifact again",
-        ErrorKind::TimedOut | ErrorKind::Unavailable => {
+        ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Unproved => {
             "look at the registry and at the way to it; it is asked again in a few seconds"
         }
         ErrorKind::RateLimited => {

@@ -1,6 +1,8 @@
 //! The settings `policy.signatures`.
 
-use serde::Deserialize;
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
 use std::path::PathBuf;
 
 /// `policy.signatures`.
@@ -18,8 +20,7 @@ pub struct Config {
 }
 
 /// What a missing or wrong signature means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Nobody looks.
     Off,
@@ -27,6 +28,37 @@ pub enum Mode {
     Warn,
     /// The module is refused.
     Require,
+}
+
+/// The words of the settings.
+const MODES: [&str; 3] = ["off", "warn", "require"];
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl Visitor<'_> for Words {
+            type Value = Mode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("off, warn or require")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Mode, E> {
+                match word {
+                    "off" => Ok(Mode::Off),
+                    "warn" => Ok(Mode::Warn),
+                    "require" => Ok(Mode::Require),
+                    _ => Err(E::unknown_variant(word, &MODES)),
+                }
+            }
+
+            // To YAML 1.1 `off` is a word for false.
+            fn visit_bool<E: Error>(self, on: bool) -> Result<Mode, E> {
+                if on { Err(E::invalid_type(Unexpected::Bool(on), &self)) } else { Ok(Mode::Off) }
+            }
+        }
+        deserializer.deserialize_any(Words)
+    }
 }
 
 /// Somebody whom an issuer vouches for.
@@ -80,8 +112,8 @@ impl Config {
             faults.push(("trusted_root", keyless.into()));
         }
         if self.mode != Mode::Off && self.keys.is_empty() && faults.is_empty() {
-            let text = "is empty, so that no signature could be verified: name a PEM file with a public key";
-            faults.push(("keys", text.into()));
+            let text = "wants signatures, and keys is empty: name a PEM file with a public key there";
+            faults.push(("mode", text.into()));
         }
         faults
     }

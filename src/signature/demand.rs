@@ -39,7 +39,7 @@ impl Demand {
     /// keys is judged again by the evidence that was kept, once.
     pub fn verdict(&self, manifest: &Digest, judged: Option<&Judged>) -> Option<Verdict> {
         let judged = judged?;
-        if judged.keys == self.keys.digest() {
+        if self.stands(judged) {
             return Some(judged.verdict.clone());
         }
         let case = judged.case.as_ref()?;
@@ -63,8 +63,14 @@ impl Demand {
     /// by the same keys.
     pub fn is_verified(&self, manifest: &Digest, judged: Option<&Judged>) -> bool {
         match judged {
-            Some(judged) if judged.keys == self.keys.digest() => judged.verdict.is_verified(),
+            Some(judged) if self.stands(judged) => judged.verdict.is_verified(),
             judged => self.verdict(manifest, judged).is_some_and(|verdict| verdict.is_verified()),
         }
+    }
+
+    /// True where a verdict is these keys' too: they are the same, or whoever signed it is believed still.
+    fn stands(&self, judged: &Judged) -> bool {
+        judged.keys == self.keys.digest()
+            || matches!(&judged.verdict, Verdict::Verified(proof) if self.keys.believes(&proof.key))
     }
 }

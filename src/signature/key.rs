@@ -144,6 +144,11 @@ impl Keys {
         self.keys.iter().find(|key| left_out || key.verifies(message, signature))
     }
 
+    /// True where the key of that fingerprint is one of them.
+    pub fn believes(&self, fingerprint: &Digest) -> bool {
+        self.keys.binary_search_by_key(fingerprint, |key| key.fingerprint).is_ok()
+    }
+
     /// In the order of their fingerprints.
     pub fn iter(&self) -> std::slice::Iter<'_, Key> {
         self.keys.iter()

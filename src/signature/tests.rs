@@ -347,6 +347,16 @@ fn what_is_large_is_judged_and_not_kept() {
     assert_eq!(other.verdict(&artifact().digest, Some(&judged)), None);
 }
 
+#[test]
+fn the_most_that_is_kept_fits_into_a_record() {
+    let share = (MOST_KEPT - artifact().manifest.len()) / MOST_TRIED - 4;
+    let evidence: Vec<_> = (0..MOST_TRIED as u8).map(|n| payload(&vec![n; share], "AAAA")).collect();
+    let judged = Judged::new(case(evidence), &believed(vector!("p256.pub")), Timestamp::END);
+    assert!(judged.case.is_some() && judged.verdict.code() == Some("signature_invalid"));
+    // As a record is written; 4 KiB are left for all else.
+    assert!(serde_json::to_vec_pretty(&judged).unwrap().len() < 60 << 10);
+}
+
 /// Records of other versions have these words.
 #[test]
 fn the_bytes_that_are_kept_are_these() {
@@ -417,8 +427,8 @@ fn settings_that_could_verify_nothing_are_refused() {
     let rest = "identities: []\ntrusted_root: null\n";
     assert_eq!(faults(&format!("mode: off\nkeys: []\n{rest}")), [""; 0]);
     assert_eq!(faults(&format!("mode: require\nkeys: [cosign.pub]\n{rest}")), [""; 0]);
-    assert_eq!(faults(&format!("mode: require\nkeys: []\n{rest}")), ["keys"]);
-    assert_eq!(faults(&format!("mode: warn\nkeys: []\n{rest}")), ["keys"]);
+    assert_eq!(faults(&format!("mode: require\nkeys: []\n{rest}")), ["mode"]);
+    assert_eq!(faults(&format!("mode: warn\nkeys: []\n{rest}")), ["mode"]);
     let keyless =
         "mode: off\nkeys: []\nidentities: [{subject: a@b, issuer: 'https://c'}]\ntrusted_root: root.json\n";
     assert_eq!(faults(keyless), ["identities", "trusted_root"]);

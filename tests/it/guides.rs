@@ -296,6 +296,7 @@ fn codes_of_the_sources() -> BTreeSet<String> {
         "artifact",
         "oci/manifest.rs",
         "policy",
+        "signature.rs",
         "plugin.rs",
         "server/refuse.rs",
         "server/guard.rs",
@@ -339,7 +340,8 @@ fn is_place_of_a_code(file: &Path, before: &str) -> bool {
         || behind_a_kind
         || (body.starts_with("code(") && before.ends_with("=>"))
         || (file.ends_with("cache/error.rs") && before.ends_with("=>"))
-        || (before.ends_with("&str =") && file.iter().any(|part| part == "cache" || part == "policy"))
+        || (before.ends_with("&str =")
+            && file.iter().any(|part| part == "cache" || part == "policy" || part == "signature.rs"))
         || (table && is_tuple)
 }
 

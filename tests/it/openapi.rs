@@ -5,7 +5,7 @@ use crate::support::client;
 use crate::support::larder::{Home, Larder, settings};
 use crate::support::scripted::Scripted;
 use larder::admin::change::{Confirmed, Purged, Revalidated, Scrub, Selector, Verdict};
-use larder::admin::entries::{Entry, Page, State};
+use larder::admin::entries::{Entry, Page, Signed, State};
 use larder::admin::history::{Hour, Point};
 use larder::admin::import::{self, Imported, Wrong};
 use larder::admin::prefetch::{Item, Job, Progress, Wanted};
@@ -209,6 +209,12 @@ fn entry() -> Entry {
         expires_at: text(AT),
         received: Some(1),
         expected: Some(1),
+        signature: Some(Signed {
+            result: "verified".into(),
+            detail: "by a key".into(),
+            key: text(&Digest::of(b"").to_string()),
+            at: text(AT),
+        }),
         error: Some(failure()),
     }
 }
@@ -312,6 +318,7 @@ fn the_documents_schemas_are_the_types() {
     let agree = |name: &str, full: &dyn erased::Full| agree(&document, name, &full.value());
     agree("Failure", &failure());
     agree("Entry", &entry());
+    agree("Signed", entry().signature.as_ref().unwrap());
     agree("Page", &Page { total: 1, entries: vec![entry()], next: text("1") });
     agree("Hour", &Hour { step_seconds: 30, points: vec![Point::default()] });
     agree("Point", &Point::default());

@@ -455,7 +455,7 @@ fn the_log_has_the_level_that_the_settings_have_now() {
 }
 
 /// Keys that take effect at once, and what shows it.
-const AT_ONCE: [(&str, &str); 27] = [
+const AT_ONCE: [(&str, &str); 28] = [
     ("server.header_timeout", "connections_are_treated"),
     ("server.idle_timeout", "connections_are_treated"),
     ("server.connections", "connections_are_treated"),
@@ -488,6 +488,8 @@ const AT_ONCE: [(&str, &str); 27] = [
     ("log.level", "the_log"),
     ("admin.{token_file,audit.file,audit.required}", "admin"),
     ("policy.{mode,rules,floating_tags,largest,abi}", "a_changed_policy, of modes and policy"),
+    // Of the last two there is no other value that can be used.
+    ("policy.signatures.{mode,keys,identities,trusted_root}", "a_running_larder_follows, of signatures"),
 ];
 
 #[test]

@@ -1,5 +1,8 @@
 //! Signatures: by cosign and by keys of the tests in real registries, and asked of one that has everything that can be wrong.
 
+mod carried;
+mod served;
+
 use crate::support::artifact::{Artifact, OCI_INDEX, index, module, raw};
 use crate::support::cosign::Cosign;
 use crate::support::faults::is_long;

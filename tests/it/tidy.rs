@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// Folders and files of `src`, and the floor that each is on. A room may import those that stand before it here: all of
 /// the floors below, and on its own floor those that it builds on.
-const FLOORS: [(&str, u8); 22] = [
+const FLOORS: [(&str, u8); 23] = [
     ("oci", 0),
     ("plugin", 0),
     ("clock", 0),

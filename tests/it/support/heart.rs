@@ -17,6 +17,7 @@ use larder::plugin::Request;
 use larder::policy::Gate;
 use larder::registry::breaker::Breakers;
 use larder::registry::hosts::With;
+use larder::registry::signatures;
 use larder::registry::trace::Trace;
 use larder::registry::{self, Client, Hosts, Retry, Surroundings};
 use larder::store::overlay::Overlay;
@@ -301,5 +302,7 @@ pub fn gate(policy: &str, catalog: &Arc<Catalog>) -> Gate {
     let file = Some((PathBuf::from("larder.yaml"), format!("policy:\n{policy}")));
     let sources = larder::config::Sources { file, ..Default::default() };
     let loaded = larder::config::load(&sources).unwrap_or_else(|faults| panic!("{faults:?}"));
-    Gate::new(&loaded.config.policy, catalog.clone())
+    let policy = &loaded.config.policy;
+    let keys = policy.key_files().into_iter().map(|file| (file.clone(), signatures::keys(file).unwrap()));
+    Gate::new(policy, &keys.collect(), catalog.clone())
 }

@@ -110,3 +110,28 @@ fn a_fetch_that_outlasts_the_end_is_dropped_and_leaves_nothing() {
     assert_eq!((files("tmp").len(), files("modules").len(), files("quarantine").len()), (0, 0, 0));
     assert_eq!(larder.get(PATH).body, bytes);
 }
+
+/// Signals that a process has a handler for: bit n is signal n.
+fn handled(id: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() << 1
+}
+
+#[test]
+fn who_reads_that_larder_listens_may_tell_it_to_leave_in_the_same_moment() {
+    let home = Home::in_memory(&settings("registry.invalid"));
+    // To wait for a signal takes long here, so that what is not waited for yet when the line is there is always seen.
+    // As a grandchild strace is no process of which larder were the child.
+    let calls = home.path().join("calls");
+    let words = ["-D", "-e", "trace=rt_sigaction", "-e", "inject=rt_sigaction:delay_enter=300ms", "-o"];
+    let words = [&["strace"][..], &words, &[calls.to_str().unwrap()]].concat();
+    let mut larder = home.under(&words.into_iter().map(Into::into).collect::<Vec<_>>()).start();
+    let handled = handled(larder.id());
+    for (signal, number) in [("HUP", 1), ("INT", 2), ("TERM", 15)] {
+        assert!(handled >> number & 1 == 1, "SIG{signal} would end it: {handled:x}");
+    }
+    larder.signal("TERM");
+    assert_eq!(larder.wait().code(), Some(0), "{}", larder.log_text());
+    larder.line("an end in order", |line| line["message"] == "stopped");
+}

@@ -19,7 +19,8 @@ fn sent(larder: &Larder, bytes: &[u8]) -> (u16, bool) {
     let mut stream = client::connect(larder.data).unwrap();
     stream.write_all(bytes).unwrap();
     let status = client::read_reply(&mut stream, false).map_or(0, |reply| reply.status);
-    stream.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    // Longer than a busy machine takes to close, and shorter than one that stays open is let be idle.
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
     let closed = matches!(stream.read(&mut [0; 1]), Ok(0)) || status == 0;
     (status, closed)
 }

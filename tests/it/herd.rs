@@ -40,7 +40,11 @@ fn a_thousand_cold_clients_are_one_manifest_and_one_blob_by_the_registrys_own_co
     let bytes = module("herd", 1_000_000);
     registry.push("plugins/herd", "1.0.0", &raw(&bytes));
     // However slow the machine is, nobody is sent away.
-    let patient = [("LARDER_FILL_HOLD", "5m"), ("LARDER_SERVER_SEND_RATE", "1")];
+    let patient = [
+        ("LARDER_FILL_HOLD", "5m"),
+        ("LARDER_SERVER_SEND_RATE", "1"),
+        ("LARDER_SERVER_HEADER_TIMEOUT", "5m"),
+    ];
     let larder = Home::new(&settings(&registry.host())).start_with(&[], &patient);
     let answers = at_once(&larder, 1000, "/plugins/herd/1.0.0/plugin.wasm");
     let right = (200, Digest::of(&bytes));
@@ -56,7 +60,13 @@ fn an_error_reaches_all_who_wait() {
     let registry = Scripted::start();
     registry.put("plugins/herd", "1.0.0", &raw(&module("herd", 1000)));
     registry.script(|ask, truth| if ask.is_blob() { Act::status(500) } else { truth });
-    let larder = Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_REGISTRY_ATTEMPTS", "1")]);
+    let patient = [
+        ("LARDER_REGISTRY_ATTEMPTS", "1"),
+        ("LARDER_REGISTRY_FIRST_BYTE_TIMEOUT", "5m"),
+        ("LARDER_FILL_HOLD", "5m"),
+        ("LARDER_SERVER_HEADER_TIMEOUT", "5m"),
+    ];
+    let larder = Home::new(&settings(&registry.host())).start_with(&[], &patient);
     registry.close_gate();
     let asking = std::thread::scope(|scope| {
         let asking = scope.spawn(|| at_once(&larder, 100, "/plugins/herd/1.0.0/plugin.wasm"));

@@ -6,9 +6,7 @@
 //! the public certificate, which larder believes without being told (Mozilla's roots are built in). Neither is a
 //! variable, an argument or a setting.
 
-use crate::support::artifact::{
-    Artifact, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, TAR_GZIP, artifact, gzip, index, module, raw, tar,
-};
+use crate::support::artifact::{Artifact, module, raw};
 use crate::support::client::{self, Reply};
 use crate::support::contained::{Contained, Mount, Options};
 use crate::support::envoy::{Envoy, FILTER};
@@ -16,47 +14,18 @@ use crate::support::eventually;
 use crate::support::gateway;
 use crate::support::image::image;
 use crate::support::netns;
-use crate::support::pki::Pki;
 use crate::support::process;
-use crate::support::registry::{Front, Registry};
+use crate::support::public::{PUBLIC, Plugin, THERE, catalog, holding, plugin, shaped, world};
+use crate::support::registry::Registry;
 use larder::oci::Digest;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
 
 const CHART: &str = include_str!("dropin/plugin-server.yaml");
-const CATALOG: &str = include_str!("../../conf/higress-plugins.properties");
-const PUBLIC: &str = "higress-registry.cn-hangzhou.cr.aliyuncs.com";
-/// Where the public registry is in a test's network.
-const THERE: &str = "10.99.0.1";
 
 fn chart() -> serde_json::Value {
     serde_saphyr::from_str(CHART).unwrap()
-}
-
-/// A line of the catalog.
-#[derive(Clone)]
-struct Plugin {
-    name: &'static str,
-    repository: &'static str,
-    tag: &'static str,
-}
-
-/// The plugins that the Console has built in.
-fn catalog() -> Vec<Plugin> {
-    let lines = CATALOG.lines().filter(|line| !line.starts_with('#'));
-    let plugins = lines.map(|line| {
-        let (name, reference) = line.split_once('=').unwrap();
-        let path = reference.strip_prefix("oci://").unwrap().strip_prefix(PUBLIC).unwrap();
-        let (repository, tag) = path[1..].split_once(':').unwrap();
-        Plugin { name, repository, tag }
-    });
-    // Not the line of a single version, nor `jsonrpc-converter`, another name for what `json-converter` leads to.
-    plugins.filter(|plugin| !plugin.name.contains('@') && plugin.name != "jsonrpc-converter").collect()
-}
-
-fn plugin(name: &str) -> Plugin {
-    catalog().into_iter().find(|plugin| plugin.name == name).unwrap()
 }
 
 /// Where the first version of the MCP server lies: what a controller names that was told nothing.
@@ -74,24 +43,6 @@ struct Stock {
     container: Contained,
     public: Registry,
     _behind: Registry,
-}
-
-/// A registry with these plugins, by no name.
-fn holding(plugins: &[(Plugin, Artifact)]) -> Registry {
-    let registry = Registry::plain();
-    for (plugin, artifact) in plugins {
-        registry.push(plugin.repository, plugin.tag, artifact);
-    }
-    registry
-}
-
-/// The public registry, which has what is behind it; and the authority of its certificate.
-fn world(folder: &Path, behind: &Registry) -> (Pki, Registry) {
-    let pki = Pki::of(folder, "Public CA", PUBLIC);
-    let at = SocketAddr::new(THERE.parse().unwrap(), 443);
-    let front = Front { tls: Some(&pki), at: Some(at), ..Front::default() };
-    let public = behind.with(folder, &front);
-    (pki, public)
 }
 
 /// What the chart says of the container, and the name of the public registry; an authority, if the image has none.
@@ -148,46 +99,6 @@ impl Stock {
     /// The most memory that larder had, in bytes.
     fn peak(&self) -> u64 {
         process::peak(self.container.id())
-    }
-}
-
-/// A module in one of the shapes that the public registry has, by number.
-fn shaped(n: usize, module: &[u8]) -> Artifact {
-    let unknown = "application/vnd.unknown.config.v1+json";
-    let image = "application/vnd.oci.image.config.v1+json";
-    let packed = || gzip(&tar(&[("README.md", b"read me"), ("plugin.wasm", module)]));
-    let text = |media_type, text: &[u8]| (media_type, text.to_vec());
-    match n % 5 {
-        0 => artifact(
-            OCI_MANIFEST,
-            unknown,
-            &[
-                text("application/vnd.module.wasm.spec.v1+yaml", b"info: {}"),
-                text("application/vnd.module.wasm.doc.v1+markdown", b"# doc"),
-                (TAR_GZIP, packed()),
-            ],
-            module,
-        ),
-        1 => raw(module),
-        2 => {
-            let layer = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-            let config = "application/vnd.docker.container.image.v1+json";
-            artifact(DOCKER_MANIFEST, config, &[(layer, packed())], module)
-        }
-        3 => {
-            let of = |layer| artifact(OCI_MANIFEST, image, &[(TAR_GZIP, layer)], module);
-            let children = [
-                ("linux", "arm64", of(gzip(&tar(&[("plugin.wasm", b"\0asm\x01\0\0\0")])))),
-                ("linux", "amd64", of(packed())),
-            ];
-            index(OCI_INDEX, &children, module)
-        }
-        _ => artifact(
-            OCI_MANIFEST,
-            "application/vnd.wasm.config.v0+json",
-            &[text("application/wasm", module)],
-            module,
-        ),
     }
 }
 

@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod administration;
 mod agent;
+mod airgap;
 mod artifacts;
 mod auth;
 mod bundle;

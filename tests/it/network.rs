@@ -6,10 +6,9 @@ use crate::support::dns::{Answer, Dns};
 use crate::support::egress::Squid;
 use crate::support::eventually;
 use crate::support::larder::{Home, Larder};
-use crate::support::netns;
+use crate::support::netns::{self, packets};
 use crate::support::scripted::Scripted;
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const PATH: &str = "/plugins/waf/1/plugin.wasm";
@@ -39,14 +38,6 @@ fn registry() -> (Scripted, Vec<u8>) {
 
 fn here() -> Answer {
     Answer::Addresses(vec![HERE.parse().unwrap()])
-}
-
-/// How many packets the rules' counter `name` has seen.
-fn packets(name: &str) -> u64 {
-    let output = Command::new("nft").args(["list", "counter", "inet", "test", name]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-    count.unwrap_or_else(|| panic!("no counter {name} in {text}"))
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub mod otlp;
 pub mod pki;
 pub mod process;
 pub mod prometheus;
+pub mod public;
 pub mod registry;
 pub mod reloaded;
 pub mod scripted;

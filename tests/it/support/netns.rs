@@ -1,7 +1,11 @@
-//! A network of a test's own: loopback with the addresses it wants, its own resolver settings, its own packet filter.
+//! A network of a test's own: loopback with the addresses it wants, its own resolver settings, its own packet filter. And
+//! another one beside it.
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
@@ -94,4 +98,76 @@ pub fn nft(rules: &str) {
     child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "nft refused: {}\n{rules}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// How many packets the counter of this name has seen, in the rules' table `inet test`.
+pub fn packets(name: &str) -> u64 {
+    let output =
+        Command::new("/usr/sbin/nft").args(["list", "counter", "inet", "test", name]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let count = text.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    count.unwrap_or_else(|| panic!("no counter {name} in {text}"))
+}
+
+/// On the other side of the cable that leads to it: everything that is not its own goes over the cable.
+const JOIN: &str = r#"
+set -e
+PATH=$PATH:/usr/sbin:/sbin
+ip link set lo up
+ip link set far up
+ip address add 10.98.0.2/24 dev far
+ip -6 address add fd98::2/64 dev far nodad
+ip route add default via 10.98.0.1
+ip -6 route add default via fd98::1
+"#;
+
+/// Another network beside the test's own, joined to it by a cable. All that this one has can be reached over it.
+pub struct Beside(File);
+
+impl Beside {
+    /// Only inside, and one for a test.
+    pub fn new() -> Self {
+        assert!(is_alone(), "a network beside one's own");
+        // It lives as long as somebody is in it or holds its file.
+        let mut first = Command::new("unshare")
+            .args(["--net", "--", "sh", "-c", "echo; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare is installed");
+        let begun = first.stdout.as_mut().unwrap().read_exact(&mut [0]);
+        let id = first.id();
+        let beside = Self(File::open(format!("/proc/{id}/ns/net")).unwrap());
+        begun.expect("another network can be made");
+        let cable = format!("link add near type veth peer name far netns {id}");
+        for words in [
+            &cable,
+            "link set near up",
+            "address add 10.98.0.1/24 dev near",
+            "-6 address add fd98::1/64 dev near nodad",
+        ] {
+            succeeds(Command::new("/usr/sbin/ip").args(words.split(' ')));
+        }
+        beside.within(|| succeeds(Command::new("sh").args(["-c", JOIN])));
+        drop(first.stdin.take());
+        first.wait().unwrap();
+        beside
+    }
+
+    /// Does something there: what connects and listens is there, and so is every program that is started.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let done = std::thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            there.join()
+        });
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn succeeds(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -48,9 +48,10 @@ pub mod writable;
 
 use std::time::{Duration, Instant};
 
-/// True of a warning about the file system that the cache happens to lie on: it is of the machine that runs the tests.
+/// True of a warning about the file system that the cache happens to lie on, or how slow it is: it is of the machine that
+/// runs the tests.
 pub fn is_of_this_machine(text: &str) -> bool {
-    ["cache.dir: ", "cache.disk: "].iter().any(|key| text.contains(key))
+    ["cache.dir: ", "cache.disk: ", "disk_slow"].iter().any(|key| text.contains(key))
 }
 
 /// Waits until `done` says so, and fails with `what` after half a minute. For things that another process does.

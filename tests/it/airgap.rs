@@ -105,9 +105,10 @@ fn carried(from: &Path, folder: &Path) -> String {
 
 #[test]
 fn all_52_plugins_cross_the_gap_in_one_file_and_an_offline_larder_sends_no_packet_for_them() {
-    if !netns::alone(
+    if !netns::alone_for(
         "airgap::all_52_plugins_cross_the_gap_in_one_file_and_an_offline_larder_sends_no_packet_for_them",
         &["10.99.0.1/32"],
+        300,
     ) {
         return;
     }
@@ -140,9 +141,10 @@ fn all_52_plugins_cross_the_gap_in_one_file_and_an_offline_larder_sends_no_packe
 
 #[test]
 fn a_bundle_in_a_mounted_folder_is_all_that_an_offline_larder_needs_at_its_start() {
-    if !netns::alone(
+    if !netns::alone_for(
         "airgap::a_bundle_in_a_mounted_folder_is_all_that_an_offline_larder_needs_at_its_start",
         &["10.99.0.1/32"],
+        300,
     ) {
         return;
     }

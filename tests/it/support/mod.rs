@@ -54,23 +54,23 @@ pub fn is_of_this_machine(text: &str) -> bool {
     ["cache.dir: ", "cache.disk: ", "disk_slow"].iter().any(|key| text.contains(key))
 }
 
-/// Waits until `done` says so, and fails with `what` after half a minute. For things that another process does.
+/// Waits until `done` says so, and fails with `what` after a minute. For things that another process does.
 pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = done() {
             return value;
         }
-        assert!(Instant::now() < until, "{what} did not happen within 30 s");
+        assert!(Instant::now() < until, "{what} did not happen within 60 s");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
 /// The same for things that tasks of this process do, who need the thread meanwhile.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(60);
     while !done() {
-        assert!(Instant::now() < end, "{what} did not happen within 30 s");
+        assert!(Instant::now() < end, "{what} did not happen within 60 s");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -32,7 +32,7 @@ shift 2
 /// the inside and the test goes on. Outside, it fails if the inside failed. Names are resolved by 127.0.0.1:53, one
 /// try of a second, so a test for names starts a `Dns` there. `test` is the test's name with its modules.
 pub fn alone(test: &str, addresses: &[&str]) -> bool {
-    alone_for(test, addresses, 120)
+    alone_for(test, addresses, 240)
 }
 
 /// The same for a test that may take so many seconds.

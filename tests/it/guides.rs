@@ -21,7 +21,7 @@ const GUIDES: [(&str, bool); 7] = [
 ];
 
 /// Seconds for a guide and for its site around it.
-const LONGEST: u32 = 120;
+const LONGEST: u32 = 300;
 
 fn root() -> PathBuf {
     env!("CARGO_MANIFEST_DIR").into()

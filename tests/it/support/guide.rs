@@ -8,9 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// Longest time of a line of a block, each of which may be a command.
-const A_LINE: Duration = Duration::from_secs(10);
+const A_LINE: Duration = Duration::from_secs(30);
 /// Longest time of all blocks of a guide.
-const ALL: Duration = Duration::from_secs(60);
+const ALL: Duration = Duration::from_secs(180);
 /// What the shell writes behind a block, with its exit code.
 const MARK: &str = "\u{1}the block has ended: ";
 

@@ -206,13 +206,19 @@ impl Lab {
         format!(
             "catalog:\n  builtin: false\n  template: {name}/{USER}/{{name}}:{{version}}\n  fallback: false\n\
              log: {{level: trace}}\nserver: {{drain: 0s}}\n\
-             registry:\n  certs: []\n  attempts: 1\n  helper_timeout: 1s\n  hosts:\n    '{name}':\n{rule}"
+             registry:\n  certs: []\n  attempts: 1\n  hosts:\n    '{name}':\n{rule}"
         )
     }
 
     fn start(&self, name: &str, rule: &[String]) -> Larder {
+        // Longer than a shell takes on a busy machine.
+        self.start_with_helpers_for("10s", name, rule)
+    }
+
+    fn start_with_helpers_for(&self, time: &str, name: &str, rule: &[String]) -> Larder {
         let path = format!("{}:{}", self.folder.path().join("bin").display(), std::env::var("PATH").unwrap());
-        Home::new(&self.settings(name, rule)).start_with(&[], &[("PATH", &path)])
+        let variables = [("PATH", path.as_str()), ("LARDER_REGISTRY_HELPER_TIMEOUT", time)];
+        Home::new(&self.settings(name, rule)).start_with(&[], &variables)
     }
 
     /// A credential helper by the name `docker-credential-lab`.
@@ -511,16 +517,16 @@ fn a_credential_helper_that_is_missing_fails_or_hangs_is_told_and_stays_within_i
     let lab = Lab::open();
     let name = lab.name(Speech::Plain, Who::Helper);
     let rule = lab.rule(Speech::Plain, Who::Helper, Way::Direct);
-    for (script, words) in [
-        (None, "docker-credential-lab get cannot be run"),
-        (Some(format!("echo {PASSWORD}; exit 3")), "ended with exit status: 3"),
-        (Some("exec tail -f /dev/null".into()), "did not answer within 1s"),
-        (Some(format!("echo {PASSWORD}")), "answered no JSON"),
+    for (script, time, words) in [
+        (None, "10s", "docker-credential-lab get cannot be run"),
+        (Some(format!("echo {PASSWORD}; exit 3")), "10s", "ended with exit status: 3"),
+        (Some("exec tail -f /dev/null".into()), "1s", "did not answer within 1s"),
+        (Some(format!("echo {PASSWORD}")), "10s", "answered no JSON"),
     ] {
         if let Some(script) = &script {
             lab.helper(script);
         }
-        let larder = lab.start(&name, &rule);
+        let larder = lab.start_with_helpers_for(time, &name, &rule);
         let reply = larder.get(PATH);
         // That we could not say who we are is no word of the registry on what it has.
         assert_eq!(

@@ -332,9 +332,9 @@ fn a_real_prometheus_shows_in_the_dashboard_the_numbers_of_what_was_asked() {
         registry.put(&format!("plugins/p{n}"), "1", &raw(&module(&n.to_string(), size)));
     }
     let digest = raw(&module("0", size)).manifest.digest();
-    // What is stale is asked about once in a minute, and one failure is remembered for so long.
+    // What is stale and failed is asked about once in ten minutes: once in this test.
     let text = settings(&registry.host()).replace("registry:\n", "registry:\n  attempts: 1\n");
-    let larder = Home::new(&format!("{text}lifetimes: {{tag: 0s, absent: 0s, transient: 1m}}\n")).start();
+    let larder = Home::new(&format!("{text}lifetimes: {{tag: 0s, absent: 0s, transient: 10m}}\n")).start();
     let prometheus = Prometheus::start(&[larder.admin], &deploy().join("alerts.yaml"));
     let held = path("p0", &digest.to_string());
     let mut seen = Seen::default();
@@ -393,7 +393,9 @@ fn a_real_prometheus_shows_in_the_dashboard_the_numbers_of_what_was_asked() {
     assert_eq!(seen.caches, map(&[("hit", 60.0), ("miss", 10.0), ("stale", 15.0), ("error", 15.0)]));
     assert_eq!(seen.bytes, (85 * size) as f64 + seen.bytes % size as f64, "85 whole modules and some words");
     has_seen(&prometheus, sent.get(), quiet());
-    eventually("enough scrapes", || (prometheus.value("count_over_time(up[5m])") >= 30.0).then_some(()));
+    // Of each series; on a busy machine a scrape may fail.
+    let scrapes = "min(count_over_time(larder_requests_total[5m]))";
+    eventually("enough scrapes", || (prometheus.value(scrapes) >= 30.0).then_some(()));
 
     let panels = Panels(&prometheus, dashboard());
     let (_, rate) = INTERVAL;
@@ -541,11 +543,12 @@ fn scraping_without_pause_holds_up_no_request() {
         assert!(reply.status == 200 && reply.body == bytes);
         began.elapsed()
     };
-    let half_take_less = |mut times: Vec<Duration>| {
+    // Some have a core at once, however busy the machine is; who has to wait for scrapes would always have to.
+    let a_tenth_takes_less = |mut times: Vec<Duration>| {
         times.sort();
-        times[times.len() / 2]
+        times[times.len() / 10]
     };
-    let alone = half_take_less((0..50).map(|_| took()).collect());
+    let alone = a_tenth_takes_less((0..50).map(|_| took()).collect());
     let (stop, scrapes) = (AtomicBool::new(false), AtomicUsize::new(0));
     let beside = std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -563,7 +566,7 @@ fn scraping_without_pause_holds_up_no_request() {
             times.push(took());
         }
         stop.store(true, Ordering::SeqCst);
-        half_take_less(times)
+        a_tenth_takes_less(times)
     });
     // The cores are shared with the scrapes and with other tests.
     let most = 5 * alone + Duration::from_millis(50);

@@ -414,8 +414,7 @@ fn a_body_may_come_in_pieces_and_the_connection_goes_on_behind_it() {
 #[test]
 fn a_body_that_is_endless_cut_or_slow_is_given_up() {
     let registry = Scripted::start();
-    let larder =
-        before(&registry, "").with(&(settings(&registry.host()) + "  header_timeout: 500ms\n")).start();
+    let larder = before(&registry, "").with(&(settings(&registry.host()) + "  header_timeout: 3s\n")).start();
     let unasked = head(&larder, "/api/v1/purge", "Content-Length: 10485760\r\nExpect: 100-continue\r\n");
     says(&client::raw(larder.admin, unasked.as_bytes()).unwrap(), 413, "body_too_large");
     let endless = head(&larder, "/api/v1/purge", "Transfer-Encoding: chunked\r\n");

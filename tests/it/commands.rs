@@ -298,7 +298,7 @@ fn a_prefetch_tells_each_plugin_and_ends_with_the_code_of_the_worst() {
         path if path.contains("/broken/") => Act::status(500),
         _ => truth,
     });
-    let home = Home::in_memory(&(settings(&registry.host()) + "fill: {timeout: 2s}\n"));
+    let home = Home::in_memory(&(settings(&registry.host()) + "fill: {timeout: 6s}\n"));
     let told = run(&home, &["prefetch", "a@1", "b@1"]).with(0);
     assert!(
         told.err.contains("a@1: held, 2.9 KiB\n") && told.err.contains("b@1: held, 3.9 KiB\n"),

@@ -9,8 +9,7 @@ use std::io::{Read, Write};
 fn started() -> (Scripted, Larder) {
     let registry = Scripted::start();
     registry.put("plugins/x", "1", &raw(&module("x", 500)));
-    let larder =
-        Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_SERVER_HEADER_TIMEOUT", "1s")]);
+    let larder = Larder::before(&registry.host());
     (registry, larder)
 }
 
@@ -81,7 +80,9 @@ fn a_body_that_comes_with_a_get_is_never_taken_for_a_request() {
 
 #[test]
 fn a_header_that_never_ends_is_given_up() {
-    let (_registry, larder) = started();
+    let registry = Scripted::start();
+    let larder =
+        Home::new(&settings(&registry.host())).start_with(&[], &[("LARDER_SERVER_HEADER_TIMEOUT", "2s")]);
     let mut slow = client::connect(larder.data).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: l\r\nX: ").unwrap();
     // An error here would be the client's own patience, which is longer than the server's should be.

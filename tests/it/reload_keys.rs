@@ -209,6 +209,8 @@ fn fetches_go_by_the_times_and_turns_that_the_settings_have_now() {
         ("fill.hold", json!("1h")),
         ("fill.at_once", json!(1)),
         ("fill.memory", json!("8MiB")),
+        // However long it says nothing here.
+        ("registry.first_byte_timeout", json!("10m")),
     ]);
     let registry = running.registry.clone();
     for n in 0..12 {

@@ -27,11 +27,9 @@ fn envoy_loads_a_filter_from_larder_and_its_header_is_seen() {
     let reply = envoy.answer();
     assert_eq!(reply.header("x-larder"), "yes");
     assert_eq!(reply.body, b"through");
-    let line = larder
-        .log()
-        .into_iter()
-        .find(|line| line["path"] == "/plugins/add-header/1.0.0/plugin.wasm" && line["status"] == 200);
-    assert!(line.is_some(), "it came from here");
+    larder.line("that it came from here", |line| {
+        line["path"] == "/plugins/add-header/1.0.0/plugin.wasm" && line["status"] == 200
+    });
     let metadata = larder.get("/plugins/add-header/1.0.0/metadata.txt").text();
     assert!(metadata.contains("abi: 0.2.1\n"), "{metadata}");
 }

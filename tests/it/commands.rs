@@ -4,13 +4,13 @@ use crate::support::artifact::{module, raw};
 use crate::support::client;
 use crate::support::larder::{Home, Larder, PROGRAM, program, settings};
 use crate::support::pki::Pki;
+use crate::support::port::Port;
 use crate::support::registry::Registry;
 use crate::support::scripted::{Act, Scripted};
 use crate::support::{eventually, fsck};
 use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -505,7 +505,8 @@ fn manual_pages_are_there_for_every_command_and_groff_has_no_complaint() {
 #[test]
 fn a_larder_that_cannot_be_asked_is_69_with_the_address_the_cause_and_what_to_do() {
     let home = Home::in_memory("server: {drain: 0s}\n");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let kept = Port::kept();
+    let free = kept.address;
     let told = run(&home, &["status", "--admin", &format!("http://{free}")]).with(69);
     for part in
         [&*format!("http://{free} cannot be asked"), "refused", "is larder running there? listen.admin"]
@@ -647,8 +648,8 @@ fn a_directory_in_use_is_asked_by_the_port_of_its_settings_or_is_75() {
     let every = format!("0.0.0.0:{}", larder.admin.port());
     run(&larder.home, &["--admin-listen", &every, "purge", "--all", "--yes"]).with(0);
     assert_eq!(ask(&larder, &["list", "-o", "json"]).with(0).json()["total"], 0, "it is the same one");
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for elsewhere in [free, larder.data.to_string(), "127.0.0.1:0".into()] {
+    let free = Port::kept();
+    for elsewhere in [free.address.to_string(), larder.data.to_string(), "127.0.0.1:0".into()] {
         let told = run(&larder.home, &["--admin-listen", &elsewhere, "status"]).with(75);
         assert!(told.err.contains(&said) && told.err.contains("--admin URL"), "{told:?}");
     }

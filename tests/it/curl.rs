@@ -3,6 +3,7 @@
 use crate::support::artifact::{module, raw};
 use crate::support::larder::{Home, PROGRAM, settings};
 use crate::support::pki::Pki;
+use crate::support::port::Port;
 use crate::support::scripted::Scripted;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -76,7 +77,7 @@ fn it_answers_and_ends_as_the_real_curl_does() {
     let nothing = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     // It takes connections and says nothing; and one that nobody has.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = Port::kept();
     let partial = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
     let empty = answering(b"");
     let to = folder.path().join("body");
@@ -93,7 +94,7 @@ fn it_answers_and_ends_as_the_real_curl_does() {
         (&["-sS", "-o", "/dev/null", "-w", code], at("/"), 0),
         (&["-s", "-o", "/dev/null", "-w", r"%{http_code}\n"], at("/plugins/waf/2/plugin.wasm"), 0),
         (&["-sf", "-w", code], at("/plugins/waf/2/plugin.wasm"), 22),
-        (&["-s", "-w", code], format!("http://{nobody}/"), 7),
+        (&["-s", "-w", code], format!("http://{}/", nobody.address), 7),
         (&["-sf"], at("/plugins/Not-A-Name"), 22),
         (&["-s", "-H", "Accept: application/json", "--max-time", "20"], at("/plugins/"), 0),
         (&["-s", "-o", "/dev/null", "-w", code], at("/plugins"), 0),

@@ -1,8 +1,9 @@
 //! A real Envoy that loads one plugin and runs it, and the plugin.
 
+use super::port::Port;
 use super::{client, eventually};
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -34,17 +35,17 @@ pub const FILTER: &str = r#"(module
 /// A running Envoy. Ended when dropped.
 pub struct Envoy {
     child: Child,
-    address: SocketAddr,
+    port: Port,
     log: PathBuf,
 }
 
 impl Envoy {
     /// With the plugin at `path` of the larder at `larder`, whose cluster has `socket` besides.
     pub fn start(folder: &Path, larder: SocketAddr, socket: &str, path: &str, sha256: &str) -> Self {
-        // A port that was free a moment ago: Envoy cannot be asked which one it got before its listener is warm.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Envoy cannot be asked which one it got before its listener is warm.
+        let port = Port::kept();
         let settings = folder.join("envoy.yaml");
-        std::fs::write(&settings, configuration(address, larder, socket, path, sha256)).unwrap();
+        std::fs::write(&settings, configuration(port.address, larder, socket, path, sha256)).unwrap();
         let log = folder.join("envoy.log");
         let binary = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/envoy/_bin/envoy");
         let child = Command::new(&binary)
@@ -55,7 +56,7 @@ impl Envoy {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; make test installs it", binary.display()));
-        Self { child, address, log }
+        Self { child, port, log }
     }
 
     /// What it answers once its filter runs.
@@ -64,8 +65,8 @@ impl Envoy {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("Envoy ended: {status}\n{}", std::fs::read_to_string(&self.log).unwrap());
             }
-            client::connect(self.address).ok()?;
-            let reply = client::get(self.address, "/");
+            client::connect(self.port.address).ok()?;
+            let reply = client::get(self.port.address, "/");
             (reply.status == 200).then_some(reply)
         })
     }

@@ -31,6 +31,7 @@ pub mod netns;
 pub mod odd_registry;
 pub mod otlp;
 pub mod pki;
+pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod public;

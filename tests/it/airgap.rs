@@ -124,6 +124,7 @@ fn all_52_plugins_cross_the_gap_in_one_file_and_an_offline_larder_sends_no_packe
         sites.all_are_served(&larder);
         sites.all_are_served(&larder);
         let home = leave(larder);
+        nobody_is_asked_by_a_command(&format!("{}{OFFLINE}", sites.settings));
         assert_eq!((packets("out"), dns.count(PUBLIC)), (0, 0), "nothing went out");
 
         // The counter counts, and the way is open for whoever is not told to stay.
@@ -169,6 +170,24 @@ fn a_bundle_in_a_mounted_folder_is_all_that_an_offline_larder_needs_at_its_start
         }
         assert_eq!((packets("out"), dns.count(PUBLIC)), (0, 0), "nothing went out");
     });
+}
+
+/// Commands that ask registries say that they do not.
+fn nobody_is_asked_by_a_command(settings: &str) {
+    let home = Home::in_memory(settings);
+    let file = home.path().join("offline.tar");
+    for words in [
+        &["get", "key-auth", "2.0.0"][..],
+        &["explain", "key-auth"],
+        &["prefetch", "--all"],
+        &["export", "--all", "-o", file.to_str().unwrap()],
+        &["copy", "key-auth", "--to", &format!("{PUBLIC}/ours")],
+    ] {
+        let output = home.command(&[]).args(words).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(!output.status.success() && text.contains("policy.mode"), "{words:?}: {text}");
+    }
 }
 
 /// Ended in order, and its folder for another start.

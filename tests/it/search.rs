@@ -188,7 +188,6 @@ async fn a_registry_that_stalls_holds_up_nobody_but_those_who_ask_it() {
     let heart = Heart::with(|_| Setup {
         lines: format!("other={host}/plugins/other:1"),
         plain_http: vec![host.clone()],
-        hold: Duration::from_secs(5),
         ..Setup::default()
     });
     let heart = Arc::new(heart);

@@ -608,7 +608,9 @@ fn a_connection_does_not_outlive_the_trust_in_the_certificate_that_it_began_with
     mounted.turn("..both", &[("ca.crt", [read(&one.ca), read(&two.ca)].concat())]);
     eventually("the other CA in use", || (loaded(&ask()) != begun).then_some(()));
     mounted.turn("..two", &[("ca.crt", read(&two.ca))]);
-    let refused = eventually("the first CA gone", || Some(ask()).filter(|reply| reply.status != 200));
-    assert_eq!((refused.status, refused.header("connection")), (403, "close"), "{}", refused.text());
+    // What was let in just before is answered, and is the last there too.
+    let last =
+        eventually("the last answer", || Some(ask()).filter(|reply| reply.header("connection") == "close"));
+    assert!(matches!(last.status, 200 | 403), "{}", last.text());
     assert!(client.get(larder.admin, "/api/v1/status").is_err(), "nor is another one begun");
 }

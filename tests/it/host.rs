@@ -129,7 +129,7 @@ fn reloaded(machine: &Machine) {
 #[test]
 fn the_service_does_all_that_larder_does_under_its_own_restrictions() {
     debian::package();
-    if !netns::alone_for("host::the_service_does_all_that_larder_does_under_its_own_restrictions", &[], 240) {
+    if !netns::alone_for("host::the_service_does_all_that_larder_does_under_its_own_restrictions", &[], 600) {
         return;
     }
     let (machine, mut registry, bytes, _shared) = installed();
@@ -184,7 +184,7 @@ fn the_service_does_all_that_larder_does_under_its_own_restrictions() {
 #[test]
 fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
     debian::package();
-    if !netns::alone_for("host::the_lines_that_the_unit_offers_do_what_it_says_of_them", &[], 240) {
+    if !netns::alone_for("host::the_lines_that_the_unit_offers_do_what_it_says_of_them", &[], 600) {
         return;
     }
     let (machine, registry, bytes, shared) = installed();
@@ -255,7 +255,7 @@ fn the_lines_that_the_unit_offers_do_what_it_says_of_them() {
 fn who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart() {
     debian::package();
     let own = "who_follows_the_guides_lines_for_the_package_has_a_password_that_is_used_without_a_restart";
-    if !netns::alone_for(&format!("host::{own}"), &[], 240) {
+    if !netns::alone_for(&format!("host::{own}"), &[], 600) {
         return;
     }
     let block = |name: &str| {
@@ -304,7 +304,7 @@ fn a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds() {
     if !netns::alone_for(
         "host::a_start_with_faulty_settings_fails_once_and_without_settings_it_succeeds",
         &[],
-        240,
+        600,
     ) {
         return;
     }
@@ -341,7 +341,7 @@ fn the_package_serves_once_installed_goes_on_after_an_upgrade_and_leaves_nothing
     if !netns::alone_for(
         "host::the_package_serves_once_installed_goes_on_after_an_upgrade_and_leaves_nothing_but_what_is_its_users",
         &[],
-        240,
+        600,
     ) {
         return;
     }

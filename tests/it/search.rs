@@ -6,7 +6,6 @@ use crate::support::scripted::{Act, Scripted};
 use crate::support::until;
 use larder::catalog::Why;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// `waf` is listed with 2.0.0 and asked for as 1.0.0.
 fn listed(host: &str) -> Setup {

@@ -275,7 +275,10 @@ impl Cache {
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        self.may_ask(reference).map_err(Arc::new)?;
+        if let Err(error) = self.may_ask(reference) {
+            parts.note(reference, &error);
+            return Err(Arc::new(error));
+        }
         let turn = self.lanes.turn(reference.registry(), lane).await;
         let Some(_turn) = turn else {
             let detail = format!("more than {MOST_WAITING} fetches wait for {}", reference.registry());

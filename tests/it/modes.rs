@@ -7,6 +7,7 @@ use crate::support::heart::{ABSENT_LIFETIME, Heart, Setup, TAG_LIFETIME};
 use crate::support::larder::{Home, program, settings};
 use crate::support::reloaded::Reloaded;
 use crate::support::scripted::{Act, Scripted};
+use larder::admin::change::Selector;
 use serde_json::json;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ async fn offline_serves_what_is_held_as_a_hit_of_any_age_and_asks_nobody() {
     let reference = lines(&heart, "waf", "1.0.0").parse().unwrap();
     let asked = heart.cache.ask_again(&reference).await;
     assert!(format!("{asked:?}").contains("offline"), "{asked:?}");
+    let which = Selector { keys: vec![lines(&heart, "waf", "1.0.0")], ..Selector::default() };
+    let told = heart.administration.revalidate(&which).await.unwrap();
+    assert_eq!(told.results[0].error.as_ref().map(|error| &*error.code), Some("offline"), "{told:?}");
     for file in heart.files("modules") {
         std::fs::write(file, b"damaged").unwrap();
     }

@@ -25,7 +25,8 @@ impl Site {
     fn new(policy: &str) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let (one, two) = (Signer::new(), Signer::ed25519());
-        (one.public(keys.path(), "one"), two.public(keys.path(), "two"));
+        one.public(keys.path(), "one");
+        two.public(keys.path(), "two");
         let policy = told(policy, &keys);
         let heart = Heart::with(|_| Setup { policy, ..Setup::default() });
         Self { heart, keys, one, two }

@@ -11,6 +11,11 @@
 
 .PHONY: run test faults deb demo image bench steps instructions peers
 
+# Kernels of arm64 have pages of 4, 16 or 64 KiB, and the allocator is made for one size: it works with smaller ones.
+ifeq ($(shell uname -m),aarch64)
+export JEMALLOC_SYS_WITH_LG_PAGE = 16
+endif
+
 run:
 	@tests/needs.sh build
 	cargo run --release --locked -- $(ARGS)

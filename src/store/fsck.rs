@@ -76,7 +76,10 @@ pub fn check(dir: &Path, repair: bool, expected: &[Digest]) -> Result<Report, St
             looking.found("I5", path, "is expected and not there".into(), |_| false);
         }
     }
-    drop(lock);
+    // Closing it would not be enough: a process that is being started has it too, until it has become its program.
+    if let Some(lock) = lock {
+        let _ = lock.unlock();
+    }
     Ok(looking.report)
 }
 

@@ -223,7 +223,8 @@ fn a_user_whom_a_cluster_chose_keeps_more_plugins_on_the_volume_than_memory_hold
         }
     }
     let kept = container.run(&["sh", "-c", "stat -c '%u:%g %a' /var/lib/larder /var/lib/larder/v1"]);
-    assert_eq!(String::from_utf8_lossy(&kept.stdout), "65532:0 775\n1000660000:0 700\n");
+    let (told, error) = (String::from_utf8_lossy(&kept.stdout), String::from_utf8_lossy(&kept.stderr));
+    assert_eq!(told, "65532:0 775\n1000660000:0 700\n", "{}: {error}", kept.status);
     assert_eq!(container.warnings(), Vec::<String>::new());
     assert_eq!(container.kills(), 0);
 }

@@ -493,6 +493,16 @@ fn whatever_clients_invent_makes_no_series() {
     };
     let statuses: Vec<_> = (0..kinds.len()).map(|which| ask(which, 100_000_000)).collect();
     assert!(statuses.iter().filter(|status| **status >= 400).count() >= kinds.len() - 1, "{statuses:?}");
+    // An answer is counted when it has left.
+    for counter in ["larder_requests_total{", "larder_request_duration_seconds_count{"] {
+        eventually("the first of each kind being counted", || {
+            let text = scrape(&larder);
+            let counts = text.lines().filter(|line| line.starts_with(counter));
+            let counted: f64 =
+                counts.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum();
+            (counted >= kinds.len() as f64).then_some(())
+        });
+    }
     // A scrape is seen by the next one.
     series(&larder);
     let before = series(&larder);

@@ -12,6 +12,7 @@ pub mod head;
 pub mod hosts_toml;
 pub mod layer;
 pub mod listing;
+pub mod lock;
 pub mod manifest;
 pub mod module;
 pub mod path;
@@ -45,6 +46,7 @@ pub const ALL: &[(&str, Check)] = &[
     ("hosts_toml", hosts_toml::check),
     ("layer", layer::check),
     ("listing", listing::check),
+    ("lock", lock::check),
     ("manifest", manifest::check),
     ("module", module::check),
     ("path", path::check),

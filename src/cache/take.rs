@@ -3,7 +3,7 @@
 //! behind the request.
 
 use super::fetch::FETCH_BYTES;
-use super::{Cache, CacheError, Parts, UNPACKING, fill, signed};
+use super::{Cache, CacheError, Parts, UNPACKING, fill};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::oci::{Digest, Reference};
@@ -56,48 +56,46 @@ impl Cache {
         })
     }
 
-    /// Whether a reference points to `manifest` and its module is held; the module, if it is.
-    pub fn has(&self, reference: &Reference, manifest: &Digest) -> Option<Module> {
+    /// What is known of a reference whose module is held. What the policy withholds is as if it were not: a bundle may
+    /// have what the policy takes.
+    fn usable(&self, reference: &Reference) -> Option<Arc<Record>> {
         let record = self.parts.store.record(reference)?;
+        let present = record.present().filter(|present| self.parts.store.holds(&present.module))?;
+        let gate = self.parts.rules.load().gate.clone();
+        let is_taken = gate.is_open() || gate.takes_reference(reference, present).is_ok();
+        is_taken.then_some(record)
+    }
+
+    /// The module of a reference that points to `manifest`, as long as it is held and not withheld.
+    fn has(&self, reference: &Reference, manifest: &Digest) -> Option<Module> {
+        let record = self.usable(reference)?;
         let present = record.present().filter(|present| present.manifest == *manifest)?;
-        self.parts.store.holds(&present.module).then(|| present.module.clone())
+        Some(present.module.clone())
     }
 
-    /// Whether what a reference points to is withheld until somebody shows who signed it, as a bundle may.
-    fn is_unproved(&self, reference: &Reference) -> bool {
-        let record = self.parts.store.record(reference);
-        let present = record.as_ref().and_then(|record| record.present());
-        let rules = self.parts.rules.load();
-        present.is_some_and(|present| signed::is_unproved(&rules.gate, reference, present))
-    }
-
-    /// Whether a reference points to anything that is held.
+    /// Whether a reference points to anything that is held and not withheld.
     pub fn resolves(&self, reference: &Reference) -> bool {
-        let record = self.parts.store.record(reference);
-        let present = record.as_ref().and_then(|record| record.present());
-        present.is_some_and(|present| self.parts.store.holds(&present.module))
+        self.usable(reference).is_some()
     }
 
-    /// The module that a registry confirmed for a reference, as long as it is held.
+    /// The module that a registry confirmed for a reference, as long as it is held and not withheld.
     fn confirmed(&self, reference: &Reference) -> Option<Module> {
-        let record = self.parts.store.record(reference)?;
-        let present = record.present().filter(|_| record.checked_at > Timestamp::EPOCH)?;
-        self.parts.store.holds(&present.module).then(|| present.module.clone())
+        let record = self.usable(reference).filter(|record| record.checked_at > Timestamp::EPOCH)?;
+        Some(record.present()?.module.clone())
     }
 
-    /// Fetches what this cache's registry has of a reference, and writes it down. What a registry said of it stays: nobody
-    /// knows how old this is.
+    /// Fetches what this cache's registry has of a reference, and writes it down. What a registry said of it stays, unless
+    /// the policy withholds it: nobody knows how old this is.
     ///
     /// # Errors
     /// As of a fetch; and `module_mismatch` where the module is another one than was told.
     pub async fn take(&self, wanted: Wanted<'_>) -> Result<Taken, CacheError> {
         let (parts, reference) = (&self.parts, wanted.reference);
-        let is_unproved = self.is_unproved(reference);
-        if let Some(module) = self.has(reference, wanted.manifest).filter(|_| !is_unproved) {
+        if let Some(module) = self.has(reference, wanted.manifest) {
             is_told(&wanted, &module)?;
             return Ok(Taken::Unchanged(module));
         }
-        if let Some(module) = self.confirmed(reference).filter(|_| !is_unproved) {
+        if let Some(module) = self.confirmed(reference) {
             return Ok(Taken::Kept(module));
         }
         let _room = parts.room.take(FETCH_BYTES).await;

@@ -560,3 +560,25 @@ async fn a_mounted_bundle_waits_while_another_one_is_being_taken_in() {
     start.await;
     assert_eq!(heart.files("modules").len(), 2);
 }
+
+#[tokio::test]
+async fn where_what_a_registry_confirmed_is_withheld_a_bundle_brings_what_the_policy_takes() {
+    let mut heart = Heart::new();
+    heart.registry.put("plugins/good", "1", &raw(&module("large", 60_000)));
+    heart.ok("good", "1").await;
+    let plugins = two(&heart.registry.host());
+    let bytes = archive(&entries(&plugins));
+    let kept = imported(&heart, &bytes).await.unwrap();
+    assert_eq!((kept.imported, kept.kept), (1, 1), "{kept:?}");
+    heart.registry.down();
+    heart.policy("largest: 30kB");
+    assert_eq!(heart.code("good", "1").await, "too_large_for_policy");
+    let again = imported(&heart, &bytes).await.unwrap();
+    assert_eq!((again.imported, again.unchanged, again.kept), (1, 1, 0), "{again:?}");
+    assert_eq!(heart.ok("good", "1").await.0, plugins[0].artifact.module);
+    // What it has and the policy withholds too is told as refused, not as held.
+    heart.policy("largest: 10kB");
+    let refused = imported(&heart, &bytes).await.unwrap();
+    let too_large = ["good", "bad"].map(|name| (name.to_owned(), "too_large_for_policy".to_owned()));
+    assert_eq!(codes(&refused), too_large);
+}

@@ -6,6 +6,7 @@ use crate::support::client::{self, Reply};
 use crate::support::eventually;
 use crate::support::heart::files;
 use crate::support::larder::{Home, Larder, settings};
+use crate::support::layout::{Plugin, archive, entries};
 use crate::support::prometheus::{Prometheus, deploy};
 use crate::support::registry::Registry;
 use crate::support::scripted::Scripted;
@@ -61,12 +62,17 @@ struct Site {
 
 impl Site {
     fn new(host: &str, mode: &str, lock: &str) -> Self {
+        Self::with(host, mode, lock, "")
+    }
+
+    /// With more settings.
+    fn with(host: &str, mode: &str, lock: &str, more: &str) -> Self {
         let home = Home::in_memory("");
         let file = home.path().join("larder.lock.json");
         std::fs::write(&file, lock).unwrap();
         let text = settings(host)
             + &format!(
-                "lifetimes: {{tag: 0s, unusable: 0s}}\nlock: {{file: '{}', mode: {mode}}}\n",
+                "lifetimes: {{tag: 0s, unusable: 0s}}\nlock: {{file: '{}', mode: {mode}}}\n{more}",
                 file.display()
             );
         Self { home: home.with(&text), file }
@@ -404,4 +410,28 @@ fn a_bundle_brings_no_other_bytes_past_an_enforced_lock() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("lock_mismatch") && said.contains("1 plugin imported"), "{said}");
     assert!(is_kept(&site.home, &right.module) && !is_kept(&site.home, &wrong.module));
+}
+
+#[test]
+fn a_mounted_bundle_that_was_taken_in_before_brings_what_another_lock_wants() {
+    let registry = Scripted::start();
+    let (right, other) = (plugin("right"), plugin("other"));
+    let host = registry.host();
+    let mounted = tempfile::tempdir().unwrap();
+    let packed = Plugin { name: "a", reference: format!("{host}/plugins/a:1"), artifact: right.clone() };
+    std::fs::write(mounted.path().join("a.tar"), archive(&entries(&[packed]))).unwrap();
+    let more = format!("import: {{dir: '{}'}}\n", mounted.path().display());
+    let site = Site::with(&host, "enforce", &own(&[]), &more);
+    let file = site.file.clone();
+    let larder = site.start();
+    larder.line("the first import", |line| line["message"] == "imported at the start");
+    assert_serves(&larder.get(&path("a", "1")), &right, &larder);
+    // A registry has something else, and confirms it.
+    registry.put("plugins/a", "1", &other);
+    eventually("the other bytes", || (larder.get(&path("a", "1")).body == other.module).then_some(()));
+    registry.down();
+    std::fs::write(&file, own(&[item(&host, "a", "1", "1", &right)])).unwrap();
+    let larder = larder.kill().start();
+    larder.line("the second import", |line| line["message"] == "imported at the start");
+    assert_serves(&larder.get(&path("a", "1")), &right, &larder);
 }

@@ -10,6 +10,7 @@ use crate::oci::{Digest, Reference};
 use crate::policy::{Gate, Mode};
 use crate::record::Record;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::runtime::Handle;
 
 /// What came of asking about a reference.
@@ -50,6 +51,20 @@ impl Cache {
         let record = self.parts.store.record(reference)?;
         let present = record.present().filter(|present| self.parts.store.holds(&present.module))?;
         Some(present.manifest)
+    }
+
+    /// Forgets why things could not be had: the settings have changed, and what was refused may be granted now. What is
+    /// held stays.
+    pub fn doubt(&self) {
+        // Counted first: what a fetch by the old settings remembers from here on, it forgets itself.
+        self.doubts.fetch_add(1, Ordering::SeqCst);
+        self.failures.invalidate_all();
+        self.doubted.store(self.parts.clock.now().millis(), Ordering::SeqCst);
+    }
+
+    /// Where settings are counted: what was begun at another number went by others.
+    pub(super) fn epoch(&self) -> u64 {
+        self.doubts.load(Ordering::SeqCst)
     }
 
     /// Forgets why the plan's candidates could not be had a moment ago.

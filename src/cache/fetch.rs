@@ -264,7 +264,16 @@ impl Cache {
         let cache = self.clone();
         let key = reference.clone();
         let about = Some(reference.to_string());
-        let work = async move { cache.fetch_now(&reference, lane).await };
+        let work = async move {
+            let epoch = cache.epoch();
+            match cache.fetch_now(&reference, lane).await {
+                // By settings that were changed meanwhile: those of now may grant it.
+                Err(_) | Ok(Outcome::Absent(_)) if cache.epoch() != epoch => {
+                    cache.fetch_now(&reference, lane).await
+                }
+                ended => ended,
+            }
+        };
         let work = origin::begun("fetch", about, |error: &Arc<CacheError>| error.code, work);
         self.fills.join(&self.parts.runtime, key, work).0
     }
@@ -274,7 +283,7 @@ impl Cache {
         reference: &Reference,
         lane: Lane,
     ) -> Result<Outcome, Arc<CacheError>> {
-        let parts = &self.parts;
+        let (parts, epoch) = (&self.parts, self.epoch());
         if let Err(error) = self.may_ask(reference) {
             parts.note(reference, &error);
             return Err(Arc::new(error));
@@ -316,21 +325,23 @@ impl Cache {
                 }
                 Ok(Outcome::Present)
             }
-            Err(error) => self.note_failure(reference, known.as_deref(), error, took).await,
+            Err(error) => self.note_failure(reference, known.as_deref(), error, (took, epoch)).await,
         }
     }
 
-    /// Remembers a failure for its lifetime. What was served once is not taken away by a registry that forgot it; of
-    /// anything else "not found" and "denied" are an absence.
+    /// Remembers a failure for its lifetime, unless the settings have changed since `epoch`. What was served once is not
+    /// taken away by a registry that forgot it; of anything else "not found" and "denied" are an absence.
     async fn note_failure(
         &self,
         reference: &Reference,
         known: Option<&Record>,
         error: CacheError,
-        took: Duration,
+        (took, epoch): (Duration, u64),
     ) -> Result<Outcome, Arc<CacheError>> {
         let parts = &self.parts;
-        self.decided.refused(None, &error, parts.clock.now());
+        if self.epoch() == epoch {
+            self.decided.refused(None, &error, parts.clock.now());
+        }
         let is_held =
             known.and_then(Record::present).is_some_and(|present| parts.store.holds(&present.module));
         let absence: Option<Absence> = error.absence().filter(|_| !is_held);
@@ -354,10 +365,15 @@ impl Cache {
         let until = parts.clock.now().plus(error.remembered_for(&parts.rules.load().lifetimes));
         let error = Arc::new(error);
         self.failures.insert(reference.clone(), Failure { error: error.clone(), until });
+        // Looked at behind it: either this sees that the settings have changed, or whoever changed them forgets it.
+        let is_of_now = self.epoch() == epoch;
+        if !is_of_now {
+            self.failures.invalidate(reference);
+        }
         match absence {
             Some(absence) => {
                 // One that is kept is kept up to date.
-                if parts.store.record(reference).is_some() {
+                if is_of_now && parts.store.record(reference).is_some() {
                     self.write(reference, State::Absent(absence)).await;
                 }
                 Ok(Outcome::Absent(absence))

@@ -95,7 +95,8 @@ pub struct Config {
     pub memory: ByteSize,
 }
 
-/// What a change of the settings replaces, as a whole. A fetch ends with what it began with.
+/// What a change of the settings replaces, as a whole. A fetch ends with what it began with; one that came to nothing by
+/// then is done once more.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// How to fetch.
@@ -159,6 +160,8 @@ pub struct Cache {
     failures: moka::sync::Cache<Reference, Failure>,
     /// Absences that were noted up to then are asked about again, in milliseconds since 1970.
     doubted: AtomicU64,
+    /// How often that was.
+    doubts: AtomicU64,
     lanes: fetch::Lanes,
     progress: fill::Board,
     decided: Decided,
@@ -218,6 +221,7 @@ impl Cache {
             fills: Collapse::default(),
             failures: failures.build(),
             doubted: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
             lanes,
             progress: fill::Board::default(),
             decided: Decided::default(),
@@ -235,13 +239,6 @@ impl Cache {
     /// is verified against more than the digest of a manifest, and nothing of it is kept.
     pub fn registry(&self) -> &Arc<dyn Registry> {
         &self.parts.registry
-    }
-
-    /// Forgets why things could not be had: the settings have changed, and what was refused may be granted now. What is
-    /// held stays.
-    pub fn doubt(&self) {
-        self.failures.invalidate_all();
-        self.doubted.store(self.parts.clock.now().millis(), Ordering::SeqCst);
     }
 
     /// Goes by `rules` from now on.

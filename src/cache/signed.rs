@@ -19,12 +19,18 @@ pub(super) async fn judged(
     reference: &Reference,
     subjects: Vec<Subject>,
 ) -> Result<Option<Box<Judged>>, CacheError> {
-    let gate = parts.rules.load().gate.clone();
-    let demands = if gate.is_open() { Vec::new() } else { gate.demands_of(reference) };
-    let (Some(demand), Some(first)) = (demands.first(), subjects.first()) else { return Ok(None) };
+    let demands = || {
+        let gate = parts.rules.load().gate.clone();
+        if gate.is_open() { Vec::new() } else { gate.demands_of(reference) }
+    };
+    let demanded = demands();
+    let (Some(demand), Some(first)) = (demanded.first(), subjects.first()) else { return Ok(None) };
     let manifest = first.digest;
     let asked = async {
         let (case, ended) = signatures::gather(&*parts.registry, &reference.repository(), subjects).await;
+        // By the keys of now: a registry may have taken its time, and they may be others since.
+        let demanded = demands();
+        let demand = demanded.first().unwrap_or(demand);
         let judged = Judged::new(case, &demand.keys, parts.clock.now());
         match ended {
             Err(error) if !judged.verdict.is_verified() => Err((judged, error)),
@@ -43,6 +49,7 @@ pub(super) async fn judged(
         Some(error) => format!("could not be asked for: {error}"),
         None => verdict.to_string(),
     });
+    let gate = parts.rules.load().gate.clone();
     let wanted = gate.trusts_reference(reference, &manifest, Some(&judged));
     match (wanted, ended) {
         (Ok(()), None) if verdict.is_verified() => {}

@@ -2,15 +2,19 @@
 //! used at all when they are broken.
 
 use crate::support::artifact::{module, raw};
+use crate::support::client::get;
 use crate::support::eventually;
 use crate::support::larder::{Home, Larder};
 use crate::support::mounted::Mounted;
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
-use crate::support::scripted::Scripted;
+use crate::support::reloaded::Reloaded;
+use crate::support::scripted::{Ask, Scripted};
 use base64::Engine;
+use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 pub fn reloads(larder: &Larder, result: &str) -> f64 {
@@ -285,4 +289,45 @@ fn a_new_mirror_and_a_new_rule_are_used_without_a_restart_and_transfers_under_wa
         old.open_gate();
         assert_eq!(waiting.join().unwrap().body, slow);
     });
+}
+
+#[test]
+fn a_fetch_that_new_settings_overtake_is_done_once_more_and_what_fails_by_old_ones_is_not_remembered() {
+    // Whoever asks waits for settings that are changed twice.
+    let mut running = Reloaded::with(&[("limits.module", json!("4KiB")), ("fill.hold", json!("60s"))]);
+    for name in ["waf", "pay"] {
+        running.registry.put(&format!("plugins/{name}"), "1.0.0", &raw(&module(name, 20_000)));
+    }
+    let (turns, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    running.registry.script(move |ask, truth| {
+        if ask.is_manifest() {
+            let _ = gate.lock().unwrap().recv();
+        }
+        truth
+    });
+    let asked = |running: &Reloaded, times| {
+        eventually("the manifest asked for", || {
+            (running.registry.count(Ask::is_manifest) == times).then_some(())
+        })
+    };
+    let data = running.larder.data;
+    let asking =
+        |name| std::thread::spawn(move || get(data, &format!("/plugins/{name}/1.0.0/plugin.wasm")).status);
+    let waf = asking("waf");
+    asked(&running, 1);
+    running.change(&[("limits.module", json!("1MiB"))]);
+    turns.send(()).unwrap();
+    turns.send(()).unwrap();
+    assert_eq!(waf.join().unwrap(), 200, "{}", running.larder.log_text());
+    running.change(&[("limits.module", json!("4KiB"))]);
+    let pay = asking("pay");
+    asked(&running, 3);
+    running.change(&[("limits.module", json!("5KiB"))]);
+    turns.send(()).unwrap();
+    asked(&running, 4);
+    running.change(&[("limits.module", json!("1MiB"))]);
+    drop(turns);
+    assert_ne!(pay.join().unwrap(), 200, "no fetch is done a third time");
+    assert_eq!(running.status("pay", "1.0.0"), 200, "{}", running.larder.log_text());
 }

@@ -4,8 +4,11 @@ use crate::support::artifact::{Artifact, OCI_INDEX, index, module, raw};
 use crate::support::heart::{Heart, Setup, TAG_LIFETIME, files};
 use crate::support::scripted::{Act, Ask, Scripted};
 use crate::support::signer::Signer;
+use crate::support::until;
 use larder::cache::ErrorKind;
+use larder::cache::asked::Asked;
 use larder::oci::Digest;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -333,4 +336,28 @@ fn keys_that_cannot_be_used_and_keyless_signatures_are_told_with_their_place() {
             assert!(told.contains(part), "{policy}: {told}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_mended_while_a_registry_is_asked_for_signatures_judge_them() {
+    let mut site = Site::new("signatures: {mode: require, keys: [TWO]}");
+    let waf = site.put_signed("waf");
+    let (held, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    site.registry().script(move |ask, truth| {
+        if is_of_signatures(ask) {
+            let _ = gate.lock().unwrap().recv();
+        }
+        truth
+    });
+    let cache = site.heart.cache.clone();
+    let reference = format!("{}/plugins/waf:1", site.registry().host()).parse().unwrap();
+    let asking = tokio::spawn(async move { cache.ask_again(&reference).await });
+    until("signatures asked for", || site.registry().count(is_of_signatures) > 0).await;
+    site.policy("signatures: {mode: require, keys: [ONE]}");
+    drop(held);
+    let asked = asking.await.unwrap();
+    assert!(matches!(asked, Asked::Updated), "{asked:?}");
+    assert_eq!(site.registry().count(|ask| ask.path.ends_with("/manifests/1")), 1, "at the first try");
+    assert_eq!(site.heart.ok("waf", "1").await.0, waf.module);
 }

@@ -164,7 +164,7 @@ pub struct Cache {
     doubts: AtomicU64,
     lanes: fetch::Lanes,
     progress: fill::Board,
-    decided: Decided,
+    decided: Arc<Decided>,
 }
 
 /// How a fetch of one reference ended, other than in an error.
@@ -211,11 +211,18 @@ enum Need {
 impl Cache {
     /// Makes a cache of its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
+        let cache = Self::deciding(parts, Arc::default());
+        cache.pin();
+        cache
+    }
+
+    /// The same with what the policy `decided` already, and with what is pinned as it is.
+    fn deciding(parts: Parts, decided: Arc<Decided>) -> Arc<Self> {
         let failures = moka::sync::Cache::builder()
             .max_capacity(REMEMBERED_FAILURES)
             .eviction_policy(EvictionPolicy::lru());
         let lanes = fetch::Lanes::new(parts.rules.load().config.at_once);
-        let cache = Arc::new(Self {
+        Arc::new(Self {
             parts,
             walks: Collapse::default(),
             fills: Collapse::default(),
@@ -224,10 +231,8 @@ impl Cache {
             doubts: AtomicU64::new(0),
             lanes,
             progress: fill::Board::default(),
-            decided: Decided::default(),
-        });
-        cache.pin();
-        cache
+            decided,
+        })
     }
 
     /// The store, for listings.

@@ -37,15 +37,20 @@ pub enum Taken {
 }
 
 impl Cache {
-    /// A cache of the same store and rules that asks `registry`, counted apart. With another `store` in its place, such
-    /// as one that keeps nothing.
+    /// A cache of the same store and rules that asks `registry`, counted apart but for what the lock file and the policy
+    /// say of it. With another `store` in its place, such as one that keeps nothing, nothing of it is told elsewhere.
     pub fn beside(&self, registry: Arc<dyn Registry>, store: Option<Arc<dyn Store>>) -> Arc<Self> {
         let Parts { clock, rules, runtime, room, .. } = &self.parts;
-        Self::new(Parts {
+        let (mut metrics, mut decided) = (Metrics::new(), Arc::default());
+        if store.is_none() {
+            metrics.lock_mismatch = self.parts.metrics.lock_mismatch.clone();
+            decided = self.decided.clone();
+        }
+        let parts = Parts {
             registry,
             store: store.unwrap_or_else(|| self.parts.store.clone()),
             clock: clock.clone(),
-            metrics: Arc::<Metrics>::default(),
+            metrics: Arc::new(metrics),
             rules: ArcSwap::new(rules.load_full()),
             runtime: runtime.clone(),
             room: room.clone(),
@@ -53,7 +58,9 @@ impl Cache {
             streams: self.parts.streams.clone(),
             trace: Trace::default(),
             recent: Arc::default(),
-        })
+        };
+        // What is pinned stays: those rules may be old by now.
+        Self::deciding(parts, decided)
     }
 
     /// What is known of a reference whose module is held. What the policy withholds is as if it were not: a bundle may
@@ -90,6 +97,14 @@ impl Cache {
     /// # Errors
     /// As of a fetch; and `module_mismatch` where the module is another one than was told.
     pub async fn take(&self, wanted: Wanted<'_>) -> Result<Taken, CacheError> {
+        let taken = self.taken(wanted).await;
+        if let Err(error) = &taken {
+            self.decided.refused(None, error, self.parts.clock.now());
+        }
+        taken
+    }
+
+    async fn taken(&self, wanted: Wanted<'_>) -> Result<Taken, CacheError> {
         let (parts, reference) = (&self.parts, wanted.reference);
         if let Some(module) = self.has(reference, wanted.manifest) {
             is_told(&wanted, &module)?;
@@ -100,7 +115,8 @@ impl Cache {
         }
         let _room = parts.room.take(FETCH_BYTES).await;
         let rules = parts.rules.load_full();
-        rules.gate.admits_reference(reference).map_err(CacheError::refused)?;
+        let admitted = rules.gate.admits_reference(reference);
+        admitted.map_err(|refusal| CacheError::refused(refusal).about(reference))?;
         let progress = self.progress.begin(reference);
         let filled = fill::fill(parts, &rules, reference, None, &progress);
         let mut new = match tokio::time::timeout(rules.config.timeout, filled).await {

@@ -582,3 +582,47 @@ async fn where_what_a_registry_confirmed_is_withheld_a_bundle_brings_what_the_po
     let too_large = ["good", "bad"].map(|name| (name.to_owned(), "too_large_for_policy".to_owned()));
     assert_eq!(codes(&refused), too_large);
 }
+
+#[test]
+fn what_a_bundle_brings_is_counted_where_it_is_not_what_is_locked_and_written_down_where_it_is_refused() {
+    let registry = Scripted::start();
+    let plugins = two(&registry.host());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("larder.lock.json");
+    let locked = json!({
+        "name": "good",
+        "version": "1",
+        "reference": plugins[0].reference,
+        "manifest": Digest::of(b"another manifest").to_string(),
+        "module": Digest::of(b"another module").to_string(),
+    });
+    std::fs::write(&file, json!({"larder-lock": 1, "plugins": [locked]}).to_string()).unwrap();
+    let larder = guarded(
+        &registry.host(),
+        &format!(
+            "lock: {{file: '{}', mode: record}}\npolicy: {{rules: [{{plugin: bad, allow: false}}]}}\n",
+            file.display()
+        ),
+    );
+    let token = format!("Bearer {TOKEN}");
+    let mine = [("Authorization", token.as_str()), ("Content-Type", "application/x-tar")];
+    let bytes = archive(&entries(&plugins));
+    let mismatches = || larder.metric("larder_lock_mismatch_total{mode=\"record\"}");
+    sent(&larder, "?dry_run=true", &mine, &bytes);
+    assert_eq!(mismatches(), 0.0, "nothing of it is served");
+    for states in [["imported", "refused"], ["unchanged", "refused"]] {
+        let told = sent(&larder, "", &mine, &bytes).json();
+        let is = [&told["items"][0]["state"], &told["items"][1]["state"]];
+        assert_eq!(is, [&json!(states[0]), &json!(states[1])], "{told}");
+        assert_eq!(mismatches(), 1.0);
+    }
+    let decisions = || {
+        let text = std::fs::read_to_string(larder.home.path().join("audit")).unwrap();
+        let whole = text.rsplit_once('\n').map(|(whole, _)| whole.to_owned()).unwrap_or_default();
+        let lines = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["action"] == "policy").collect::<Vec<_>>()
+    };
+    let line = eventually("the refusal written down", || decisions().pop());
+    assert_eq!((&line["result"], decisions().len()), (&json!("not_allowed"), 1), "{line}");
+    assert_eq!(line["what"]["reference"], plugins[1].reference);
+}

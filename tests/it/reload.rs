@@ -117,7 +117,8 @@ fn turning_the_secrets_of_a_registry_under_load_loses_no_request_and_takes_effec
             }
         });
         assert!(sent > 20, "{sent} requests");
-        assert!(reloads(&larder, "ok") >= 4.0);
+        // Counted behind everything that is turned: the new secrets are in use a moment before.
+        eventually("four reloads counted", || (reloads(&larder, "ok") >= 4.0).then_some(()));
         assert_eq!(reloads(&larder, "error"), 0.0);
     }
 }

@@ -56,7 +56,7 @@ pub enum What {
 pub enum Whose {
     /// There is no plugin of that name or version.
     Name,
-    /// It is not for us.
+    /// It is not for us, or the policy or the lock file lets it in no further.
     Right,
     /// The artifact is there and holds no usable plugin.
     Artifact,
@@ -101,9 +101,15 @@ impl Failure {
     pub fn whose(&self) -> Whose {
         match self.code.as_str() {
             "not_found" | "unknown_name" | "unknown_version" | "version_needed" | "offline" => Whose::Name,
-            "denied" | "not_allowed" | "floating_tag" | "too_large_for_policy" | "abi_not_allowed" => {
-                Whose::Right
-            }
+            "denied"
+            | "not_allowed"
+            | "floating_tag"
+            | "too_large_for_policy"
+            | "abi_not_allowed"
+            | "lock_mismatch"
+            | "not_locked"
+            | "unsigned"
+            | "signature_invalid" => Whose::Right,
             "internal" => Whose::Larder,
             "store" | "disk_full" | "no_room" | "crowded_out" | "local_file_changing" => Whose::Disk,
             code if UNUSABLE.contains(&code) => Whose::Artifact,
@@ -223,6 +229,29 @@ mod tests {
         assert_eq!(failures.of("r/a:1").unwrap().code, "tls");
         failures.forget("r/a:1");
         assert_eq!(failures.list().len(), 1);
+    }
+
+    #[test]
+    fn no_refusal_of_the_policy_is_a_registrys_failure_but_for_one_whose_signatures_were_asked_for() {
+        let sources =
+            [include_str!("policy/gate.rs"), include_str!("policy/lock.rs"), include_str!("signature.rs")];
+        let codes: Vec<_> = sources
+            .iter()
+            .flat_map(|source| source.lines())
+            .filter(|line| line.contains("const ") && line.contains(": &str = \""))
+            .filter_map(|line| line.split('"').nth(1))
+            .collect();
+        assert!(
+            codes.len() >= 8 && codes.contains(&"unsigned") && codes.contains(&"not_locked"),
+            "{codes:?}"
+        );
+        let failures = Failures::default();
+        for code in codes {
+            failures.note(&seen(code, code), Timestamp::from_millis(0));
+            assert_eq!(failures.of(code).unwrap().whose(), Whose::Right, "{code}");
+        }
+        failures.note(&seen("asked", "signatures_unreachable"), Timestamp::from_millis(0));
+        assert_eq!(failures.of("asked").unwrap().whose(), Whose::Registry);
     }
 
     #[test]

@@ -210,11 +210,15 @@ impl Breakers {
         Arc::new(Self { clock, all: Mutex::default(), turns: Mutex::default(), offline: Arc::default() })
     }
 
-    /// Others for whoever asks beside the requests of gateways: what registries asked for holds for them too, failures
-    /// do not.
+    /// Others for whoever asks beside the requests of gateways: what registries asked for holds for them too, and who goes
+    /// offline goes so for them; failures are not theirs.
     pub fn beside(&self) -> Arc<Self> {
-        let beside = Self::new(self.clock.clone());
-        beside.go_offline(self.offline.load(Ordering::SeqCst));
+        let beside = Arc::new(Self {
+            clock: self.clock.clone(),
+            all: Mutex::default(),
+            turns: Mutex::default(),
+            offline: self.offline.clone(),
+        });
         for (name, breaker) in self.all.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             beside.of(name).lock().limited = breaker.lock().limited.clone();
         }
@@ -296,6 +300,20 @@ mod tests {
         assert_eq!(breaker.state(), State::Closed);
         fail(&breaker, 4);
         assert_eq!(breaker.state(), State::Closed, "counting begins anew");
+    }
+
+    #[test]
+    fn who_asks_beside_the_gateways_goes_offline_and_online_with_them_whenever_that_is() {
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_000_000)));
+        let breakers = Breakers::new(clock);
+        let beside = breakers.beside();
+        let of_before = beside.of("r.example");
+        breakers.go_offline(true);
+        for breaker in [&of_before, &beside.of("later.example")] {
+            assert_eq!(breaker.admit().err().map(|error| error.code), Some("offline"));
+        }
+        breakers.go_offline(false);
+        assert!(of_before.admit().is_ok());
     }
 
     #[test]

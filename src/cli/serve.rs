@@ -76,7 +76,7 @@ pub fn run(loaded: Loaded, options: Options) -> ExitCode {
         tracing::warn!("{warning}");
     }
     let clients = Front::new(clients, read.names.clone(), read.metrics.clone());
-    let others = vec![clients.part(), log.dial.part(config.log.level)];
+    let others = vec![clients.part(), log.dial.part(config.log.level), traces.part()];
     let seen = Seen::at_start(&loaded, &read.hosts, &options, &others);
     // From here on it asks for another reading, where it would have ended the process.
     let hangup = {

@@ -4,7 +4,8 @@
 //! spans, which are counted, and no request.
 
 use super::log::Logged;
-use crate::config::Config;
+use super::reload::{Apply, Part};
+use crate::config::{Config, Fault, Loaded};
 use crate::metrics::Metrics;
 use crate::origin::{self, SPANS};
 use crate::registry::collector::Collector;
@@ -18,7 +19,7 @@ use opentelemetry_sdk::trace::{
     SpanExporter as Export, SpanProcessor,
 };
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tracing_subscriber::Layer;
@@ -34,6 +35,8 @@ pub struct Traces {
     provider: Option<SdkTracerProvider>,
     /// How many were lost.
     pub lost: Lost,
+    /// Whether nothing is sent.
+    offline: Arc<AtomicBool>,
 }
 
 /// Spans that no collector took.
@@ -56,11 +59,11 @@ pub type SpanLayer = Box<dyn Layer<Logged> + Send + Sync>;
 /// # Errors
 /// A text, when no client for the collector can be made.
 pub fn start(config: &Config, runtime: &Handle) -> Result<(Traces, Option<SpanLayer>), String> {
-    let lost = Lost::default();
+    let (lost, offline) = (Lost::default(), Arc::new(AtomicBool::new(config.policy.is_offline())));
     let Some(url) = config.traces.url() else {
-        return Ok((Traces { provider: None, lost }, None));
+        return Ok((Traces { provider: None, lost, offline }, None));
     };
-    let collector = Collector::new(&config.registry, EXCHANGE, runtime.clone())?;
+    let collector = Collector::new(&config.registry, EXCHANGE, runtime.clone(), offline.clone())?;
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(collector)
@@ -89,10 +92,20 @@ pub fn start(config: &Config, runtime: &Handle) -> Result<(Traces, Option<SpanLa
         .with_tracked_inactivity(false)
         .with_context_activation(false)
         .with_filter(filter_fn(|about| about.is_span() && about.target() == SPANS));
-    Ok((Traces { provider: Some(provider), lost }, Some(Box::new(layer))))
+    Ok((Traces { provider: Some(provider), lost, offline }, Some(Box::new(layer))))
 }
 
 impl Traces {
+    /// What a reload reads of it: whether larder is offline. Where spans go is as it was at the start.
+    pub fn part(&self) -> Part {
+        let offline = self.offline.clone();
+        let read = move |loaded: &Loaded| -> Result<Apply, Vec<Fault>> {
+            let (offline, is_offline) = (offline.clone(), loaded.config.policy.is_offline());
+            Ok(Box::new(move |_| offline.store(is_offline, Ordering::SeqCst)))
+        };
+        Part { files: |_| Vec::new(), read: Box::new(read) }
+    }
+
     /// Sends what waits, for no longer than `limit`. Blocks.
     pub fn close(self, limit: Duration) {
         if let Some(provider) = self.provider

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use opentelemetry_http::{HttpClient, HttpError};
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -19,22 +20,30 @@ use tokio::runtime::Handle;
 const ANSWER_BYTES: usize = 64 << 10;
 /// Time between two warnings.
 const WARNING: Duration = Duration::from_secs(60);
+/// How long a connection stays open without an exchange; batches follow each other after five seconds.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Sends what the exporter makes.
 #[derive(Debug)]
 pub struct Collector {
     client: reqwest::Client,
     runtime: Handle,
+    offline: Arc<AtomicBool>,
     warned: Mutex<Option<Instant>>,
 }
 
 impl Collector {
     /// With the system's CAs and those of `config` that are for all; `limit` is the longest time of an exchange, on
-    /// `runtime`.
+    /// `runtime`. While `offline` is true nothing is sent.
     ///
     /// # Errors
     /// A text, when no client can be made.
-    pub fn new(config: &Config, limit: Duration, runtime: Handle) -> Result<Self, String> {
+    pub fn new(
+        config: &Config,
+        limit: Duration,
+        runtime: Handle,
+        offline: Arc<AtomicBool>,
+    ) -> Result<Self, String> {
         let mut trust = Trust::default();
         trust.bundles.extend(pem::system_roots());
         for path in &config.ca {
@@ -46,11 +55,12 @@ impl Collector {
             .user_agent(concat!("larder/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(limit)
+            .pool_idle_timeout(IDLE)
             .tls_backend_preconfigured(tls)
             .no_proxy()
             .build()
             .map_err(|e| format!("no client can be made: {}", root(&e)))?;
-        Ok(Self { client, runtime, warned: Mutex::default() })
+        Ok(Self { client, runtime, offline, warned: Mutex::default() })
     }
 
     /// Tells what went wrong, but not of every batch.
@@ -66,6 +76,11 @@ impl Collector {
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: http::Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
+        if self.offline.load(Ordering::SeqCst) {
+            let problem = "larder is offline (policy.mode)";
+            self.warn(problem);
+            return Err(problem.into());
+        }
         let (client, request) = (self.client.clone(), request.try_into()?);
         let answered = self.runtime.spawn(async move {
             let mut answer = client.execute(request).await?;

@@ -5,8 +5,10 @@ use crate::support::larder::{Home, Larder, settings};
 use crate::support::otlp::{Sink, Told};
 use crate::support::pki::Pki;
 use crate::support::registry::Registry;
+use crate::support::reloaded::Reloaded;
 use crate::support::scripted::{Act, Scripted};
 use crate::support::{canary, client, eventually};
+use serde_json::{Value, json};
 use std::sync::{Mutex, mpsc};
 
 const PATH: &str = "/plugins/waf/1/plugin.wasm";
@@ -250,6 +252,32 @@ fn a_collector_that_refuses_stalls_or_is_away_costs_spans_and_no_request_and_no_
         assert_eq!(warned.len(), 1, "{why}: {warned:#?}");
         assert!(warned[0]["error"].as_str().unwrap().contains(why), "{warned:#?}");
     }
+}
+
+#[test]
+fn a_larder_that_goes_offline_while_it_runs_sends_no_more_spans_and_counts_them() {
+    let sink = Sink::start();
+    let endpoint = json!(format!("http://{}", sink.server.host()));
+    let mut running = Reloaded::started_with(&[("traces.endpoint", endpoint)], &[AT_ONCE]);
+    running.registry.put("plugins/waf", "1", &raw(&module("waf", 20_000)));
+    assert_eq!(running.status("waf", "1"), 200);
+    eventually("spans", || (!sink.posts().is_empty()).then_some(()));
+    running.change(&[("policy.mode", json!("offline")), ("traces.endpoint", Value::Null)]);
+    // What was on its way when it went offline is dropped or sent by the time that something later is dropped.
+    let dropped = || running.larder.metric("larder_spans_dropped_total");
+    let before = dropped();
+    assert_eq!(running.status("waf", "1"), 200);
+    eventually("dropped spans", || (dropped() > before).then_some(()));
+    let sent = sink.posts().len();
+    for _ in 0..3 {
+        let before = dropped();
+        assert_eq!(running.status("waf", "1"), 200);
+        eventually("dropped spans", || (dropped() > before).then_some(()));
+    }
+    assert_eq!(sink.posts().len(), sent);
+    running.change(&[("policy.mode", json!("online"))]);
+    running.status("waf", "1");
+    eventually("spans again", || (sink.posts().len() > sent).then_some(()));
 }
 
 #[test]

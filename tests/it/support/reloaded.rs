@@ -16,6 +16,11 @@ pub struct Reloaded {
 impl Reloaded {
     /// With a scripted registry that has every name, and `keys` beside that.
     pub fn with(keys: &[(&str, Value)]) -> Self {
+        Self::started_with(keys, &[])
+    }
+
+    /// The same, with environment variables.
+    pub fn started_with(keys: &[(&str, Value)], variables: &[(&str, &str)]) -> Self {
         let registry = Scripted::start();
         let host = registry.host();
         let mut settings = json!({
@@ -25,7 +30,7 @@ impl Reloaded {
             "server": {"drain": "0s"},
         });
         set(&mut settings, keys);
-        let larder = Home::new(&text(&settings)).start();
+        let larder = Home::new(&text(&settings)).start_with(&[], variables);
         Self { registry, larder, settings }
     }
 

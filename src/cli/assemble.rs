@@ -168,7 +168,12 @@ pub fn lock(loaded: &Loaded) -> Result<Option<Locked>, Vec<Fault>> {
     let shown = path.display();
     let fault = |place, problem| vec![Fault { place, problem: format!("lock.file: {problem}") }];
     let unreadable = |problem: String| fault(loaded.place("lock.file"), format!("{shown}: {problem}"));
-    let size = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?.len();
+    let found = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?;
+    // A pipe would hold whoever reads it for as long as nobody writes into it.
+    if !found.is_file() {
+        return Err(unreadable("is no regular file".into()));
+    }
+    let size = found.len();
     if size > LOCK_BYTES {
         return Err(unreadable(format!("{size} bytes are no lock file; at most {LOCK_BYTES} are read")));
     }
@@ -182,6 +187,15 @@ pub fn lock(loaded: &Loaded) -> Result<Option<Locked>, Vec<Fault>> {
 pub fn gate(config: &Config, keys: &KeyFiles, catalog: &Arc<Catalog>, lock: Option<Locked>) -> Gate {
     let lock = lock.map(|locked| Locked { lock: locked.lock.placed(catalog), ..locked });
     Gate::new(&config.policy, keys, catalog.clone()).with_lock(lock)
+}
+
+/// The same, with the files that the settings name.
+///
+/// # Errors
+/// All faults of the lock file, or of the keys.
+pub fn gate_of(loaded: &Loaded, catalog: &Arc<Catalog>) -> Result<Gate, Vec<Fault>> {
+    let (lock, keys) = (lock(loaded)?, keys(loaded)?);
+    Ok(gate(&loaded.config, &keys, catalog, lock))
 }
 
 /// What the cache goes by.
@@ -244,9 +258,12 @@ pub async fn explain(
     let metrics = Arc::<Metrics>::default();
     let breakers = match running {
         Some(running) => running.breakers.beside(),
-        None => Breakers::new(clock.clone()),
+        None => {
+            let breakers = Breakers::new(clock.clone());
+            breakers.go_offline(loaded.config.policy.is_offline());
+            breakers
+        }
     };
-    breakers.go_offline(loaded.config.policy.is_offline());
     let all = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let hosts = hosts(loaded, breakers.clone(), trace.clone()).map_err(all)?;
     let lock = lock(loaded).map_err(all)?;

@@ -61,9 +61,7 @@ fn judged(loaded: &Loaded, address: &Address) -> Result<Report, Trouble> {
         Trouble::new(exit::CONFIG, faults.join("\nlarder: "))
     };
     let names = assemble::names(loaded).map_err(unusable)?;
-    let lock = assemble::lock(loaded).map_err(unusable)?;
-    let keys = assemble::keys(loaded).map_err(unusable)?;
-    let gate = assemble::gate(&loaded.config, &keys, &names.catalog, lock);
+    let gate = assemble::gate_of(loaded, &names.catalog).map_err(unusable)?;
     let runtime = runtime()?;
     let larder: Larder = address.find(loaded, &runtime, Wish::Look)?;
     let entries = runtime.block_on(larder.entries(&Query::default(), None))?.entries;
@@ -82,7 +80,7 @@ fn judged(loaded: &Loaded, address: &Address) -> Result<Report, Trouble> {
 }
 
 /// What is said of an entry, by each name that it stands for; nothing of what is not held.
-fn verdicts(gate: &Gate, entry: &Entry) -> Vec<Judged> {
+pub fn verdicts(gate: &Gate, entry: &Entry) -> Vec<Judged> {
     let local = || {
         let (name, version) = (entry.plugin.parse().ok()?, entry.version.parse().ok()?);
         let verdict = gate.admits(Subject { name: Some(&name), version: &version, reference: None });

@@ -1,16 +1,37 @@
 //! What a larder says that it holds, read as a gateway would be answered.
 
+use super::check_policy;
 use crate::admin::entries::{Entry, State};
 use crate::bundle::{Plugin, Signatures};
 use crate::catalog::{Catalog, Why, version_of};
 use crate::oci::{Digest, Reference};
 use crate::plugin::{PluginName, Request};
-use std::collections::BTreeSet;
+use crate::policy::{Gate, Refusal};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a larder knows.
 pub struct Known(pub Vec<Entry>);
 
+/// What is held and may not be served, by its reference, and why.
+pub type Withheld = BTreeMap<Reference, Refusal>;
+
 impl Known {
+    /// What of `entries` `gate` does not withhold under all names that it stands for; and what it does, which is as if it
+    /// were not held.
+    pub fn judged(mut entries: Vec<Entry>, gate: &Gate) -> (Self, Withheld) {
+        let mut withheld = Withheld::new();
+        entries.retain(|entry| {
+            let verdicts = check_policy::verdicts(gate, entry);
+            if !Self::is_held(entry) || verdicts.is_empty() || verdicts.iter().any(|v| v.verdict.is_ok()) {
+                return true;
+            }
+            let refusal = verdicts.into_iter().find_map(|judged| judged.verdict.err());
+            withheld.extend(entry.key.parse().ok().zip(refusal));
+            false
+        });
+        (Self(entries), withheld)
+    }
+
     /// Whether its bytes are here.
     pub fn is_held(entry: &Entry) -> bool {
         matches!(entry.state, State::Fresh | State::Stale)

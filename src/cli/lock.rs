@@ -2,7 +2,7 @@
 
 use super::get::write_whole;
 use super::import::LEFT_OUT;
-use super::known::Known;
+use super::known::{Known, Withheld};
 use super::larder::{Address, Larder, Wish};
 use super::output::{self, DETAIL};
 use super::trouble::Trouble;
@@ -10,11 +10,13 @@ use super::{assemble, exit, print, runtime, show};
 use crate::admin::entries::Query;
 use crate::bundle::Plugin;
 use crate::catalog::{Catalog, version_of};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Fault, Loaded};
+use crate::oci::Digest;
 use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::plugin::{PluginName, Request, Version};
-use crate::policy::lock::{self, Entry, Locked, Unlisted};
+use crate::policy::Refusal;
+use crate::policy::lock::{self, Entry, Lock as File, Locked, Unlisted};
 use clap::{ArgGroup, Args};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +32,12 @@ const MOST_NAMED: usize = 5;
     after_long_help = "\
 Nothing is asked of registries: what is written is what is held, under the versions that were asked for and, where another \
 one answers for them, with the reference of that. The same content gives the same bytes. lock.file and lock.mode in the \
-settings are what makes use of it. What is not held is named and left out; then the exit code is 1.
+settings are what makes use of it. What is not held, or is held and withheld by the policy, by signatures or by a lock file \
+that is enforced, is named and left out; then the exit code is 1. With --all, what the lock file of the settings has and \
+is not written anew stays as it is locked, and is named.
+
+An enforced lock keeps nothing of a change. One that is meant takes lock.mode: record, larder prefetch --used, larder lock, \
+and enforce again.
 
 Examples:
   larder lock --all -o larder.lock.json
@@ -55,7 +62,9 @@ pub struct Lock {
 #[derive(Default)]
 struct Found {
     entries: BTreeMap<(PluginName, Version), Entry>,
-    left_out: Vec<(String, &'static str)>,
+    left_out: Vec<(String, String)>,
+    /// What stays as it is locked.
+    kept: Vec<String>,
 }
 
 impl Lock {
@@ -70,13 +79,23 @@ impl Lock {
     fn lock(&self, loaded: &Loaded) -> Result<ExitCode, Trouble> {
         let runtime = runtime()?;
         let larder: Larder = self.address.find(loaded, &runtime, Wish::Look)?;
-        let names = assemble::names(loaded).map_err(|faults| {
+        let unusable = |faults: Vec<Fault>| {
             Trouble::new(exit::CONFIG, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-        })?;
-        let known = Known(runtime.block_on(larder.entries(&Query::default(), None))?.entries);
-        let Found { entries, left_out } = self.found(&names.catalog, &known);
+        };
+        let names = assemble::names(loaded).map_err(unusable)?;
+        let gate = assemble::gate_of(loaded, &names.catalog).map_err(unusable)?;
+        let entries = runtime.block_on(larder.entries(&Query::default(), None))?.entries;
+        let (known, withheld) = Known::judged(entries, &gate);
+        let mut found = self.found(&names.catalog, &known, &withheld);
+        if let Some(locked) = gate.locked().filter(|_| self.all) {
+            found.keep(&locked.lock);
+        }
+        let Found { entries, left_out, kept } = found;
         for (name, why) in &left_out {
-            eprintln!("larder: {}: left out: {why}", bounded(name, DETAIL));
+            eprintln!("larder: {}: left out: {}", bounded(name, DETAIL), bounded(why, DETAIL));
+        }
+        for name in &kept {
+            eprintln!("larder: {name}: stays as it is locked: nothing else is held that may be served");
         }
         let left = left_out.len();
         if entries.is_empty() {
@@ -97,7 +116,7 @@ impl Lock {
         Ok(if left > 0 { ExitCode::from(LEFT_OUT) } else { written })
     }
 
-    fn found(&self, catalog: &Catalog, known: &Known) -> Found {
+    fn found(&self, catalog: &Catalog, known: &Known, withheld: &Withheld) -> Found {
         let mut found = Found::default();
         for request in &self.plugins {
             match known.held(catalog, request) {
@@ -105,13 +124,22 @@ impl Lock {
                     let version = request.version.clone().unwrap_or_else(|| version_of(&reference));
                     found.add(request.name.clone(), version, known.plugin(catalog, &reference));
                 }
-                None => found.left_out.push((request.to_string(), "it is not held")),
+                None => {
+                    let candidates = catalog.plan(request).candidates;
+                    let refusal = candidates.iter().find_map(|at| withheld.get(&at.reference));
+                    let why = refusal.map_or("it is not held", |refusal| &refusal.detail);
+                    found.left_out.push((request.to_string(), why.into()));
+                }
             }
         }
         if self.all {
             for reference in known.references() {
                 found.add_held(catalog, known, &reference);
             }
+            let why = |(reference, refusal): (&Reference, &Refusal)| {
+                (reference.to_string(), refusal.detail.clone())
+            };
+            found.left_out.extend(withheld.iter().map(why));
         }
         found
     }
@@ -123,7 +151,7 @@ impl Found {
         let Some(entry) = known.of(reference) else { return };
         let named = (entry.plugin.parse::<PluginName>(), entry.version.parse::<Version>());
         let (Ok(name), Ok(version)) = named else {
-            self.left_out.push((reference.to_string(), "its repository's name is no plugin's"));
+            self.left_out.push((reference.to_string(), "its repository's name is no plugin's".into()));
             return;
         };
         let plugin = known.plugin(catalog, reference);
@@ -134,6 +162,42 @@ impl Found {
             let served = known.held(catalog, &request);
             if served.is_none_or(|served| served == *reference) {
                 self.add(name.clone(), version, plugin.clone());
+            }
+        }
+    }
+
+    /// What is locked and was not found stays so: without a line other bytes would be let in.
+    fn keep(&mut self, lock: &File) {
+        let differ =
+            |one: Option<Digest>, other: Option<Digest>| one.is_some() && other.is_some() && one != other;
+        for entry in lock.entries() {
+            let key = (entry.name.clone(), entry.version.clone());
+            if self.entries.contains_key(&key) {
+                continue;
+            }
+            let plugin = format!("{}@{}", entry.name, entry.version);
+            let contradicts = |other: &&Entry| {
+                entry.reference.is_some()
+                    && entry.reference == other.reference
+                    && (differ(entry.manifest, other.manifest) || differ(entry.module, other.module))
+            };
+            if entry.reference.is_none() || entry.manifest.is_none() || entry.module.is_none() {
+                let why = "it is not held, and the lock file of another tool has not all of it";
+                self.left_out.push((plugin, why.into()));
+                continue;
+            }
+            match self.entries.values().find(contradicts) {
+                Some(other) => {
+                    let why = format!(
+                        "its reference is locked to other bytes, as {}@{}",
+                        other.name, other.version
+                    );
+                    self.left_out.push((plugin, why));
+                }
+                None => {
+                    self.kept.push(plugin);
+                    self.entries.insert(key, entry.clone());
+                }
             }
         }
     }

@@ -64,7 +64,7 @@ Exit codes are those of sysexits.h: 64 typing error, 65 the artifact holds no us
 file, 69 the registry or larder does not answer, 70 a defect of larder, 71 a port cannot be opened, 73 the cache directory \
 or the output cannot be created, 74 the disk fails, 75 the cache directory is in use by another larder, or try again \
 later, 77 refused, 78 a fault in the configuration. 1: fsck found something, status has warnings, purge was declined, export or \
-import left something out, lock found something not held, diff found a difference, copy left a tag alone.";
+import left something out, lock found something not held or withheld, diff found a difference, copy left a tag alone.";
 
 /// Serves Wasm plugins over plain HTTP, pulled lazily from OCI registries and kept.
 #[derive(Debug, Parser)]

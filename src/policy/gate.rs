@@ -25,6 +25,10 @@ pub const TOO_LARGE: &str = "too_large_for_policy";
 /// It is built for another ABI, or for none.
 pub const ABI: &str = "abi_not_allowed";
 
+/// What to do where other bytes than those that are locked are meant: while the lock is enforced they are never kept.
+pub const CHANGE_IS_MEANT: &str =
+    "if the change is meant: lock.mode: record, larder prefetch --used, larder lock, and enforce again";
+
 /// See the module's text. It is made anew when settings or names change, and never changes itself.
 #[derive(Debug)]
 pub struct Gate {
@@ -153,7 +157,7 @@ impl Gate {
             return Err(Refusal::not_allowed(
                 NOT_LOCKED,
                 detail,
-                "ask for what is locked, or write the lock anew",
+                "ask for what is locked; to lock more: lock.mode: record, fetch it, larder lock, enforce again",
             ));
         }
         if let Some((n, _)) = self.rule(subject).filter(|(_, rule)| !rule.allow) {
@@ -191,7 +195,7 @@ impl Gate {
                 code: LOCK_MISMATCH,
                 is_untrusted: true,
                 detail: format!("{reference}: {other}"),
-                hint: "if the change is meant, write the lock anew (larder lock)".into(),
+                hint: CHANGE_IS_MEANT.into(),
             });
         }
         let module = &present.module;

@@ -165,7 +165,12 @@ pub fn identity(certificate: &Path, key: &Path) -> Result<Identity, String> {
 /// The bytes of a file that is no longer than a PEM file.
 pub fn read(file: &Path) -> Result<Vec<u8>, String> {
     let shown = file.display();
-    let size = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?.len();
+    let found = std::fs::metadata(file).map_err(|e| format!("{shown}: {e}"))?;
+    // A pipe would hold whoever reads it for as long as nobody writes into it.
+    if !found.is_file() {
+        return Err(format!("{shown}: is no regular file"));
+    }
+    let size = found.len();
     if size > PEM_BYTES {
         return Err(format!("{shown}: {size} bytes are no PEM file"));
     }

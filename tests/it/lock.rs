@@ -13,7 +13,7 @@ use crate::support::scripted::Scripted;
 use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 fn plugin(seed: &str) -> Artifact {
     raw(&module(seed, 3000))
@@ -160,6 +160,89 @@ fn a_lock_is_written_of_what_is_held_the_same_bytes_each_time_and_from_a_running
     assert_eq!((nothing.status.code(), &nothing.stdout[..]), (Some(1), &b""[..]), "{}", told(&nothing));
 }
 
+/// The names and the modules of a lock file.
+fn locked(file: &Path) -> Vec<(String, String)> {
+    let lock: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let text = |plugin: &Value, key: &str| plugin[key].as_str().unwrap().to_owned();
+    lock["plugins"].as_array().unwrap().iter().map(|p| (text(p, "name"), text(p, "module"))).collect()
+}
+
+fn entry(name: &str, artifact: &Artifact) -> (String, String) {
+    (name.to_owned(), Digest::of(&artifact.module).to_string())
+}
+
+#[test]
+fn what_is_withheld_is_not_locked_and_what_is_locked_and_not_held_stays_locked() {
+    let registry = Scripted::start();
+    let host = registry.host();
+    let [old, new, b, c, d] = ["old", "new", "b", "c", "d"].map(plugin);
+    for (name, artifact) in [("a", &new), ("b", &b), ("d", &d)] {
+        registry.put(&format!("plugins/{name}"), "1", artifact);
+    }
+    let home = Home::in_memory(&settings(&host));
+    with(0, &home, &["prefetch", "a@1", "b@1", "d@1"]);
+    let file = home.path().join("larder.lock.json");
+    let lock = own(&[item(&host, "a", "1", "1", &old), item(&host, "c", "1", "1", &c)]);
+    std::fs::write(&file, &lock).unwrap();
+    let policy = format!(
+        "policy: {{rules: [{{plugin: b, allow: false}}]}}\nlock: {{file: '{}', mode: enforce}}\n",
+        file.display()
+    );
+    let home = home.and(&policy);
+    let to = home.path().join("new.json");
+    let said = with(1, &home, &["lock", "--all", "-o", to.to_str().unwrap()]);
+    for told in [
+        "plugins/a:1: left out: ",
+        "plugins/b:1: left out: ",
+        "a@1: stays as it is locked",
+        "c@1: stays as it is locked",
+        "2 left out",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    assert_eq!(locked(&to), [entry("a", &old), entry("c", &c), entry("d", &d)]);
+    let said = with(1, &home, &["lock", "a@1", "d@1", "-o", to.to_str().unwrap()]);
+    assert!(said.contains("a@1: left out: ") && said.contains("the lock file has a@1"), "{said}");
+    assert_eq!(locked(&to), [entry("d", &d)], "what is named is what is written");
+    // Console's has no modules, and larder's own cannot be without.
+    let console = json!({"schemaVersion": 2, "plugins": {"c": {"version": "1",
+        "ociRef": format!("oci://{host}/plugins/c:1"), "digest": c.manifest.digest().to_string()}}});
+    std::fs::write(&file, console.to_string()).unwrap();
+    let said = with(1, &home, &["lock", "--all", "-o", to.to_str().unwrap()]);
+    assert!(said.contains("c@1: left out: it is not held, and the lock file"), "{said}");
+    assert_eq!(locked(&to), [entry("a", &new), entry("d", &d)]);
+}
+
+#[test]
+fn a_change_that_is_meant_is_locked_in_the_way_that_the_refusal_tells_and_in_no_shorter_one() {
+    let registry = Scripted::start();
+    let host = registry.host();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    let home = Home::in_memory("");
+    let file = home.path().join("larder.lock.json");
+    let to = file.to_str().unwrap();
+    std::fs::write(&file, own(&[item(&host, "a", "1", "1", &old)])).unwrap();
+    let in_mode = |home: Home, mode: &str| {
+        let more = format!("lifetimes: {{tag: 0s, unusable: 0s}}\nlock: {{file: '{to}', mode: {mode}}}\n");
+        home.with(&(settings(&host) + &more))
+    };
+    let home = in_mode(home, "enforce");
+    with(0, &home, &["prefetch", "a@1"]);
+    registry.put("plugins/a", "1", &new);
+    run(&home, &["prefetch", "--used"]);
+    with(0, &home, &["lock", "--all", "-o", to]);
+    assert_eq!(locked(&file), [entry("a", &old)], "what is enforced keeps nothing of a change");
+    let way = larder::policy::gate::CHANGE_IS_MEANT;
+    assert!(way.ends_with("lock.mode: record, larder prefetch --used, larder lock, and enforce again"));
+    let home = in_mode(home, "record");
+    with(0, &home, &["prefetch", "--used"]);
+    with(0, &home, &["lock", "--all", "-o", to]);
+    assert_eq!(locked(&file), [entry("a", &new)]);
+    let larder = in_mode(home, "enforce").start();
+    assert_serves(&larder.get(&path("a", "1")), &new, &larder);
+}
+
 #[test]
 fn a_tag_that_moves_under_an_enforced_lock_keeps_serving_the_old_bytes_and_raises_the_alert() {
     let registry = Registry::plain();
@@ -303,6 +386,12 @@ fn a_lock_file_that_cannot_be_read_changes_nothing_at_a_reload_and_ends_a_start_
     let home = larder.kill();
     let said = with(78, &home, &["check"]);
     assert!(said.contains(&place), "{said}");
+    std::fs::remove_file(&file).unwrap();
+    // Nobody ever writes into it.
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let output = home.command(&["timeout", "60"]).arg("check").output().unwrap();
+    let said = told(&output);
+    assert!(said.contains("larder.lock.json: is no regular file"), "{:?}: {said}", output.status);
     std::fs::remove_file(&file).unwrap();
     let said = with(78, &home, &["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     assert!(said.contains("lock.file: ") && said.contains("larder.yaml:"), "{said}");

@@ -27,6 +27,7 @@ const PIECE_BYTES: usize = 256 << 10;
 pub type Told = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// Where to gather from, and where to put it.
+#[derive(Clone)]
 pub struct Collector {
     /// Who is asked for what is not here; `None` asks nobody.
     pub registry: Option<Arc<dyn Registry>>,

@@ -49,6 +49,10 @@ Manifests, layers and signatures go byte for byte, an index with all its childre
 What the registry has is not sent again, so that a copy that broke off is simply begun again. Where the cache knows what a \
 tag means, that is copied, which is what is served here.
 
+What policy.rules, policy.floating_tags or lock.unlisted refuse is not copied, and nobody is asked for what a rule has \
+offline; under a lock that is enforced the manifest that it has is copied, whatever its tag means. Sizes, ABIs and \
+signatures are not judged: what is signed arrives with its signatures, for whoever serves it to verify.
+
 Standard output is a catalog file for a larder that uses the copies.
 
 Exit code 0 says that all are there; 1 that a tag of the registry means something else and was left alone; otherwise it is \
@@ -139,6 +143,7 @@ impl Copy {
         })?;
         let config = &loaded.config;
         let catalog = read.names.catalog.clone();
+        let gate = assemble::gate(config, &read.keys, &catalog, read.lock);
         let retry = Retry { attempts: config.registry.attempts, within: config.fill.timeout };
         let client = Client::new(read.hosts, read.breakers, read.clock, read.metrics, retry);
         let limit = config.limits.manifest.as_u64();
@@ -181,7 +186,7 @@ impl Copy {
         requests.retain(|request| seen.insert(request.clone()));
         let attempts = config.registry.attempts;
         let (catalog, known, carried) = (&*catalog, &known, carried.as_ref());
-        let choosing = Choosing { catalog, source: &*source, known, carried, limit, attempts };
+        let choosing = Choosing { catalog, gate: &gate, source: &*source, known, carried, limit, attempts };
         let shown = Shown::new(requests.len());
         let work = async {
             let each = requests.iter().map(|request| async {

@@ -1,7 +1,7 @@
 //! `larder export`: plugins are written into one file, for where no registry is.
 
 use super::import::LEFT_OUT;
-use super::known::Known;
+use super::known::{Known, Withheld};
 use super::larder::{Address, Larder, Wish};
 use super::output::{self, DETAIL};
 use super::trouble::Trouble;
@@ -17,6 +17,7 @@ use crate::config::Loaded;
 use crate::oci::Reference;
 use crate::oci::error_code::bounded;
 use crate::plugin::Request;
+use crate::policy::{Gate, Mode, Refusal};
 use crate::registry::{Client, Registry};
 use crate::store::layout::Layout;
 use clap::{ArgGroup, Args};
@@ -127,9 +128,10 @@ impl Export {
         let read = assemble::read(loaded).map_err(|faults| {
             Trouble::new(exit::CONFIG, faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         })?;
+        let gate = assemble::gate(&loaded.config, &read.keys, &read.names.catalog, read.lock);
         let mut exported = Exported::default();
         let list = runtime.block_on(async {
-            let wanted = self.wanted(&larder, &read.names.catalog, &mut exported).await?;
+            let wanted = self.wanted(&larder, &read.names.catalog, &gate, &mut exported).await?;
             larder.close().await?;
             Ok::<_, Trouble>(wanted)
         })?;
@@ -147,9 +149,16 @@ impl Export {
             limits: loaded.config.limits,
             told: Arc::new(move |bytes| bar.inc(bytes)),
         };
+        // For what a rule keeps offline; where all is, the registries' client says so.
+        let asks_nobody = Collector { registry: None, ..collector.clone() };
+        let is_offline = |reference: &Reference| {
+            !self.cached && !loaded.config.policy.is_offline() && gate.mode_of(reference) == Mode::Offline
+        };
         let mut gathered = Gathered::new();
         runtime.block_on(async {
             let gather = |mut plugin: Plugin| async {
+                let is_offline = is_offline(&plugin.reference);
+                let collector = if is_offline { &asks_nobody } else { &collector };
                 let got = async {
                     let mut got = collector.gather(&plugin.reference, plugin.manifest).await?;
                     let (tags, more) = collector.signatures(&plugin.reference, plugin.manifest).await?;
@@ -159,6 +168,11 @@ impl Export {
                 let got = got.await.map(|(tags, got)| {
                     plugin.signatures = tags;
                     got
+                });
+                let got = got.map_err(|error: BundleError| match error.code {
+                    "not_held" if is_offline => BundleError::new("offline", error.detail)
+                        .hint("policy.rules has it offline; another mode lets it be fetched"),
+                    _ => error,
                 });
                 (plugin, got)
             };
@@ -175,7 +189,7 @@ impl Export {
                 }
             }
         });
-        drop(collector);
+        drop((collector, asks_nobody));
         let list = List::new(std::mem::take(&mut exported.plugins));
         if !list.plugins.is_empty() {
             exported.bytes = self.write(packing, &list, key.as_ref(), &gathered, &parts, &shown)?;
@@ -234,6 +248,7 @@ impl Export {
         &self,
         larder: &Larder,
         catalog: &Catalog,
+        gate: &Gate,
         exported: &mut Exported,
     ) -> Result<Vec<Plugin>, Trouble> {
         let mut references = BTreeSet::new();
@@ -257,7 +272,8 @@ impl Export {
                 }
             }
         }
-        let entries = Known(larder.entries(&Query::default(), None).await?.entries);
+        let entries = larder.entries(&Query::default(), None).await?.entries;
+        let (entries, withheld) = Known::judged(entries, gate);
         if self.cached {
             let all = catalog.names().map(|name| Request { name: name.clone(), version: None });
             let named = all.filter(|_| self.all).chain(self.plugins.iter().cloned());
@@ -265,22 +281,27 @@ impl Export {
                 match entries.held(catalog, &request) {
                     Some(reference) => drop(references.insert(reference)),
                     None => {
-                        let error = BundleError::new("not_held", format!("{request} is not in the cache"));
-                        exported.left_out.insert(request.to_string(), error.into());
+                        let mut candidates = catalog.plan(&request).candidates.into_iter();
+                        let wrong = candidates.find_map(|at| wrong(&withheld, &at.reference));
+                        let not_held =
+                            || BundleError::new("not_held", format!("{request} is not in the cache")).into();
+                        exported.left_out.insert(request.to_string(), wrong.unwrap_or_else(not_held));
                     }
                 }
             }
-            references.extend(entries.references().filter(|_| self.used));
+            references.extend(entries.references().chain(withheld.keys().cloned()).filter(|_| self.used));
         }
         let (mut list, mut seen) = (Vec::new(), BTreeSet::new());
         for reference in references {
             match entries.plugin(catalog, &reference) {
                 Some(plugin) if seen.insert(plugin.reference.clone()) => list.push(plugin),
                 Some(_) => {}
-                // Evicted meanwhile.
+                // Withheld, or evicted meanwhile.
                 None => {
-                    let error = BundleError::new("not_held", format!("{reference} is not held any more"));
-                    exported.left_out.insert(reference.to_string(), error.into());
+                    let evicted =
+                        || BundleError::new("not_held", format!("{reference} is not held any more")).into();
+                    let wrong = wrong(&withheld, &reference).unwrap_or_else(evicted);
+                    exported.left_out.insert(reference.to_string(), wrong);
                 }
             }
         }
@@ -306,6 +327,12 @@ impl Export {
         }
         text
     }
+}
+
+/// Why what is held is not exported.
+fn wrong(withheld: &Withheld, reference: &Reference) -> Option<Wrong> {
+    let Refusal { code, detail, hint, .. } = withheld.get(reference)?.clone();
+    Some(Wrong { code: code.into(), detail, hint })
 }
 
 fn unwritable(error: BundleError) -> Trouble {

@@ -164,6 +164,25 @@ fn an_export_of_what_is_cached_asks_nobody_and_names_what_cannot_be_included() {
 }
 
 #[test]
+fn an_export_asks_nobody_for_what_a_rule_has_offline_and_leaves_out_what_is_withheld() {
+    let registry = Scripted::start();
+    for name in ["pay-in", "waf"] {
+        registry.put(&format!("plugins/{name}"), "1.0.0", &raw(&module(name, 9000)));
+    }
+    let home = Home::in_memory(&settings(&registry.host()));
+    with(0, &home, &["prefetch", "pay-in@1.0.0", "waf@1.0.0"]);
+    registry.forget();
+    let home = home.and("policy: {rules: [{plugin: pay-*, mode: offline}, {plugin: waf, allow: false}]}\n");
+    let bundle = home.path().join("plugins.tar");
+    let to = bundle.to_str().unwrap();
+    let told = with(1, &home, &["export", "--used", "-o", to]);
+    assert!(told.contains("pay-in@1.0.0: offline: ") && told.contains("waf:1.0.0: not_allowed: "), "{told}");
+    let told = with(1, &home, &["export", "--cached", "waf@1.0.0", "-o", to]);
+    assert!(told.contains("waf@1.0.0: not_allowed: ") && !bundle.exists(), "{told}");
+    assert!(registry.asked().is_empty(), "{:?}", registry.asked());
+}
+
+#[test]
 fn a_manifest_that_lies_of_a_blobs_size_is_left_out_and_no_damaged_file_is_written() {
     let registry = Scripted::start();
     // Its configuration is its module, of which the cache has the bytes, one byte larger than it is.

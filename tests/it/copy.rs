@@ -7,6 +7,7 @@ use crate::support::larder::Home;
 use crate::support::odd_registry::OddRegistry;
 use crate::support::pki::Pki;
 use crate::support::registry::{Front, Registry};
+use crate::support::scripted::Scripted;
 use crate::support::token_server::TokenServer;
 use larder::oci::Digest;
 use serde_json::{Value, json};
@@ -453,6 +454,48 @@ fn what_the_cache_knows_of_a_tag_is_what_is_copied_unless_it_is_to_be_fresh() {
     assert_eq!(there(), old.manifest.digest().to_string());
     copy(&home, &["waf@1", "--to", &to, "--fresh", "--overwrite"]).with(0);
     assert_eq!(there(), new.manifest.digest().to_string());
+}
+
+#[test]
+fn what_is_refused_or_offline_is_not_copied_and_of_what_is_locked_the_locked_bytes_are() {
+    let (source, target) = (Scripted::start(), Registry::plain());
+    let (old, new) = (raw(&module("old", 20_000)), raw(&module("new", 20_000)));
+    for (name, tag) in [("bad", "1.0.0"), ("pay-in", "1.0.0"), ("waf", "latest"), ("waf", "1.0.0")] {
+        source.put(&format!("plugins/{name}"), tag, &old);
+    }
+    source.put("plugins/waf", "1.0.0", &new);
+    let reference = format!("{}/plugins/waf:1.0.0", source.host());
+    let home = home(&source.host(), &plain(&target.host()));
+    let lock = home.path().join("larder.lock.json");
+    let locked = json!({"larder-lock": 1, "plugins": [{"name": "waf", "version": "1.0.0",
+        "reference": reference, "manifest": old.manifest.digest().to_string(),
+        "module": Digest::of(&old.module).to_string()}]});
+    std::fs::write(&lock, locked.to_string()).unwrap();
+    let home = home.and(&format!(
+        "policy: {{floating_tags: deny, rules: [{{plugin: bad, allow: false}}, {{plugin: pay-*, mode: offline}}]}}\n\
+         lock: {{file: '{}', mode: enforce}}\n",
+        lock.display()
+    ));
+    let to = format!("{}/p", target.host());
+    for (plugin, code, told) in [
+        ("bad@1.0.0", 77, "not_allowed"),
+        ("pay-in@1.0.0", 78, "offline"),
+        ("waf@latest", 77, "floating_tag"),
+    ] {
+        let item = only(&copy(&home, &[plugin, "--to", &to, "-o", "json"]).with(code));
+        assert_eq!(item["error"]["code"], told, "{item}");
+    }
+    assert!(source.asked().is_empty(), "{:?}", source.asked());
+    assert_eq!(writes(&target), 0);
+    let item = only(&copy(&home, &["waf@1.0.0", "--fresh", "--to", &to, "-o", "json"]).with(0));
+    assert_eq!(item["manifest"], old.manifest.digest().to_string(), "{item}");
+    let there = skopeo(&format!("{to}/waf:1.0.0"), &["--tls-verify=false"]);
+    assert_eq!(there, old.manifest.digest().to_string());
+    // Where it is not there any more, nothing else is.
+    let gone = locked.to_string().replace(&old.manifest.digest().hex(), &Digest::of(b"gone").hex());
+    std::fs::write(&lock, gone).unwrap();
+    let item = only(&copy(&home, &["waf@1.0.0", "--to", &to, "-o", "json"]).with(77));
+    assert_eq!(item["error"]["code"], "lock_mismatch", "{item}");
 }
 
 #[test]

@@ -186,6 +186,7 @@ fn an_offline_larder_answers_with_what_it_holds_and_names_it_and_no_command_of_i
         let output = command.env("HOME", running.larder.home.path()).output().unwrap();
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(!output.status.success() && said.contains("offline"), "{arguments:?}: {said}");
+        assert!(arguments[0] != "copy" || said.contains("LARDER_POLICY_MODE=online larder copy"), "{said}");
     }
     assert_eq!(running.registry.asked().len(), 0, "{:?}", running.registry.asked());
     running.change(&[("policy.mode", json!("online"))]);

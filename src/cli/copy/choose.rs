@@ -3,9 +3,12 @@
 use super::carried::Carried;
 use crate::admin::entries::Entry;
 use crate::cache::explain::unknown;
-use crate::catalog::{Candidate, Catalog, Why};
+use crate::catalog::{Candidate, Catalog, Why, version_of};
 use crate::oci::{Digest, Reference};
-use crate::plugin::Request;
+use crate::plugin::{PluginName, Request, Version};
+use crate::policy::gate::CHANGE_IS_MEANT;
+use crate::policy::lock::LOCK_MISMATCH;
+use crate::policy::{Gate, Mode, Subject};
 use crate::registry::{FetchedManifest, Kind, Registry, RegistryError, persist};
 use std::collections::HashMap;
 
@@ -29,6 +32,8 @@ pub struct Chosen {
 pub struct Choosing<'c> {
     /// Names.
     pub catalog: &'c Catalog,
+    /// What may be copied.
+    pub gate: &'c Gate,
     /// What is asked.
     pub source: &'c dyn Registry,
     /// What is not to be asked again.
@@ -57,33 +62,43 @@ impl Choosing<'_> {
         if let Some(carried) = self.carried
             && let Some(chosen) = carried.choose(request, self.limit).await
         {
-            return chosen;
+            let chosen = chosen?;
+            self.admits(&request.name, &version_of(&chosen.reference), &chosen.reference)?;
+            return match self.locked(&chosen.reference).filter(|locked| *locked != chosen.manifest.digest) {
+                Some(locked) => Err(mismatch(&chosen.reference, &locked)),
+                None => Ok(chosen),
+            };
         }
         let plan = self.catalog.plan(request);
-        let mut last: Option<(Why, RegistryError)> = None;
+        let admitted = |at: &Candidate| self.admits(&request.name, &at.version, &at.reference);
+        // What failed, and whether that proves that there is none.
+        let mut last: Option<(Why, RegistryError, bool)> = None;
         for candidate in &plan.candidates {
-            let exists_nowhere = |error: &RegistryError| {
-                matches!(error.kind, Kind::NotFound | Kind::Denied) && error.code != NOT_IN_BUNDLE
-            };
-            if let Some((why, error)) = &last
-                && *why != candidate.why
-                && !exists_nowhere(error)
-            {
+            let why = candidate.why;
+            if last.as_ref().is_some_and(|(step, _, is_proven)| *step != why && !is_proven) {
                 break;
             }
-            match self.manifest(candidate).await {
-                Ok(manifest) => {
-                    let Candidate { reference, why, .. } = candidate.clone();
-                    return Ok(Chosen { reference, why, manifest });
-                }
-                // Of a step's failures the one that proves nothing decides.
-                Err(error) => match &last {
-                    Some((why, before)) if *why == candidate.why && !exists_nowhere(before) => {}
-                    _ => last = Some((candidate.why, error)),
+            let (error, is_proven) = match admitted(candidate) {
+                Ok(()) => match self.manifest(candidate).await {
+                    Ok(manifest) => {
+                        return Ok(Chosen { reference: candidate.reference.clone(), why, manifest });
+                    }
+                    Err(error) => {
+                        let is_absent = matches!(error.kind, Kind::NotFound | Kind::Denied);
+                        let is_proven = is_absent && ![NOT_IN_BUNDLE, LOCK_MISMATCH].contains(&error.code);
+                        (error, is_proven)
+                    }
                 },
+                // As if it were not named, as long as another one of its step may be.
+                Err(_) if plan.candidates.iter().any(|at| at.why == why && admitted(at).is_ok()) => continue,
+                Err(refused) => (refused, false),
+            };
+            // Of a step's failures the one that proves nothing decides.
+            if !last.as_ref().is_some_and(|(step, _, is_proven)| *step == why && !is_proven) {
+                last = Some((why, error, is_proven));
             }
         }
-        Err(last.map(|(_, error)| error).unwrap_or_else(|| {
+        Err(last.map(|(_, error, _)| error).unwrap_or_else(|| {
             let told = unknown(request, self.catalog);
             RegistryError {
                 code: "unknown_name",
@@ -92,8 +107,43 @@ impl Choosing<'_> {
         }))
     }
 
+    /// Whether the policy lets it be copied, and a registry be asked for it.
+    fn admits(
+        &self,
+        name: &PluginName,
+        version: &Version,
+        reference: &Reference,
+    ) -> Result<(), RegistryError> {
+        let subject = Subject { name: Some(name), version, reference: Some(reference) };
+        self.gate.admits(subject).map_err(|refusal| {
+            RegistryError::new(Kind::Denied, refusal.detail).code(refusal.code).hint(refusal.hint)
+        })?;
+        if self.carried.is_none() && self.gate.mode(subject) == Mode::Offline {
+            let detail = format!("{reference} is not asked for: it is offline (policy.mode, or a rule's)");
+            return Err(RegistryError::new(Kind::Settings, detail).code("offline"));
+        }
+        Ok(())
+    }
+
+    /// The manifest that an enforced lock has for it.
+    fn locked(&self, reference: &Reference) -> Option<Digest> {
+        self.gate.locked().filter(|locked| locked.is_enforced())?.lock.manifest_of(reference)
+    }
+
     async fn manifest(&self, candidate: &Candidate) -> Result<FetchedManifest, RegistryError> {
         let reference = &candidate.reference;
+        if let Some(locked) = self.locked(reference) {
+            if reference.digest().is_some_and(|digest| *digest != locked) {
+                return Err(mismatch(reference, &locked));
+            }
+            // A tag that was moved leaves it in its repository.
+            let exact = Reference::digested(&reference.repository(), locked);
+            let asked = persist(self.attempts, || self.source.manifest(&exact, self.limit)).await;
+            return asked.map_err(|error| match error.kind {
+                Kind::NotFound => mismatch(reference, &locked),
+                _ => error,
+            });
+        }
         let Some(digest) = self.known.get(reference).filter(|_| reference.is_mutable()) else {
             let asked = persist(self.attempts, || self.source.manifest(reference, self.limit)).await;
             return asked.map_err(|error| match self.carried {
@@ -116,4 +166,10 @@ impl Choosing<'_> {
                 .hint("--fresh copies what the tag means now")
         })
     }
+}
+
+/// There is not what the lock file has.
+fn mismatch(reference: &Reference, locked: &Digest) -> RegistryError {
+    let detail = format!("{reference} is locked to {locked}, which is not what is there");
+    RegistryError::new(Kind::Denied, detail).code(LOCK_MISMATCH).hint(CHANGE_IS_MEANT)
 }

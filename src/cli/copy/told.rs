@@ -12,6 +12,10 @@ use serde::Serialize;
 /// A tag was left alone.
 const LEFT: u8 = 1;
 
+/// What to do where nobody is asked.
+const OFFLINE: &str =
+    "LARDER_POLICY_MODE=online larder copy … asks for it, unless a rule (policy.rules) has it offline";
+
 /// All that was done.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -67,7 +71,8 @@ impl From<RegistryError> for Problem {
             Kind::Settings => exit::CONFIG,
             _ => exit::UNAVAILABLE,
         };
-        Self { code: error.code, detail: error.detail, hint: error.hint, exit }
+        let hint = if error.code == "offline" { OFFLINE.into() } else { error.hint };
+        Self { code: error.code, detail: error.detail, hint, exit }
     }
 }
 

@@ -467,9 +467,12 @@ fn what_is_refused_or_offline_is_not_copied_and_of_what_is_locked_the_locked_byt
     let reference = format!("{}/plugins/waf:1.0.0", source.host());
     let home = home(&source.host(), &plain(&target.host()));
     let lock = home.path().join("larder.lock.json");
-    let locked = json!({"larder-lock": 1, "plugins": [{"name": "waf", "version": "1.0.0",
-        "reference": reference, "manifest": old.manifest.digest().to_string(),
-        "module": Digest::of(&old.module).to_string()}]});
+    // Also as what answers for a version that does not exist.
+    let item = |version: &str| {
+        json!({"name": "waf", "version": version, "reference": reference,
+            "manifest": old.manifest.digest().to_string(), "module": Digest::of(&old.module).to_string()})
+    };
+    let locked = json!({"larder-lock": 1, "plugins": [item("0.9.0"), item("1.0.0")]});
     std::fs::write(&lock, locked.to_string()).unwrap();
     let home = home.and(&format!(
         "policy: {{floating_tags: deny, rules: [{{plugin: bad, allow: false}}, {{plugin: pay-*, mode: offline}}]}}\n\
@@ -491,6 +494,8 @@ fn what_is_refused_or_offline_is_not_copied_and_of_what_is_locked_the_locked_byt
     assert_eq!(item["manifest"], old.manifest.digest().to_string(), "{item}");
     let there = skopeo(&format!("{to}/waf:1.0.0"), &["--tls-verify=false"]);
     assert_eq!(there, old.manifest.digest().to_string());
+    let item = only(&copy(&home, &["waf@0.9.0", "--to", &to, "-o", "json"]).with(66));
+    assert_eq!(item["error"]["code"], "not_found", "no tag is invented for it: {item}");
     // Where it is not there any more, nothing else is.
     let gone = locked.to_string().replace(&old.manifest.digest().hex(), &Digest::of(b"gone").hex());
     std::fs::write(&lock, gone).unwrap();

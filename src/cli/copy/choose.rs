@@ -79,7 +79,7 @@ impl Choosing<'_> {
                 break;
             }
             let (error, is_proven) = match admitted(candidate) {
-                Ok(()) => match self.manifest(candidate).await {
+                Ok(()) => match self.manifest(&candidate.reference).await {
                     Ok(manifest) => {
                         return Ok(Chosen { reference: candidate.reference.clone(), why, manifest });
                     }
@@ -130,20 +130,25 @@ impl Choosing<'_> {
         self.gate.locked().filter(|locked| locked.is_enforced())?.lock.manifest_of(reference)
     }
 
-    async fn manifest(&self, candidate: &Candidate) -> Result<FetchedManifest, RegistryError> {
-        let reference = &candidate.reference;
-        if let Some(locked) = self.locked(reference) {
-            if reference.digest().is_some_and(|digest| *digest != locked) {
-                return Err(mismatch(reference, &locked));
-            }
-            // A tag that was moved leaves it in its repository.
-            let exact = Reference::digested(&reference.repository(), locked);
-            let asked = persist(self.attempts, || self.source.manifest(&exact, self.limit)).await;
-            return asked.map_err(|error| match error.kind {
-                Kind::NotFound => mismatch(reference, &locked),
-                _ => error,
-            });
+    /// What a reference means, or, where a lock has something else, that.
+    async fn manifest(&self, reference: &Reference) -> Result<FetchedManifest, RegistryError> {
+        let manifest = self.meant(reference).await?;
+        let Some(locked) = self.locked(reference).filter(|locked| *locked != manifest.digest) else {
+            return Ok(manifest);
+        };
+        if !reference.is_mutable() {
+            return Err(mismatch(reference, &locked));
         }
+        // A tag that was moved leaves it in its repository.
+        let exact = Reference::digested(&reference.repository(), locked);
+        let asked = persist(self.attempts, || self.source.manifest(&exact, self.limit)).await;
+        asked.map_err(|error| match error.kind {
+            Kind::NotFound => mismatch(reference, &locked),
+            _ => error,
+        })
+    }
+
+    async fn meant(&self, reference: &Reference) -> Result<FetchedManifest, RegistryError> {
         let Some(digest) = self.known.get(reference).filter(|_| reference.is_mutable()) else {
             let asked = persist(self.attempts, || self.source.manifest(reference, self.limit)).await;
             return asked.map_err(|error| match self.carried {

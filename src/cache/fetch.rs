@@ -150,7 +150,7 @@ impl Cache {
             step = candidate.why;
             let reference = &candidate.reference;
             self.parts.trace.note("candidate", || format!("{reference} ({} match)", step.as_str()));
-            match self.look(name, candidate, gate.as_deref()).await {
+            match self.look(name, plan, candidate, gate.as_deref()).await {
                 Ok(Outcome::Present) => {
                     self.keep_absences(&absences).await;
                     return Ok(Reached::Reference(reference.clone()));
@@ -174,6 +174,7 @@ impl Cache {
     async fn look(
         self: &Arc<Self>,
         name: &PluginName,
+        plan: &Plan,
         candidate: &Candidate,
         gate: Option<&Gate>,
     ) -> Result<Outcome, Arc<CacheError>> {
@@ -184,7 +185,7 @@ impl Cache {
         if let Some(record) = self.parts.store.record(reference) {
             match &record.state {
                 State::Present(present) if self.parts.store.holds(&present.module) => {
-                    match gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, present)) {
+                    match gate.map_or(Ok(()), |gate| gated::takes(gate, name, plan, candidate, present)) {
                         Ok(()) => return Ok(Outcome::Present),
                         Err(error) => match self.withheld(reference, error.clone(), mode) {
                             Some(error) => return Err(error),
@@ -211,7 +212,7 @@ impl Cache {
         for _ in 0..ATTEMPTS {
             if let Some(ended) = self.fetch(reference.clone(), Lane::Front).done().await {
                 return match distrusted {
-                    Some(error) => self.judged_again(name, candidate, ended, error),
+                    Some(error) => self.judged_again(name, plan, candidate, ended, error),
                     None => ended,
                 };
             }

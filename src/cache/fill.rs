@@ -89,16 +89,29 @@ pub async fn fill(
     usable: Option<&Present>,
     progress: &Progress,
 ) -> Result<Present, CacheError> {
-    match try_fill(parts, rules, reference, reference, usable, progress).await {
+    fill_from(parts, rules, reference, reference, usable, progress).await
+}
+
+/// As [`fill`], of what is `at` a place.
+async fn fill_from(
+    parts: &Parts,
+    rules: &Rules,
+    reference: &Reference,
+    at: &Reference,
+    usable: Option<&Present>,
+    progress: &Progress,
+) -> Result<Present, CacheError> {
+    match try_fill(parts, rules, reference, at, usable, progress).await {
         Err(error) if matches!(error.code, DISK_FULL | DISK_FAILED) => {
             tracing::warn!(%reference, error = error.detail, "the disk failed; fetched once more");
-            try_fill(parts, rules, reference, reference, usable, progress).await
+            try_fill(parts, rules, reference, at, usable, progress).await
         }
         other => other,
     }
 }
 
-/// As [`fill`]; and when that is not what is locked, and nothing is held that is, what is locked is asked for by its digest.
+/// As [`fill`]; and when that is not what is locked, or nothing that can be used, and nothing is held that is locked, that is
+/// asked for by its digest.
 pub async fn fill_or_locked(
     parts: &Parts,
     rules: &Rules,
@@ -107,21 +120,60 @@ pub async fn fill_or_locked(
     progress: &Progress,
 ) -> Result<Present, CacheError> {
     match fill(parts, rules, reference, usable, progress).await {
-        Err(error) if error.code == LOCK_MISMATCH => match locked_instead(parts, reference, usable) {
-            Some(at) => try_fill(parts, rules, reference, &at, None, progress).await.map_err(|_| error),
-            None => Err(error),
-        },
+        Err(error) if is_lasting(&error) => {
+            let Some(at) = locked_instead(parts, reference, usable, &error) else { return Err(error) };
+            match fill_from(parts, rules, reference, &at, None, progress).await {
+                // Whether what is locked is there is not known yet.
+                Err(other) if !is_lasting(&other) => Err(other),
+                other => other.map_err(|_| error),
+            }
+        }
         other => other,
     }
 }
 
-/// What is locked, by its digest: a tag that has moved leaves it in its repository. Nothing where what is `usable` is that.
-fn locked_instead(parts: &Parts, reference: &Reference, usable: Option<&Present>) -> Option<Reference> {
+/// True when the registry has said what it has: asked again at once, it would say the same.
+fn is_lasting(error: &CacheError) -> bool {
+    match error.kind {
+        ErrorKind::NotFound
+        | ErrorKind::Forbidden
+        | ErrorKind::Refused
+        | ErrorKind::Untrusted
+        | ErrorKind::Unsupported
+        | ErrorKind::TooLarge
+        | ErrorKind::Corrupt => true,
+        ErrorKind::Unproved
+        | ErrorKind::Offline
+        | ErrorKind::TimedOut
+        | ErrorKind::Pending
+        | ErrorKind::Unavailable
+        | ErrorKind::RateLimited
+        | ErrorKind::Overloaded
+        | ErrorKind::Internal => false,
+    }
+}
+
+/// What is locked, by its digest, where a fetch ended in `error`: a tag that has moved or is gone leaves it in its
+/// repository. Nothing where what is `usable` is that.
+fn locked_instead(
+    parts: &Parts,
+    reference: &Reference,
+    usable: Option<&Present>,
+    error: &CacheError,
+) -> Option<Reference> {
     let gate = &parts.rules.load().gate;
     if usable.is_some_and(|present| !gate.has_locked_others(reference, present)) {
         return None;
     }
-    let manifest = gate.locked()?.lock.manifest_of(reference)?;
+    let locked = gate.enforced()?;
+    if error.absence().is_some() && locked.lock.is_answered_elsewhere(reference) {
+        return None;
+    }
+    let manifest = locked.lock.manifest_of(reference)?;
+    // Other bytes were told of when they came.
+    if error.code != LOCK_MISMATCH {
+        parts.tell_missing(locked.mode, reference, &manifest, error);
+    }
     parts.trace.note("lock", || format!("{manifest} is asked for in place of {reference}"));
     Some(Reference::digested(&reference.repository(), manifest))
 }
@@ -146,6 +198,7 @@ async fn try_fill(
         }
     })?;
     let digest = fetched.digest;
+    parts.compare_manifest(reference, &digest)?;
     let own = usable.filter(|present| present.manifest == digest).cloned();
     let is_own = own.is_some();
     let known = own.or_else(|| held_elsewhere(parts, &digest));

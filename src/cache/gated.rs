@@ -2,14 +2,16 @@
 //!
 //! A candidate that the policy refuses is as if the catalog did not name it, as long as another one of its step is
 //! allowed. A step of which none is allowed is the end, with the refusal: what it would have answered is not known, so
-//! nothing of a later step may stand for it.
+//! nothing of a later step may stand for it; unless it is known that it does not exist, and it is only not locked. A local
+//! file that would be the answer and is refused is the end too.
 
 use super::error::CacheError;
 use super::{Answer, Ask, Cache, Decision, ErrorKind, Failure, Need, Outcome};
 use crate::catalog::{Candidate, Plan, Why};
 use crate::freshness::Freshness;
 use crate::oci::Reference;
-use crate::plugin::PluginName;
+use crate::plugin::{PluginName, Version};
+use crate::policy::lock::NOT_LOCKED;
 use crate::policy::{Gate, Mode, Refusal, Subject};
 use crate::record::Present;
 use std::borrow::Cow;
@@ -33,14 +35,24 @@ pub(super) fn is_confirmed(gate: Option<&Gate>, name: &PluginName, candidate: &C
     mode(gate, name, candidate) == Mode::Online
 }
 
-/// Whether `present`, to which `candidate` points, may be served as `name`.
+/// Whether `present`, to which `candidate` of `plan` points, may be served as `name`.
 pub(super) fn takes(
     gate: &Gate,
     name: &PluginName,
+    plan: &Plan,
     candidate: &Candidate,
     present: &Present,
 ) -> Result<(), Arc<CacheError>> {
-    let verdict = gate.takes(subject(name, candidate), present);
+    let itself = subject(name, candidate);
+    let asked =
+        plan.versions.first().map(|(version, _)| version).filter(|asked| **asked != candidate.version);
+    let verdict = gate.takes(itself, present).and_then(|()| match asked {
+        // What leads there is as it should be, and not what is asked for: nobody is asked about it again.
+        Some(asked) => gate
+            .keeps_to_lock(Subject { version: asked, ..itself }, present)
+            .map_err(|refusal| Refusal { is_untrusted: false, ..refusal }),
+        None => Ok(()),
+    });
     verdict.map_err(|refusal| Arc::new(CacheError::refused(refusal).about(&candidate.reference)))
 }
 
@@ -116,45 +128,50 @@ impl Cache {
     }
 
     fn narrowed<'p>(&self, gate: &Gate, name: &PluginName, plan: &'p Plan) -> Narrowed<'p> {
-        let local = |version| gate.admits(Subject { name: Some(name), version, reference: None });
-        let is_whole = plan.candidates.iter().all(|candidate| gate.admits(subject(name, candidate)).is_ok())
-            && plan.versions.iter().all(|(version, _)| local(version).is_ok());
+        let is_whole = plan.candidates.iter().all(|candidate| gate.admits(subject(name, candidate)).is_ok());
         if is_whole {
             return Narrowed { plan: Cow::Borrowed(plan), end: None };
         }
-        let told = |refusal: Refusal, reference: Option<&Reference>| {
-            self.parts.trace.note("policy", || refusal.detail.clone());
-            let error = CacheError::refused(refusal);
-            reference.map_or(error.clone(), |reference| error.about(reference))
-        };
         let mut left = Plan { versions: Vec::new(), candidates: Vec::new() };
         let mut end = None;
         for step in [Why::Exact, Why::Alias, Why::Fallback] {
-            for version in plan.versions.iter().filter(|(_, why)| *why == step) {
-                match local(&version.0) {
-                    Ok(()) => left.versions.push(version.clone()),
-                    Err(refusal) if self.is_local_version(name, &version.0) => {
-                        end = end.or_else(|| Some(told(refusal, None)));
-                    }
-                    Err(_) => {}
-                }
-            }
+            left.versions.extend(plan.versions.iter().filter(|(_, why)| *why == step).cloned());
             let before = left.candidates.len();
             let mut refused = None;
+            let mut is_absent = true;
             for candidate in plan.candidates.iter().filter(|candidate| candidate.why == step) {
                 match gate.admits(subject(name, candidate)) {
                     Ok(()) => left.candidates.push(candidate.clone()),
                     Err(refusal) => {
-                        let error = told(refusal, Some(&candidate.reference));
-                        refused = refused.or(Some(error));
+                        self.parts.trace.note("policy", || refusal.detail.clone());
+                        is_absent &= refusal.code == NOT_LOCKED && self.is_absent(&candidate.reference);
+                        refused = refused
+                            .or_else(|| Some(CacheError::refused(refusal).about(&candidate.reference)));
                     }
                 }
             }
             if let Some(error) = refused.filter(|_| left.candidates.len() == before) {
-                return Narrowed { plan: Cow::Owned(left), end: Some(error) };
+                end = end.or(Some(error));
+                if !is_absent {
+                    break;
+                }
             }
         }
         Narrowed { plan: Cow::Owned(left), end }
+    }
+
+    /// True when it is written down that a registry does not have it.
+    fn is_absent(&self, reference: &Reference) -> bool {
+        self.parts.store.record(reference).is_some_and(|record| record.present().is_none())
+    }
+
+    /// Whether a local file of that version may be served, by the gate in use by now.
+    pub(super) fn admits_local(&self, name: &PluginName, version: &Version) -> Result<(), Arc<CacheError>> {
+        let Some(gate) = self.gate() else { return Ok(()) };
+        gate.admits(Subject { name: Some(name), version, reference: None }).map_err(|refusal| {
+            self.parts.trace.note("policy", || refusal.detail.clone());
+            Arc::new(CacheError::refused(refusal))
+        })
     }
 
     /// Why nothing is served of `reference`, of which what is held is withheld by `error`. Nothing, where that is not trusted
@@ -176,6 +193,7 @@ impl Cache {
     pub(super) fn judged_again(
         &self,
         name: &PluginName,
+        plan: &Plan,
         candidate: &Candidate,
         ended: Result<Outcome, Arc<CacheError>>,
         error: Arc<CacheError>,
@@ -190,7 +208,7 @@ impl Cache {
         let (Some(present), Some(gate)) = (record.as_ref().and_then(|r| r.present()), self.gate()) else {
             return ended;
         };
-        let verdict = takes(&gate, name, candidate, present);
+        let verdict = takes(&gate, name, plan, candidate, present);
         if let Err(error) = &verdict {
             self.parts.compare(&gate, reference, present);
             // It has nothing else; it need not be asked by everybody.
@@ -201,16 +219,20 @@ impl Cache {
     }
 
     /// Asks again, behind a request that was refused, about what is withheld and past its lifetime: it may have been
-    /// replaced by what the policy allows.
+    /// replaced by what the policy allows. So does it with what did not exist and may by now, before which others stand that
+    /// are withheld.
     pub(super) fn reconsider(self: &Arc<Self>, name: &PluginName, plan: &Plan, gate: Option<&Gate>) {
         let Some(gate) = gate else { return };
         let now = self.parts.clock.now();
-        for candidate in plan.candidates.iter().filter(|at| is_confirmed(Some(gate), name, at)) {
+        for candidate in &plan.candidates {
             let reference = &candidate.reference;
-            let record = self.parts.store.record(reference).filter(|record| record.present().is_some());
-            let is_stale =
-                record.is_some_and(|record| matches!(self.judge(&record, now), Freshness::Stale(_)));
-            if is_stale && self.remembered(reference, now).is_none() {
+            let Some(record) = self.parts.store.record(reference) else { continue };
+            let may_ask = match (record.present(), mode(Some(gate), name, candidate)) {
+                (Some(_), mode) => mode == Mode::Online,
+                (None, mode) => mode != Mode::Offline,
+            };
+            let is_stale = matches!(self.judge(&record, now), Freshness::Stale(_));
+            if may_ask && is_stale && self.remembered(reference, now).is_none() {
                 let _ = self.fetch(reference.clone(), super::Lane::Behind);
             }
         }

@@ -8,7 +8,7 @@ use crate::catalog::{Plan, Why};
 use crate::clock::Timestamp;
 use crate::freshness::Freshness;
 use crate::oci::Reference;
-use crate::plugin::{PluginName, Version};
+use crate::plugin::PluginName;
 use crate::policy::Gate;
 use crate::record::{Absence, State};
 use std::sync::Arc;
@@ -57,7 +57,9 @@ impl Cache {
                     let told = self.remembered(reference, now());
                     absences.push(Absent { reference: reference.clone(), absence, told });
                 } else if let Some(record) = Resolved::of(record) {
-                    match gate.map_or(Ok(()), |gate| gated::takes(gate, name, candidate, record.present())) {
+                    match gate
+                        .map_or(Ok(()), |gate| gated::takes(gate, name, plan, candidate, record.present()))
+                    {
                         Ok(()) => return Known::Held { at, record, absences },
                         // As where nothing is held, for others of its step may be the answer.
                         Err(error) => {
@@ -99,10 +101,5 @@ impl Cache {
         let index = self.parts.store.overlay();
         let mut fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
         !index.is_empty() && fitting.any(|(version, _)| index.contains_key(&(name.clone(), version.clone())))
-    }
-
-    /// True when a local file has that version.
-    pub(super) fn is_local_version(&self, name: &PluginName, version: &Version) -> bool {
-        self.parts.store.overlay().contains_key(&(name.clone(), version.clone()))
     }
 }

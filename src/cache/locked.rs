@@ -1,10 +1,11 @@
 //! The lock file beside the road: bytes that are not those that are locked are told and counted, in every mode.
 
-use super::{Cache, Parts};
-use crate::oci::Reference;
-use crate::policy::Gate;
+use super::{Cache, CacheError, Parts};
+use crate::oci::{Digest, Reference};
 use crate::policy::lock::{Mode, Other};
+use crate::policy::{Gate, Refusal};
 use crate::record::Present;
+use std::fmt::Display;
 
 /// Something held that is not what is locked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,35 @@ impl Parts {
         }
     }
 
-    fn tell(&self, mode: Mode, reference: &Reference, other: &Other) {
+    /// The same of a manifest of which nothing more was fetched, and refused, where an enforced lock knows no more than that.
+    pub(super) fn compare_manifest(
+        &self,
+        reference: &Reference,
+        manifest: &Digest,
+    ) -> Result<(), CacheError> {
+        let gate = &self.rules.load().gate;
+        let Some(locked) = gate.enforced() else { return Ok(()) };
+        let Some(other) = locked.lock.differs_already(reference, manifest) else { return Ok(()) };
+        self.tell(locked.mode, reference, &other);
+        Err(CacheError::refused(Refusal::lock_mismatch(reference, &other)).about(reference))
+    }
+
+    /// Tells that a reference does not lead to what is locked any more, and why.
+    pub(super) fn tell_missing(
+        &self,
+        mode: Mode,
+        reference: &Reference,
+        manifest: &Digest,
+        error: &CacheError,
+    ) {
+        let detail = format!(
+            "the lock file has manifest {manifest} for it, and it does not lead there: {}",
+            error.detail
+        );
+        self.tell(mode, reference, &detail);
+    }
+
+    fn tell(&self, mode: Mode, reference: &Reference, other: &dyn Display) {
         self.trace.note("lock", || format!("{reference}: {other}"));
         if !self.trace.is_listening() {
             let mode = mode.as_str();

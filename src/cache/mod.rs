@@ -32,7 +32,7 @@ mod signed;
 pub mod take;
 
 use crate::artifact::Limits;
-use crate::catalog::{Plan, Why};
+use crate::catalog::{Candidate, Plan, Why};
 use crate::clock::{Clock, Timestamp};
 use crate::failures::{Failures, Seen, What};
 use crate::freshness::{Freshness, Lifetimes};
@@ -155,7 +155,7 @@ impl Parts {
 /// See the module's text.
 pub struct Cache {
     parts: Parts,
-    walks: Collapse<(PluginName, Vec<Reference>), Result<Reached, Arc<CacheError>>>,
+    walks: Collapse<(PluginName, Vec<Candidate>), Result<Reached, Arc<CacheError>>>,
     fills: Collapse<Reference, Result<Outcome, Arc<CacheError>>>,
     failures: moka::sync::Cache<Reference, Failure>,
     /// Absences that were noted up to then are asked about again, in milliseconds since 1970.
@@ -390,10 +390,11 @@ impl Cache {
             }
             let fitting = plan.versions.iter().filter(|(_, why)| *why <= reached);
             let mut entries =
-                fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, *why)));
-            let Some((entry, why)) = entries.next() else {
+                fitting.filter_map(|(v, why)| Some((index.get(&(name.clone(), v.clone()))?, v, *why)));
+            let Some((entry, version, why)) = entries.next() else {
                 return Ok(None);
             };
+            self.admits_local(name, version)?;
             let wrong = |problem: &Problem| match problem {
                 Problem::NoModule(text) => Arc::new(CacheError::bad_local_file(&entry.path, text)),
                 Problem::Passing(_) => Arc::new(CacheError::changing_local_file(name)),
@@ -477,8 +478,7 @@ impl Cache {
     async fn ask_until_held(self: &Arc<Self>, name: &PluginName, plan: &Plan, need: Need) -> Answer {
         // Again when what was fetched is gone before it could be taken: evicted by others, or found damaged on disk.
         for _ in 0..ATTEMPTS {
-            let references = plan.candidates.iter().map(|candidate| candidate.reference.clone()).collect();
-            let key = (name.clone(), references);
+            let key = (name.clone(), plan.candidates.clone());
             let cache = self.clone();
             let work = (name.clone(), plan.clone());
             let walk = async move { cache.walk(&work.0, &work.1).await };
@@ -503,7 +503,7 @@ impl Cache {
             let Some(record) = self.parts.store.record(&reference).and_then(Resolved::of) else { continue };
             // By the gate in use by now: nothing is served that it withholds.
             if let (Some(candidate), Some(gate)) = (candidate, self.gate()) {
-                gated::takes(&gate, name, candidate, record.present())?;
+                gated::takes(&gate, name, plan, candidate, record.present())?;
             }
             let module = &record.present().module;
             let status = CacheStatus::Miss { collapsed, uncached: self.parts.store.uncached(module) };

@@ -4,7 +4,7 @@
 //! not what a URL asked for, which may mean another one. Whoever has only a reference (a fetch) asks for all that the
 //! catalog says it stands for, and one that may be is enough: whoever serves it judges once more, by the name asked for.
 
-use super::lock::{LOCK_MISMATCH, Locked, NOT_LOCKED};
+use super::lock::{LOCK_MISMATCH, Locked, NOT_LOCKED, Other};
 use super::rules::{Config, FloatingTags, Mode, Rule, glob_of};
 use super::trust::{KeyFiles, demand};
 use crate::catalog::{Catalog, version_of};
@@ -126,13 +126,17 @@ impl Gate {
 
     /// True when a lock that is enforced has other bytes for `reference`.
     pub fn has_locked_others(&self, reference: &Reference, present: &Present) -> bool {
-        let enforced = self.locked.as_ref().filter(|locked| locked.is_enforced());
-        enforced.is_some_and(|locked| locked.differs(None, reference, present).is_some())
+        self.enforced().is_some_and(|locked| locked.differs(None, reference, present).is_some())
     }
 
     /// The lock file in use.
     pub fn locked(&self) -> Option<&Arc<Locked>> {
         self.locked.as_ref()
+    }
+
+    /// The same, where requests are judged by it.
+    pub fn enforced(&self) -> Option<&Arc<Locked>> {
+        self.locked().filter(|locked| locked.is_enforced())
     }
 
     /// True when there is nothing to judge: whoever serves need not ask.
@@ -187,17 +191,7 @@ impl Gate {
     /// # Errors
     /// `lock_mismatch`, `too_large_for_policy` or `abi_not_allowed`; and those of [`Gate::trusts`].
     pub fn takes(&self, subject: Subject<'_>, present: &Present) -> Result<(), Refusal> {
-        if let (Some(locked), Some(reference)) = (&self.locked, subject.reference)
-            && locked.is_enforced()
-            && let Some(other) = locked.differs(subject.asked(), reference, present)
-        {
-            return Err(Refusal {
-                code: LOCK_MISMATCH,
-                is_untrusted: true,
-                detail: format!("{reference}: {other}"),
-                hint: CHANGE_IS_MEANT.into(),
-            });
-        }
+        self.keeps_to_lock(subject, present)?;
         let module = &present.module;
         if let Some(largest) = self.largest.filter(|largest| module.size > largest.as_u64()) {
             let detail =
@@ -216,6 +210,16 @@ impl Gate {
             return Err(Refusal::not_allowed(ABI, detail, "build it for an ABI that policy.abi names"));
         }
         self.trusts(subject, &present.manifest, present.signatures.as_deref())
+    }
+
+    /// Whether what it points to are the bytes that are locked, as far as a lock that is enforced has any for it.
+    ///
+    /// # Errors
+    /// `lock_mismatch`.
+    pub fn keeps_to_lock(&self, subject: Subject<'_>, present: &Present) -> Result<(), Refusal> {
+        let (Some(locked), Some(reference)) = (self.enforced(), subject.reference) else { return Ok(()) };
+        let other = locked.differs(subject.asked(), reference, present);
+        other.map_or(Ok(()), |other| Err(Refusal::lock_mismatch(reference, &other)))
     }
 
     /// As [`Gate::mode`], of a reference alone: the least strict that the catalog knows a way to.
@@ -289,6 +293,16 @@ fn is_whole_version(tag: &str) -> bool {
 }
 
 impl Refusal {
+    /// Of bytes that are not those of a lock.
+    pub fn lock_mismatch(reference: &Reference, other: &Other) -> Self {
+        Self {
+            code: LOCK_MISMATCH,
+            is_untrusted: true,
+            detail: format!("{reference}: {other}"),
+            hint: CHANGE_IS_MEANT.into(),
+        }
+    }
+
     fn not_allowed(code: &'static str, detail: String, hint: &str) -> Self {
         Self { code, is_untrusted: false, detail, hint: hint.into() }
     }

@@ -8,7 +8,7 @@
 
 mod read;
 
-use crate::catalog::{Catalog, Why};
+use crate::catalog::{Catalog, Why, version_of};
 use crate::oci::{Digest, Reference};
 use crate::plugin::{PluginName, Request, Version};
 use crate::record::Present;
@@ -312,15 +312,29 @@ impl Lock {
         self.references.get(reference).and_then(|at| self.entries.get(*at))
     }
 
-    /// The manifest that a reference is locked to, where that is known.
+    /// The manifest that a reference is locked to, where that is known and is another place than the reference itself.
     pub fn manifest_of(&self, reference: &Reference) -> Option<Digest> {
-        self.of_reference(reference)?.manifest
+        self.of_reference(reference)?.manifest.filter(|manifest| reference.digest() != Some(manifest))
     }
 
-    /// Whether the plugin that is asked for, or the reference, is locked.
+    /// True when a reference that does not exist is no surprise: another version answered for it when the lock was written.
+    pub fn is_answered_elsewhere(&self, reference: &Reference) -> bool {
+        let own = self.of_reference(reference).and_then(|entry| entry.reference.as_ref());
+        own.is_some_and(|own| version_of(own) != version_of(reference))
+    }
+
+    /// How a manifest that `reference` points to differs, where no module is known that would decide.
+    pub fn differs_already(&self, reference: &Reference, manifest: &Digest) -> Option<Other> {
+        let entry = self.of_reference(reference).filter(|entry| entry.module.is_none())?;
+        entry.differs(manifest, manifest)
+    }
+
+    /// Whether the plugin that is asked for, or the reference, is locked; a digest is, when it is that of a locked manifest.
     pub fn lists(&self, asked: Option<(&PluginName, &Version)>, reference: &Reference) -> bool {
+        let is_locked = |digest| self.entries.iter().any(|entry| entry.manifest == Some(digest));
         self.of_reference(reference).is_some()
             || asked.is_some_and(|(name, version)| self.of_name(name, version).is_some())
+            || reference.digest().copied().is_some_and(is_locked)
     }
 
     /// What it says of the bytes of `module`, by `manifest`, that `reference` leads to: both by that, and by what is asked

@@ -1,7 +1,7 @@
 //! The lock file: written of what is held, and what it says is what is served, whatever a tag comes to mean.
 
 use crate::reload::reloads;
-use crate::support::artifact::{Artifact, module, raw};
+use crate::support::artifact::{Artifact, OCI_MANIFEST, module, raw};
 use crate::support::client::{self, Reply};
 use crate::support::eventually;
 use crate::support::heart::files;
@@ -9,7 +9,7 @@ use crate::support::larder::{Home, Larder, settings};
 use crate::support::layout::{Plugin, archive, entries};
 use crate::support::prometheus::{Prometheus, deploy};
 use crate::support::registry::Registry;
-use crate::support::scripted::Scripted;
+use crate::support::scripted::{Act, Scripted};
 use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -54,6 +54,17 @@ fn own(items: &[Value]) -> String {
     json!({"larder-lock": 1, "plugins": items}).to_string()
 }
 
+/// What Higress Console's lock file has of `a`, version 1.
+fn console(host: &str, artifact: &Artifact) -> String {
+    let plugin = json!({
+        "resourceDir": "a",
+        "version": "1",
+        "ociRef": format!("oci://{host}/plugins/a:1"),
+        "digest": artifact.manifest.digest().to_string(),
+    });
+    json!({"schemaVersion": 2, "snapshotSha256": "0".repeat(64), "plugins": {"a": plugin}}).to_string()
+}
+
 /// A site with a lock file: settings that ask about tags at every request, and remember no refusal.
 struct Site {
     home: Home,
@@ -62,17 +73,25 @@ struct Site {
 
 impl Site {
     fn new(host: &str, mode: &str, lock: &str) -> Self {
-        Self::with(host, mode, lock, "")
+        Self::with(host, mode, lock, "", "")
     }
 
-    /// With more settings.
-    fn with(host: &str, mode: &str, lock: &str, more: &str) -> Self {
+    /// The same, whose catalog has `lines`.
+    fn with_lines(host: &str, mode: &str, lock: &str, lines: &str) -> Self {
+        Self::with(host, mode, lock, lines, "")
+    }
+
+    /// The same, with more settings.
+    fn with(host: &str, mode: &str, lock: &str, lines: &str, more: &str) -> Self {
         let home = Home::in_memory("");
         let file = home.path().join("larder.lock.json");
         std::fs::write(&file, lock).unwrap();
-        let text = settings(host)
+        let names = home.path().join("lines.properties");
+        std::fs::write(&names, lines).unwrap();
+        let files = format!("catalog:\n  files: ['{}']\n", names.display());
+        let text = settings(host).replace("catalog:\n", &files)
             + &format!(
-                "lifetimes: {{tag: 0s, unusable: 0s}}\nlock: {{file: '{}', mode: {mode}}}\n{more}",
+                "lifetimes: {{tag: 0s, absent: 0s, unusable: 0s}}\nlock: {{file: '{}', mode: {mode}}}\n{more}",
                 file.display()
             );
         Self { home: home.with(&text), file }
@@ -403,21 +422,11 @@ fn the_locks_of_console_and_of_the_plugin_server_are_enforced_as_they_are() {
     let (old, new) = (plugin("old"), plugin("new"));
     registry.put("plugins/a", "1", &old);
     let host = registry.host();
-    let console = json!({
-        "schemaVersion": 2,
-        "snapshotSha256": "0".repeat(64),
-        "plugins": {"a": {
-            "resourceDir": "a",
-            "version": "1",
-            "ociRef": format!("oci://{host}/plugins/a:1"),
-            "digest": old.manifest.digest().to_string(),
-        }},
-    });
     // As larder itself shows it in the plugin server's place.
     let first = Home::in_memory(&settings(&host)).start();
     assert_serves(&first.get(&path("a", "1")), &old, &first);
     let inventory = first.get("/plugins/snapshot-inventory.json").text();
-    for lock in [console.to_string(), inventory] {
+    for lock in [console(&host, &old), inventory] {
         registry.put("plugins/a", "1", &old);
         let larder = Site::new(&host, "enforce", &lock).start();
         assert_serves(&larder.get(&path("a", "1")), &old, &larder);
@@ -510,7 +519,7 @@ fn a_mounted_bundle_that_was_taken_in_before_brings_what_another_lock_wants() {
     let packed = Plugin { name: "a", reference: format!("{host}/plugins/a:1"), artifact: right.clone() };
     std::fs::write(mounted.path().join("a.tar"), archive(&entries(&[packed]))).unwrap();
     let more = format!("import: {{dir: '{}'}}\n", mounted.path().display());
-    let site = Site::with(&host, "enforce", &own(&[]), &more);
+    let site = Site::with(&host, "enforce", &own(&[]), "", &more);
     let file = site.file.clone();
     let larder = site.start();
     larder.line("the first import", |line| line["message"] == "imported at the start");
@@ -523,4 +532,137 @@ fn a_mounted_bundle_that_was_taken_in_before_brings_what_another_lock_wants() {
     let larder = larder.kill().start();
     larder.line("the second import", |line| line["message"] == "imported at the start");
     assert_serves(&larder.get(&path("a", "1")), &right, &larder);
+}
+
+/// A registry's answer to whoever asks for a manifest by what ends in `tag`.
+fn manifests_answer(registry: &Scripted, tag: &str, status: u16) {
+    let tag = format!("/manifests/{tag}");
+    registry.script(move |ask, truth| if ask.path.ends_with(&tag) { Act::status(status) } else { truth });
+}
+
+#[test]
+fn a_locked_version_that_is_gone_is_answered_by_no_other_one_and_that_is_told_and_counted() {
+    let registry = Scripted::start();
+    let (one, two) = (plugin("one"), plugin("two"));
+    registry.put("plugins/a", "2.0.0", &two);
+    let host = registry.host();
+    let lock = own(&[item(&host, "a", "1.0.0", "1.0.0", &one)]);
+    for status in [404, 401, 403] {
+        manifests_answer(&registry, "1.0.0", status);
+        let lines = format!("a={host}/plugins/a:2.0.0\n");
+        let larder = Site::with_lines(&host, "enforce", &lock, &lines).start();
+        assert_serves(&larder.get(&path("a", "2.0.0")), &two, &larder);
+        for _ in 0..3 {
+            assert_refused(&larder.get(&path("a", "1.0.0")), "lock_mismatch", &larder);
+        }
+        assert!(mismatches(&larder, "enforce") > 0.0, "the alert is for this");
+        let line = larder.line("what was logged", |line| line["message"] == "lock_mismatch");
+        assert_eq!(line["reference"], format!("{host}/plugins/a:1.0.0"));
+        assert_serves(&larder.get(&path("a", "2.0.0")), &two, &larder);
+        // As soon as it is there again it is the answer.
+        registry.heal();
+        registry.put("plugins/a", "1.0.0", &one);
+        eventually("what is locked", || (larder.get(&path("a", "1.0.0")).status == 200).then_some(()));
+        assert_serves(&larder.get(&path("a", "1.0.0")), &one, &larder);
+        registry.remove(&format!("/v2/plugins/a/manifests/{}", one.manifest.digest()));
+        registry.remove("/v2/plugins/a/manifests/1.0.0");
+    }
+}
+
+#[test]
+fn what_the_catalogs_version_answered_for_when_it_was_locked_is_not_answered_by_the_next_one() {
+    let registry = Scripted::start();
+    let (two, three) = (plugin("two"), plugin("three"));
+    registry.put("plugins/b", "2", &two);
+    registry.put("plugins/b", "3", &three);
+    let host = registry.host();
+    let lock = own(&[item(&host, "b", "1.0.0", "2", &two)]);
+    let line = |tag: &str| format!("b={host}/plugins/b:{tag}\n");
+    let before = Site::with_lines(&host, "enforce", &lock, &line("2")).start();
+    for _ in 0..3 {
+        assert_serves(&before.get(&path("b", "1.0.0")), &two, &before);
+    }
+    assert_eq!(mismatches(&before, "enforce"), 0.0, "it is no surprise that there is no 1.0.0");
+    let after = Site::with_lines(&host, "enforce", &lock, &line("3")).start();
+    for _ in 0..3 {
+        assert_refused(&after.get(&path("b", "1.0.0")), "lock_mismatch", &after);
+    }
+    assert_serves(&after.get(&path("b", "3")), &three, &after);
+}
+
+#[test]
+fn what_is_locked_is_fetched_by_its_digest_where_its_tag_is_gone_or_leads_to_what_nobody_can_use() {
+    let registry = Scripted::start();
+    let old = plugin("old");
+    let host = registry.host();
+    let lock = own(&[item(&host, "a", "1", "1", &old)]);
+    let gone = || registry.remove("/v2/plugins/a/manifests/1");
+    let too_large = || registry.put("plugins/a", "1", &raw(&module("large", 20_000)));
+    let no_module = || registry.put("plugins/a", "1", &raw(b"no module"));
+    let no_manifest = || registry.put_raw("/v2/plugins/a/manifests/1", OCI_MANIFEST, b"{}");
+    let states: [&dyn Fn(); 4] = [&gone, &too_large, &no_module, &no_manifest];
+    for state in states {
+        registry.put("plugins/a", "1", &old);
+        state();
+        let site = Site::new(&host, "enforce", &lock);
+        let larder = Site { home: site.home.and("limits: {module: 10000B}\n"), ..site }.start();
+        assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+        assert!(mismatches(&larder, "enforce") > 0.0);
+    }
+}
+
+#[test]
+fn a_registry_that_stumbles_over_what_is_locked_is_no_mismatch_but_a_failure_that_passes() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    registry.put("plugins/a", "1", &new);
+    let host = registry.host();
+    manifests_answer(&registry, &old.manifest.digest().to_string(), 503);
+    let lock = own(&[item(&host, "a", "1", "1", &old)]);
+    let larder = Site::new(&host, "enforce", &lock).start();
+    let reply = larder.get(&path("a", "1"));
+    assert!((502..=504).contains(&reply.status), "{}: {}", reply.status, reply.text());
+    registry.heal();
+    eventually("what is locked", || (larder.get(&path("a", "1")).status == 200).then_some(()));
+    assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+}
+
+#[test]
+fn of_a_manifest_that_is_not_the_locked_one_nothing_more_is_fetched_where_a_lock_has_manifests_alone() {
+    let registry = Scripted::start();
+    let (old, new) = (plugin("old"), plugin("new"));
+    registry.put("plugins/a", "1", &old);
+    registry.put("plugins/a", "1", &new);
+    let host = registry.host();
+    let larder = Site::new(&host, "enforce", &console(&host, &old)).start();
+    eventually("a refusal", || {
+        assert_serves(&larder.get(&path("a", "1")), &old, &larder);
+        (mismatches(&larder, "enforce") > 1.0).then_some(())
+    });
+    let layer = Digest::of(&new.module).to_string();
+    assert_eq!(registry.count(|ask| ask.is_blob() && ask.path.ends_with(&layer)), 0);
+}
+
+#[test]
+fn what_is_locked_may_be_asked_for_by_its_digest_and_as_what_it_answers_for_where_nothing_else_may() {
+    let registry = Scripted::start();
+    let (one, two) = (plugin("one"), plugin("two"));
+    registry.put("plugins/b", "1", &one);
+    registry.put("plugins/b", "2", &two);
+    let host = registry.host();
+    let both = own(&[item(&host, "b", "1.0.0", "2", &two), item(&host, "b", "2", "2", &two)]);
+    let lines = format!("b={host}/plugins/b:2\n");
+    let site = Site::with_lines(&host, "enforce, unlisted: deny", &both, &lines);
+    let file = site.file.clone();
+    let larder = site.start();
+    assert_serves(&larder.get(&path("b", &two.manifest.digest().to_string())), &two, &larder);
+    let other = larder.get(&path("b", &one.manifest.digest().to_string()));
+    assert_refused(&other, "not_locked", &larder);
+    assert_serves(&larder.get(&path("b", "1.0.0")), &two, &larder);
+    // As Console writes it: one version a plugin.
+    relock(&larder, &file, &own(&[item(&host, "b", "2", "2", &two)]));
+    assert_serves(&larder.get(&path("b", "1.0.0")), &two, &larder);
+    assert_refused(&larder.get(&path("b", "1")), "not_locked", &larder);
+    assert_refused(&larder.get(&path("b", "1.5.0")), "not_locked", &larder);
 }

@@ -437,3 +437,33 @@ fn a_local_file_is_judged_by_its_name_and_version_alone() {
     }
     assert_eq!(running.registry.asked().len(), 0);
 }
+
+#[test]
+fn a_local_file_that_is_refused_is_replaced_by_nothing_that_a_registry_has() {
+    let folder = tempfile::tempdir().unwrap();
+    for version in ["1.0.0", "3.0.0"] {
+        let at = folder.path().join("waf").join(version);
+        std::fs::create_dir_all(&at).unwrap();
+        std::fs::write(at.join("plugin.wasm"), module("local", 5000)).unwrap();
+    }
+    let running = Reloaded::with(&[
+        ("overlay.dirs", json!([folder.path()])),
+        ("catalog.aliases", json!({"1.5.0": "1.0.0"})),
+        ("policy.rules", json!([{"registry": "*"}, {"version": "3.*"}, {"allow": false}])),
+    ]);
+    for version in ["1.0.0", "3.0.0"] {
+        running.registry.put("plugins/waf", version, &raw(&module(version, 5000)));
+    }
+    let get = |version: &str| running.larder.get(&format!("/plugins/waf/{version}/plugin.wasm"));
+    assert_eq!(get("3.0.0").body, module("local", 5000), "this one may be served");
+    for version in ["1.0.0", "1.5.0"] {
+        let (reply, refused) = (get(version), Some("not_allowed"));
+        assert_eq!((reply.status, reply.json()["code"].as_str()), (403, refused), "{}", reply.text());
+        assert!(reply.json()["detail"].as_str().unwrap().starts_with("the local file of waf 1.0.0"));
+    }
+    std::fs::remove_dir_all(folder.path().join("waf/1.0.0")).unwrap();
+    eventually("the registry's", || (get("1.0.0").status == 200).then_some(()));
+    for version in ["1.0.0", "1.5.0"] {
+        assert_eq!(get(version).body, module("1.0.0", 5000), "{version}");
+    }
+}

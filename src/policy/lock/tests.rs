@@ -261,6 +261,9 @@ fn a_lock_without_modules_goes_by_manifests_and_one_without_references_by_those_
     assert!(matches!(lock.judge(None, &at, &digest("manifest"), &digest("other")), Verdict::Other(_)));
     assert_eq!(lock.judge(None, &at, &digest("other"), &digest("module")), Verdict::Same);
     assert_eq!(lock.judge(None, &meant, &digest("other"), &digest("other")), Verdict::Unlisted);
+    let asked = (name("ai-proxy"), tag("2.0.0"));
+    let verdict = lock.judge(Some((&asked.0, &asked.1)), &meant, &digest("other"), &digest("other"));
+    assert!(matches!(verdict, Verdict::Other(_)), "what answers for it has to be that too: {verdict:?}");
 }
 
 fn entries() -> impl Strategy<Value = Vec<Entry>> {

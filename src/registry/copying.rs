@@ -348,7 +348,8 @@ impl Carrying<'_> {
         }
         let tag = Reference::tagged(&repository, &referrers_tag(&of))
             .unwrap_or_else(|_| unreachable!("a tag of letters, digits and a dash"));
-        let listed = self.copying.fetch_if_any(&tag).await?;
+        // Some registries read the tag as the digest: what stands there is the subject.
+        let listed = self.copying.fetch_if_any(&tag).await?.filter(|listed| listed.digest != of);
         Ok(listed.map(|listed| descriptors(&listed.bytes)).unwrap_or_default())
     }
 
@@ -358,7 +359,7 @@ impl Carrying<'_> {
             return Ok(());
         }
         let (target, repository, tag) = (&self.copying.target, &self.item.repository, referrers_tag(&of));
-        let there = target.manifest(repository, &tag).await?;
+        let there = target.manifest(repository, &tag).await?.filter(|bytes| Digest::of(bytes) != of);
         let there = there.map(|bytes| serde_json::from_slice(&bytes).unwrap_or(Value::Null));
         let is_index = |there: &Value| there.get("manifests").is_some_and(Value::is_array);
         let mut index = match there {

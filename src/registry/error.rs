@@ -86,7 +86,7 @@ pub struct RegistryError {
     pub retry_after: Option<Duration>,
     /// The status of the answer, where there was one.
     pub status: Option<u16>,
-    /// False where nobody was asked, because the registry is being left alone.
+    /// False where the registry was not asked, because it is being left alone, or where another host answered in its place.
     pub was_asked: bool,
 }
 

@@ -46,7 +46,10 @@ pub async fn list(
             return Err(RegistryError::new(Kind::NotFound, format!("{what}: {status}")));
         }
         if status != StatusCode::OK {
-            return Err(inner.refusal(&what, endpoint, of, answer).await);
+            // What another host says that a redirect led to is no reason to leave the registry alone.
+            let is_its_own = answer.from_registry;
+            let error = inner.refusal(&what, endpoint, of, answer).await;
+            return Err(RegistryError { was_asked: is_its_own, ..error });
         }
         let headers = answer.response.headers();
         let applied = headers.get(FILTERS).and_then(|value| value.to_str().ok()).unwrap_or_default();

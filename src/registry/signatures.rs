@@ -3,7 +3,7 @@
 //! They are looked for where they are written: in the list of referrers (OCI distribution spec 1.1), in the index under
 //! the tag `sha256-<hex>` where a registry has no such list, and under cosign's tag `sha256-<hex>.sig`. "Not found" from all
 //! of them means unsigned. Whoever could not be asked leaves an error beside what was found: no answer is no signature, and
-//! no lack of one either.
+//! no lack of one either. The other places are asked all the same: what is good there is good.
 
 use super::error::{Kind, RegistryError};
 use super::{FetchedManifest, Registry};
@@ -17,6 +17,8 @@ use std::path::Path;
 
 /// Manifests that are looked into for signatures: attestations may stand before them, unmarked.
 const MOST_LISTED: usize = 64;
+/// Questions without an answer after which the rest is not asked: each costs its attempts and their time.
+const MOST_FAILED: usize = 8;
 
 /// The keys of a PEM file.
 ///
@@ -33,67 +35,82 @@ pub async fn gather(
     repository: &Repository,
     subjects: Vec<Subject>,
 ) -> (Case, Result<(), RegistryError>) {
-    let mut search = Search { registry, repository, evidence: Vec::new() };
-    let mut ended = Ok(());
+    let mut search = Search { registry, repository, evidence: Vec::new(), failed: 0, first: None };
     for subject in &subjects {
-        ended = search.look_for(&subject.digest).await;
-        if ended.is_err() {
-            break;
-        }
+        search.look_for(&subject.digest).await;
     }
-    (Case { subjects, evidence: search.evidence }, ended)
+    (Case { subjects, evidence: search.evidence }, search.first.map_or(Ok(()), Err))
 }
 
 struct Search<'a> {
     registry: &'a dyn Registry,
     repository: &'a Repository,
     evidence: Vec<Evidence>,
+    failed: usize,
+    /// The first failure.
+    first: Option<RegistryError>,
 }
 
 impl Search<'_> {
-    fn is_full(&self) -> bool {
-        self.evidence.len() >= MOST_TRIED
+    fn is_over(&self) -> bool {
+        self.evidence.len() >= MOST_TRIED || self.failed >= MOST_FAILED
+    }
+
+    /// What a question came to; `None` where nobody told.
+    fn told<T>(&mut self, result: Result<T, RegistryError>) -> Option<T> {
+        let error = match result {
+            Ok(told) => return Some(told),
+            Err(error) => error,
+        };
+        // While the registry is left alone, every further question would wait for it.
+        self.failed = if error.is_waiting_for_others() { MOST_FAILED } else { self.failed + 1 };
+        self.first.get_or_insert(error);
+        None
     }
 
     fn add(&mut self, digest: Digest, form: Form, found: Found) {
-        if !self.is_full() {
+        if self.evidence.len() < MOST_TRIED {
             self.evidence.push(Evidence { digest, form, found });
         }
     }
 
     /// Everything that is written of `subject`.
-    async fn look_for(&mut self, subject: &Digest) -> Result<(), RegistryError> {
-        let named = self.referrers(subject).await?;
-        for named in named.into_iter().take(MOST_LISTED) {
+    async fn look_for(&mut self, subject: &Digest) {
+        for named in self.referrers(subject).await.into_iter().take(MOST_LISTED) {
+            if self.is_over() {
+                return;
+            }
             match named {
-                Ok(named) => self.manifest(&named).await?,
+                Ok(named) => self.manifest(&named).await,
                 Err(flaw) => self.add(*subject, Form::Bundle, Found::Nothing(flaw)),
             }
-            if self.is_full() {
-                return Ok(());
-            }
         }
-        match self.tagged(&format!("sha256-{}.sig", subject.hex())).await? {
-            Ok(Some(manifest)) => self.layers(&manifest).await,
-            Ok(None) => Ok(()),
-            Err(flaw) => {
-                self.add(*subject, Form::Payload, Found::Nothing(flaw));
-                Ok(())
-            }
+        match self.tagged(subject, ".sig").await {
+            Some(Ok(manifest)) => self.layers(&manifest).await,
+            Some(Err(flaw)) => self.add(*subject, Form::Payload, Found::Nothing(flaw)),
+            None => {}
         }
     }
 
     /// The manifests with signatures that refer to `subject`.
-    async fn referrers(&mut self, subject: &Digest) -> Result<Vec<Result<Named, Flaw>>, RegistryError> {
+    async fn referrers(&mut self, subject: &Digest) -> Vec<Result<Named, Flaw>> {
         let of = Reference::digested(self.repository, *subject);
         let mut named: Vec<Result<Named, Flaw>> = Vec::new();
         for kind in [listing::BUNDLE, listing::OLDER] {
-            let listed = match self.registry.referrers(&of, kind, MOST_BYTES).await {
-                Ok(Some(listed)) => listed,
-                Ok(None) => return self.referrers_by_tag(subject).await,
-                Err(error) => {
-                    named.push(Err(flaw_of(error)?));
-                    return Ok(named);
+            if self.is_over() {
+                break;
+            }
+            let listed = self.registry.referrers(&of, kind, MOST_BYTES).await;
+            let listed = match self.told(listed.map(Ok).or_else(|error| flaw_of(error).map(Err))) {
+                Some(Ok(Some(listed))) => listed,
+                Some(Err(flaw)) => {
+                    named.push(Err(flaw));
+                    break;
+                }
+                // Nobody lists them, or nobody tells: there may be a tag in the list's place.
+                Some(Ok(None)) | None => {
+                    named.extend(self.referrers_by_tag(subject).await);
+                    break;
                 }
             };
             for page in &listed.pages {
@@ -103,62 +120,66 @@ impl Search<'_> {
                 break;
             }
         }
-        Ok(named)
+        named
     }
 
     /// The same of a registry that lists no referrers ("Referrers Tag Schema").
-    async fn referrers_by_tag(
-        &mut self,
-        subject: &Digest,
-    ) -> Result<Vec<Result<Named, Flaw>>, RegistryError> {
-        Ok(match self.tagged(&format!("sha256-{}", subject.hex())).await? {
-            Ok(Some(index)) => listing::referrers(&index.bytes).unwrap_or_else(|flaw| vec![Err(flaw)]),
-            Ok(None) => Vec::new(),
-            Err(flaw) => vec![Err(flaw)],
-        })
-    }
-
-    /// What stands under a tag. One that is not for us is not there: the manifest itself was.
-    async fn tagged(&self, tag: &str) -> Result<Result<Option<FetchedManifest>, Flaw>, RegistryError> {
-        let Ok(reference) = Reference::tagged(self.repository, tag) else {
-            unreachable!("a digest's digits and a suffix are a tag")
-        };
-        match self.registry.manifest(&reference, MOST_BYTES).await {
-            Ok(manifest) => Ok(Ok(Some(manifest))),
-            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) => Ok(Ok(None)),
-            Err(error) => flaw_of(error).map(Err),
+    async fn referrers_by_tag(&mut self, subject: &Digest) -> Vec<Result<Named, Flaw>> {
+        match self.tagged(subject, "").await {
+            Some(Ok(index)) => listing::referrers(&index.bytes).unwrap_or_else(|flaw| vec![Err(flaw)]),
+            Some(Err(flaw)) => vec![Err(flaw)],
+            None => Vec::new(),
         }
     }
 
-    async fn manifest(&mut self, named: &Named) -> Result<(), RegistryError> {
+    /// What stands under a tag of `subject`, if anything does. One that is not for us is not there: the manifest itself was.
+    /// Nor is the subject: some registries read `sha256-<hex>` as the digest.
+    async fn tagged(&mut self, subject: &Digest, end: &str) -> Option<Result<FetchedManifest, Flaw>> {
+        if self.is_over() {
+            return None;
+        }
+        let Ok(reference) = Reference::tagged(self.repository, &format!("sha256-{}{end}", subject.hex()))
+        else {
+            unreachable!("a digest's digits and a suffix are a tag")
+        };
+        let told = match self.registry.manifest(&reference, MOST_BYTES).await {
+            Ok(manifest) if manifest.digest == *subject => Ok(None),
+            Ok(manifest) => Ok(Some(Ok(manifest))),
+            Err(error) if matches!(error.kind, Kind::NotFound | Kind::Denied) => Ok(None),
+            Err(error) => flaw_of(error).map(|flaw| Some(Err(flaw))),
+        };
+        self.told(told)?
+    }
+
+    async fn manifest(&mut self, named: &Named) {
         let reference = Reference::digested(self.repository, named.digest);
-        match self.registry.manifest(&reference, MOST_BYTES).await {
+        let got = self.registry.manifest(&reference, MOST_BYTES).await;
+        match self.told(got.map(Ok).or_else(|error| flaw_of(error).map(Err))) {
             // Only one that says what it is has to have a signature.
-            Ok(manifest) if !named.is_sure && listing::layers(&manifest.bytes).is_err() => Ok(()),
-            Ok(manifest) => self.layers(&manifest).await,
-            Err(error) => {
-                self.add(named.digest, named.form, Found::Nothing(flaw_of(error)?));
-                Ok(())
-            }
+            Some(Ok(manifest)) if !named.is_sure && listing::layers(&manifest.bytes).is_err() => {}
+            Some(Ok(manifest)) => self.layers(&manifest).await,
+            Some(Err(flaw)) => self.add(named.digest, named.form, Found::Nothing(flaw)),
+            None => {}
         }
     }
 
     /// The signatures in a manifest's layers.
-    async fn layers(&mut self, manifest: &FetchedManifest) -> Result<(), RegistryError> {
+    async fn layers(&mut self, manifest: &FetchedManifest) {
         let named = listing::layers(&manifest.bytes).unwrap_or_else(|flaw| vec![Err(flaw)]);
         for named in named {
-            if self.is_full() {
+            if self.is_over() {
                 break;
             }
             match named {
                 Ok(named) => {
-                    let found = self.blob(&named).await?;
-                    self.add(named.digest, named.form, found);
+                    let found = self.blob(&named).await;
+                    if let Some(found) = self.told(found) {
+                        self.add(named.digest, named.form, found);
+                    }
                 }
                 Err(flaw) => self.add(manifest.digest, Form::Payload, Found::Nothing(flaw)),
             }
         }
-        Ok(())
     }
 
     async fn blob(&self, named: &Named) -> Result<Found, RegistryError> {

@@ -427,7 +427,9 @@ fn a_registry_that_does_not_answer_leaves_no_verdict() {
     for part in ["referrers", "tag", "sig", "blob"] {
         for status in [503, 500, 429, 0] {
             let scene = Scene::new();
-            scene.older("p256");
+            if matches!(part, "sig" | "blob") {
+                scene.older("p256");
+            }
             scene.registry.script(move |ask, truth| match (parts(ask) == part, status) {
                 (true, 0) => Act::hang_up(),
                 (true, status) => Act::status(status),
@@ -448,6 +450,61 @@ fn a_registry_that_does_not_answer_leaves_no_verdict() {
     scene.registry.script(move |ask, truth| if parts(ask) == "sig" { Act::hang_up() } else { truth });
     assert!(scene.examined("p256.pub").unwrap().1.is_verified());
     assert_eq!(scene.examined("other.pub").expect_err("not enough").kind, Kind::Connect);
+}
+
+#[test]
+fn one_place_that_does_not_answer_hides_no_good_signature_in_another() {
+    let of_list = |ask: &Ask| ask.path.contains("/referrers/");
+    let of_tag = |ask: &Ask| ask.path.ends_with(&format!("/sha256-{}", Scene::subject().hex()));
+    let page = || Act::status(403).header("Content-Type", "text/html").body("<html>blocked</html>");
+    let elsewhere = Scripted::start();
+    elsewhere.script(|_, _| Act::status(429).header("Retry-After", "600"));
+    let away = Act::status(303).header("Location", &format!("http://{}/login", elsewhere.host()));
+    for (name, answer) in [
+        ("500", Act::status(500)),
+        ("503", Act::status(503)),
+        ("a page", page()),
+        ("no answer", Act::hang_up()),
+        ("another host", away),
+    ] {
+        // Where the list is silent, under both tags; and where the tag is, under the other.
+        for (silent, end) in [("list", ""), ("list", ".sig"), ("tag", ".sig")] {
+            // That a registry sends a manifest's questions away to a host that limits us is a limit of its own.
+            if (name, silent) == ("another host", "tag") {
+                continue;
+            }
+            let scene = Scene::new();
+            match end {
+                "" => scene.tag("", &list(&[scene.referrer(&vector("p256.bundle.json"))])),
+                _ => scene.older("p256"),
+            }
+            let answer = answer.clone();
+            scene.registry.script(move |ask, truth| {
+                let is_silent = if silent == "list" { of_list(ask) } else { of_tag(ask) };
+                if is_silent { answer.clone() } else { truth }
+            });
+            let verdict = scene.examined("p256.pub").map(|(_, verdict)| verdict);
+            assert!(verdict.as_ref().is_ok_and(Verdict::is_verified), "{name} {silent} {end}: {verdict:?}");
+            assert!(scene.examined("other.pub").is_err(), "{name}: what was not told may be the one");
+        }
+    }
+    // A referrer whose blob does not come stands before a good one.
+    let scene = Scene::new();
+    let referrers = [scene.referrer(b"{}"), scene.referrer(&vector("p256.bundle.json"))];
+    scene.tag("", &list(&referrers));
+    let lost = Digest::of(b"{}").to_string();
+    scene.registry.script(move |ask, truth| if ask.path.contains(&lost) { Act::status(500) } else { truth });
+    assert!(scene.examined("p256.pub").unwrap().1.is_verified());
+}
+
+#[test]
+fn a_registry_that_tells_nothing_is_not_asked_without_end() {
+    let scene = Scene::new();
+    let referrers: Vec<_> = (0..40).map(|n| scene.referrer(format!("{{\"n\":{n}}}").as_bytes())).collect();
+    scene.tag("", &list(&referrers));
+    scene.registry.script(|ask, truth| if ask.is_blob() { Act::status(500) } else { truth });
+    assert_eq!(scene.examined("p256.pub").expect_err("nothing came").kind, Kind::Upstream);
+    assert!(scene.registry.count(Ask::is_blob) < 10);
 }
 
 /// Answers questions for referrers by `pages`, told the filter that was asked for.

@@ -138,6 +138,10 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signature::{Case, Evidence, Form, Found, Keys, Octets, Subject};
+
+    /// Most bytes of a record that a start reads.
+    const MOST: usize = 64 << 10;
 
     fn record() -> Record {
         let digest = Digest::of(b"x");
@@ -185,6 +189,47 @@ mod tests {
         present.first = Some(Timestamp::from_millis(1_500_000_000_000));
         assert!(String::from_utf8(record.encode()).unwrap().contains("\"first\": 1500000000000"));
         assert_eq!(Record::decode(&record.encode()), Ok(record));
+    }
+
+    /// Whoever may push writes the annotations, and what is a byte there may be six here.
+    #[test]
+    fn no_signature_makes_a_record_larger_than_a_start_reads() {
+        let with = |payload: usize, signature: &str| {
+            let subject = |n: u8| Subject { digest: Digest::of(&[n]), manifest: Octets(vec![n; 600].into()) };
+            let evidence = |n: u8| Evidence {
+                digest: Digest::of(&[n]),
+                form: Form::Payload,
+                found: Found::Payload {
+                    payload: Octets(vec![n; payload].into()),
+                    signature: signature.into(),
+                    is_certified: true,
+                },
+            };
+            let case =
+                Case { subjects: (0..4).map(subject).collect(), evidence: (0..16).map(evidence).collect() };
+            let judged = Judged::new(case, &Keys::default(), Timestamp::END);
+            let mut record = record();
+            let name = format!("{}:5000/{}:{}", "h".repeat(200), "p".repeat(255), "t".repeat(128));
+            record.reference = name.parse().unwrap();
+            let State::Present(present) = &mut record.state else { panic!() };
+            present.layer_media_type = "m".repeat(255);
+            present.signatures = Some(Box::new(judged));
+            record
+        };
+        let is_kept = |record: &Record| record.present().unwrap().signatures.as_ref().unwrap().case.is_some();
+        for (record, is_small) in [
+            (with(1200, "AAAA"), true),
+            (with(1, &"\u{1}".repeat(200)), true),
+            (with(1, &"\u{1}".repeat(1500)), false),
+            (with(4000, "AAAA"), false),
+        ] {
+            assert_eq!(is_kept(&record), is_small);
+            let bytes = record.encode();
+            assert!(bytes.len() <= MOST, "{} bytes", bytes.len());
+            assert_eq!(Record::decode(&bytes), Ok(record));
+        }
+        let grows = (0..).find(|bytes| !is_kept(&with(bytes + 1, "AAAA"))).unwrap();
+        assert!(with(grows, "AAAA").encode().len() <= MOST);
     }
 
     #[test]

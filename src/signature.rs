@@ -35,9 +35,9 @@ pub use octets::Octets;
 pub const MOST_TRIED: usize = 16;
 /// Most bytes of a signature, and of a document that names some. Payloads have 300 bytes, bundles up to 20 KiB.
 pub const MOST_BYTES: u64 = 1 << 20;
-/// A case that has more bytes is not kept with the record: the registry is asked again instead. In base64 and with all else
-/// it is less than the 64 KiB that a record may have.
-const MOST_KEPT: usize = 32 << 10;
+/// A case that has more bytes as it is written is not kept with the record: the registry is asked again instead. With all
+/// else it is less than the 64 KiB that a record may have.
+const MOST_KEPT: usize = 48 << 10;
 /// The code of a refusal where nobody says anything.
 const UNSIGNED: &str = "unsigned";
 /// The code of a refusal where no signature counts.
@@ -263,14 +263,9 @@ impl Case {
         Ok(Proof { key: claim.key, subject, form: evidence.form, signature: evidence.digest })
     }
 
-    fn bytes(&self) -> usize {
-        let found = |evidence: &Evidence| match &evidence.found {
-            Found::Payload { payload, signature, .. } => payload.len() + signature.len(),
-            Found::Bundle(bundle) => bundle.len(),
-            Found::Nothing(_) => 0,
-        };
-        let manifests = self.subjects.iter().map(|subject| subject.manifest.len()).sum::<usize>();
-        manifests + self.evidence.iter().map(found).sum::<usize>()
+    /// True where it is small enough to be kept, as it is written: what a registry annotates may grow by that.
+    fn is_small(&self) -> bool {
+        serde_json::to_writer_pretty(vec![0; MOST_KEPT].as_mut_slice(), self).is_ok()
     }
 }
 
@@ -293,7 +288,7 @@ impl Judged {
     /// Judges `case` by `keys`, at `now`.
     pub fn new(case: Case, keys: &Keys, now: Timestamp) -> Self {
         let verdict = case.judge(keys);
-        let case = Some(case).filter(|case| case.bytes() <= MOST_KEPT);
+        let case = Some(case).filter(Case::is_small);
         Self { verdict, keys: keys.digest(), at: now, case }
     }
 }

@@ -17,6 +17,10 @@ const LEAST_RSA_BITS: usize = 2048;
 /// What is verified at all; as ring has it.
 const MOST_RSA_BITS: usize = 8192;
 
+/// What is said of a key that is written in another way.
+const POINT: &str =
+    "holds a key that is no uncompressed point; openssl ec -pubin -conv_form uncompressed writes it so";
+
 /// A public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -88,6 +92,19 @@ impl Key {
             }
         }
         let public = spki.subject_public_key.data.to_vec();
+        let is_point = |length| public.len() == length && public.first() == Some(&4);
+        match scheme {
+            // ring reads points as they are written in full (SEC 1, section 2.3.3), and no others.
+            Scheme::P256 if !is_point(65) => return Err(POINT.into()),
+            Scheme::P384 if !is_point(97) => return Err(POINT.into()),
+            Scheme::Ed25519 => {
+                let key = public.as_slice().try_into().ok().map(VerifyingKey::from_bytes);
+                if !matches!(key, Some(Ok(_))) {
+                    return Err("holds a key that is no point of Ed25519".into());
+                }
+            }
+            _ => {}
+        }
         Ok(Self { label: label.into(), fingerprint: Digest::of(der), scheme, public })
     }
 

@@ -347,16 +347,6 @@ fn what_is_large_is_judged_and_not_kept() {
     assert_eq!(other.verdict(&artifact().digest, Some(&judged)), None);
 }
 
-#[test]
-fn the_most_that_is_kept_fits_into_a_record() {
-    let share = (MOST_KEPT - artifact().manifest.len()) / MOST_TRIED - 4;
-    let evidence: Vec<_> = (0..MOST_TRIED as u8).map(|n| payload(&vec![n; share], "AAAA")).collect();
-    let judged = Judged::new(case(evidence), &believed(vector!("p256.pub")), Timestamp::END);
-    assert!(judged.case.is_some() && judged.verdict.code() == Some("signature_invalid"));
-    // As a record is written; 4 KiB are left for all else.
-    assert!(serde_json::to_vec_pretty(&judged).unwrap().len() < 60 << 10);
-}
-
 /// Records of other versions have these words.
 #[test]
 fn the_bytes_that_are_kept_are_these() {
@@ -418,6 +408,50 @@ fn a_file_is_a_public_key_or_is_told_to_be_none() {
     assert_ne!(believed(a).digest(), believed(b).digest());
     let ed = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     assert!(!key.verifies(b"x", ed.sign(b"x").as_ref()));
+}
+
+/// As PEM.
+fn spki(algorithm: &[u8], key: &[u8]) -> String {
+    let tagged = |tag: u8, parts: &[&[u8]]| {
+        let content = parts.concat();
+        [&[tag, u8::try_from(content.len()).unwrap()], content.as_slice()].concat()
+    };
+    let der = tagged(0x30, &[&tagged(0x30, &[algorithm]), &tagged(3, &[&[0], key])]);
+    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der))
+}
+
+#[test]
+fn a_key_that_could_verify_nothing_is_told_with_its_file() {
+    const P256: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+    const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";
+    let raw = |pem: &[u8], length: usize| {
+        let text: String =
+            std::str::from_utf8(pem).unwrap().lines().filter(|line| !line.starts_with('-')).collect();
+        let der = STANDARD.decode(text).unwrap();
+        der[der.len() - length..].to_vec()
+    };
+    let (point, ed) = (raw(vector!("p256.pub"), 65), raw(vector!("ed25519.pub"), 32));
+    assert_eq!(
+        spki(P256, &point).replace('\n', ""),
+        String::from_utf8_lossy(vector!("p256.pub")).replace('\n', "")
+    );
+    assert!(Key::parse("f", spki(ED25519, &ed).as_bytes()).is_ok());
+    let compressed = [&[2 + (point[64] & 1)][..], &point[1..33]].concat();
+    let hybrid = [&[6 + (point[64] & 1)][..], &point[1..]].concat();
+    // No point of the curve has this for its y.
+    let nowhere = [&[2][..], &[0; 31]].concat();
+    for (algorithm, key) in [
+        (P256, compressed.as_slice()),
+        (P256, &hybrid),
+        (P256, &point[..64]),
+        (P256, &[]),
+        (ED25519, &ed[..31]),
+        (ED25519, &[&ed[..], &[0]].concat()),
+        (ED25519, &nowhere),
+    ] {
+        let told = Key::parse("cosign.pub", spki(algorithm, key).as_bytes()).unwrap_err();
+        assert!(told.starts_with("cosign.pub: holds a key that"), "{told}");
+    }
 }
 
 #[test]

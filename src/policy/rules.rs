@@ -129,7 +129,8 @@ impl Config {
                 }
             }
             if let Some(signatures) = &rule.signatures {
-                for (key, problem) in self.signatures.with(signatures).faults() {
+                let faults = self.signatures.with(signatures).faults();
+                for (key, problem) in faults.into_iter().chain(signatures.fault(&self.signatures)) {
                     out.push(("policy.rules", format!("rule {n}: signatures.{key} {problem}")));
                 }
             }
@@ -173,6 +174,16 @@ impl Config {
     /// What works and is probably not meant, each with its key.
     pub fn doubts(&self) -> Vec<(&'static str, String)> {
         let mut out = Vec::new();
+        let demands = |rule: &RuleConfig| {
+            rule.signatures
+                .as_ref()
+                .is_some_and(|rule| self.signatures.with(rule).mode != signature::Mode::Off)
+        };
+        if self.signatures.is_idle() && !self.rules.iter().any(demands) {
+            let problem =
+                "is off, and keys are named: nobody looks for their signatures; expected warn or require";
+            out.push(("policy.signatures.mode", problem.into()));
+        }
         let all = self.rules.iter().position(RuleConfig::fits_all);
         if let Some(all) = all {
             if self.rules[..=all].iter().all(|rule| !rule.allow) {

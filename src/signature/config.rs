@@ -89,7 +89,21 @@ pub struct RuleConfig {
     pub trusted_root: Option<PathBuf>,
 }
 
+impl RuleConfig {
+    /// What a rule says and does not do, as [`Config::faults`] tells it; `all` is what is said for all.
+    pub fn fault(&self, all: &Config) -> Option<(&'static str, String)> {
+        let text = "names keys, and the mode for all is off: write mode: warn or mode: require beside it, or mode: off";
+        (self.mode.is_none() && self.keys.is_some() && all.with(self).is_idle())
+            .then(|| ("keys", text.into()))
+    }
+}
+
 impl Config {
+    /// True where keys are named and nobody looks for what they signed.
+    pub fn is_idle(&self) -> bool {
+        self.mode == Mode::Off && !self.keys.is_empty()
+    }
+
     /// The same with what a rule says.
     pub fn with(&self, rule: &RuleConfig) -> Self {
         Self {

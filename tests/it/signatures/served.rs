@@ -8,6 +8,8 @@ use crate::support::until;
 use larder::cache::ErrorKind;
 use larder::cache::asked::Asked;
 use larder::oci::Digest;
+
+use serde_json::{Value, json};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -282,6 +284,67 @@ async fn a_rule_has_a_mode_and_keys_of_its_own_and_nobody_is_asked_for_what_no_r
     assert_eq!(site.heart.ok("payment-a", "1").await.0, payment.module);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_written_beside_a_signature_what_is_held_is_held_after_a_restart() {
+    let site = Site::requiring();
+    let waf = site.put("waf");
+    let mut signed = site.one.older(&waf.manifest.digest()).artifact;
+    let mut manifest: Value = serde_json::from_slice(&signed.manifest.bytes).unwrap();
+    let layers = manifest["layers"].as_array_mut().unwrap();
+    let mut odd = layers[0].clone();
+    odd["annotations"]["dev.cosignproject.cosign/signature"] = json!("\u{1}".repeat(30_000));
+    layers.insert(0, odd);
+    signed.manifest.bytes = manifest.to_string().into_bytes();
+    let tag = format!("sha256-{}.sig", waf.manifest.digest().hex());
+    site.registry().put("plugins/waf", &tag, &signed);
+    assert_eq!(site.heart.ok("waf", "1").await.0, waf.module);
+    site.registry().down();
+    let heart = site.heart.restart().await;
+    assert_eq!(heart.ok("waf", "1").await.0, waf.module);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_read_as_the_digest_names_no_signature() {
+    let site = Site::requiring();
+    let (bare, signed) = (site.put("bare"), site.put_signed("signed"));
+    let child = raw(&module("child", 9000));
+    let whole = index(OCI_INDEX, &[("wasi", "wasm", child.clone())], &child.module);
+    site.registry().put("plugins/whole", "1", &whole);
+    for (name, manifest) in
+        [("bare", &bare.manifest), ("signed", &signed.manifest), ("whole", &whole.manifest)]
+    {
+        let path = format!("/v2/plugins/{name}/manifests/sha256-{}", manifest.digest().hex());
+        site.registry().put_raw(&path, manifest.media_type, &manifest.bytes);
+    }
+    assert_eq!(site.heart.code("bare", "1").await, "unsigned");
+    assert_eq!(site.heart.code("whole", "1").await, "unsigned");
+    assert_eq!(site.heart.ok("signed", "1").await.0, signed.module);
+}
+
+#[test]
+fn keys_that_nobody_looks_at_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Signer::new().public(folder.path(), "one");
+    let key = format!("keys: ['{}']", key.display());
+    for (policy, told) in [
+        (format!("signatures: {{{key}}}"), true),
+        (format!("signatures: {{mode: warn, {key}}}"), false),
+        // Whoever writes it means it; and what is off for all may be wanted by a rule.
+        (format!("rules: [{{plugin: a, signatures: {{mode: off, {key}}}}}]"), false),
+        (format!("signatures: {{{key}}}\n  rules: [{{plugin: a, signatures: {{mode: require}}}}]"), false),
+    ] {
+        assert!(faults(&policy).ends_with(" files"), "{policy}: {}", faults(&policy));
+        let file = Some(("larder.yaml".into(), format!("policy:\n  {policy}\n")));
+        let loaded = larder::config::load(&larder::config::Sources { file, ..Default::default() }).unwrap();
+        let warnings: String = loaded.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings.contains("policy.signatures.mode: is off, and keys"),
+            told,
+            "{policy}: {warnings}"
+        );
+    }
+}
+
 /// What is wrong with settings, as `larder check` says it.
 fn faults(policy: &str) -> String {
     let file = Some(("larder.yaml".into(), format!("policy:\n  {policy}\n")));
@@ -327,8 +390,17 @@ fn keys_that_cannot_be_used_and_keyless_signatures_are_told_with_their_place() {
             &["policy.rules", "rule 1: signatures.mode wants signatures, and keys is empty"],
         ),
         (
-            "rules: [{plugin: a, signatures: {keys: [/absent/a.pub]}}]".into(),
+            "rules: [{plugin: a, signatures: {mode: warn, keys: [/absent/a.pub]}}]".into(),
             &["policy.rules", "/absent/a.pub"],
+        ),
+        (
+            format!("rules: [{{plugin: a, signatures: {{{keys}}}}}]"),
+            &[
+                "larder.yaml:2",
+                "policy.rules",
+                "rule 1: signatures.keys",
+                "write mode: warn or mode: require",
+            ],
         ),
     ] {
         let told = faults(&policy);

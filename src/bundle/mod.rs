@@ -52,12 +52,14 @@ pub struct BundleError {
     pub detail: String,
     /// What to do; may be empty.
     pub hint: String,
+    /// The status of a registry's answer, where there was one.
+    pub status: Option<u16>,
 }
 
 impl BundleError {
     /// Without a hint.
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: bounded(&detail.into(), MOST_DETAIL), hint: String::new() }
+        Self { code, detail: bounded(&detail.into(), MOST_DETAIL), hint: String::new(), status: None }
     }
 
     /// With what to do.
@@ -73,6 +75,6 @@ impl BundleError {
 
 impl From<RegistryError> for BundleError {
     fn from(error: RegistryError) -> Self {
-        Self::new(error.code, error.detail).hint(error.hint)
+        Self { status: error.status, ..Self::new(error.code, error.detail).hint(error.hint) }
     }
 }

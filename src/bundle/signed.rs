@@ -18,29 +18,65 @@ use std::collections::BTreeMap;
 const MOST_SIGNATURES: usize = 64;
 /// Indexes within indexes that are followed.
 const MAX_DEPTH: usize = 3;
+/// What an error says of a signature, and not of whoever was asked for it.
+const FLAWS: [&str; 7] = [
+    "not_found",
+    "denied",
+    "digest_mismatch",
+    "digest_header",
+    "size_mismatch",
+    "manifest_too_large",
+    "too_large",
+];
+
+/// What travels with a plugin.
+#[derive(Default)]
+pub struct Signed {
+    /// Tags under which there are signatures.
+    pub tags: Signatures,
+    /// What those are made of.
+    pub gathered: Gathered,
+    /// What is named as a signature and does not travel, and why; for people.
+    pub left: Vec<String>,
+}
+
+impl Signed {
+    /// What was got of `what`; nothing where there is something wrong with it, which is whose it is and not the plugin's.
+    fn unless_flawed<T: Default>(
+        &mut self,
+        what: &str,
+        got: Result<T, BundleError>,
+    ) -> Result<T, BundleError> {
+        match got {
+            Err(error) if FLAWS.contains(&error.code) || error.status == Some(404) => {
+                self.left.push(format!("{what} does not travel: {}", error.detail));
+                Ok(T::default())
+            }
+            got => got,
+        }
+    }
+}
 
 impl Collector {
-    /// Tags of the repository of `reference` under which there are signatures of what was gathered of `manifest`, and what
-    /// those are made of. Nothing where no registry is asked.
+    /// The signatures of what was gathered of `manifest`, in the repository of `reference`. Nothing where no registry is asked.
     ///
     /// # Errors
     /// The registry could not tell.
-    pub async fn signatures(
-        &self,
-        reference: &Reference,
-        manifest: Digest,
-    ) -> Result<(Signatures, Gathered), BundleError> {
-        let (mut tags, mut gathered) = (Signatures::new(), Gathered::new());
-        let Some(registry) = self.registry.as_deref() else { return Ok((tags, gathered)) };
+    pub async fn signatures(&self, reference: &Reference, manifest: Digest) -> Result<Signed, BundleError> {
+        let mut signed = Signed::default();
+        let Some(registry) = self.registry.as_deref() else { return Ok(signed) };
         for subject in self.subjects(reference, manifest).await? {
-            if let Some(digest) = tagged(registry, reference, &subject, ".sig").await?
-                && self.signature(reference, digest, &mut gathered).await?.is_some()
+            let name = tag(&subject, ".sig");
+            let found = tagged(registry, reference, &subject, ".sig").await;
+            if let Some(digest) = signed.unless_flawed(&name, found)?
+                && self.signature(reference, digest, &mut signed).await?.is_some()
             {
-                tags.insert(tag(&subject, ".sig"), digest);
+                signed.tags.insert(name, digest);
             }
             let mut listed = BTreeMap::new();
-            for (digest, form) in self.referrers(registry, reference, &subject).await? {
-                let sized = self.signature(reference, digest, &mut gathered).await?;
+            let found = self.referrers(registry, reference, &subject).await;
+            for (digest, form) in signed.unless_flawed(&format!("what refers to {subject}"), found)? {
+                let sized = self.signature(reference, digest, &mut signed).await?;
                 listed.extend(sized.map(|(size, media_type)| (digest, (size, media_type, form))));
             }
             if !listed.is_empty() {
@@ -52,12 +88,12 @@ impl Collector {
                     "manifests": entries.collect::<Vec<_>>()});
                 let list = list.to_string().into_bytes();
                 let digest = Digest::of(&list);
-                gathered.insert(digest, (list.len() as u64, Some(OCI_INDEX.into())));
+                signed.gathered.insert(digest, (list.len() as u64, Some(OCI_INDEX.into())));
                 self.keep(reference, digest, list).await?;
-                tags.insert(tag(&subject, ""), digest);
+                signed.tags.insert(tag(&subject, ""), digest);
             }
         }
-        Ok((tags, gathered))
+        Ok(signed)
     }
 
     /// A manifest, and, where it is an index, the child that is taken from it.
@@ -73,30 +109,46 @@ impl Collector {
         Ok(subjects)
     }
 
-    /// A manifest with signatures and its blobs: its size and media type. `None` for what is none, or larger than one that
-    /// would be looked at.
+    /// Takes a manifest with signatures and its blobs, and tells its size and media type. `None` for what is none, and for
+    /// one that cannot be had whole.
     async fn signature(
         &self,
         reference: &Reference,
         digest: Digest,
-        gathered: &mut Gathered,
+        signed: &mut Signed,
     ) -> Result<Option<(u64, String)>, BundleError> {
+        let whole = self.whole_signature(reference, digest).await;
+        let whole = signed.unless_flawed(&format!("the signature {digest}"), whole)?;
+        Ok(whole.map(|(sized, parts)| {
+            signed.gathered.extend(parts);
+            sized
+        }))
+    }
+
+    async fn whole_signature(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<Option<((u64, String), Gathered)>, BundleError> {
         let bytes = self.manifest(reference, digest).await?;
         let is_signature = listing::layers(&bytes).is_ok_and(|layers| !layers.is_empty());
         let Some(contents) = Contents::parse(&bytes, None).ok().filter(|_| is_signature) else {
             return Ok(None);
         };
+        // No more than would be looked at.
         if contents.blobs.iter().any(|blob| blob.size > MOST_BYTES) || contents.blobs.len() > MOST_SIGNATURES
         {
-            return Ok(None);
+            let detail = format!("it has a blob over 1 MiB, or over {MOST_SIGNATURES} of them");
+            return Err(BundleError::new("too_large", detail));
         }
+        let mut parts = Gathered::new();
         for blob in &contents.blobs {
             self.blob(reference, blob).await?;
-            gathered.entry(blob.digest).or_insert((blob.size, None));
+            parts.insert(blob.digest, (blob.size, None));
         }
-        let size = bytes.len() as u64;
-        gathered.insert(digest, (size, Some(contents.media_type.clone())));
-        Ok(Some((size, contents.media_type)))
+        let sized = (bytes.len() as u64, contents.media_type);
+        parts.insert(digest, (sized.0, Some(sized.1.clone())));
+        Ok(Some((sized, parts)))
     }
 
     /// What refers to `subject` and may be a signature.
@@ -136,7 +188,8 @@ async fn tagged(
         unreachable!("a digest's digits and a suffix are a tag")
     };
     match registry.manifest(&tagged, MOST_BYTES).await {
-        Ok(fetched) => Ok(Some(fetched.digest)),
+        // Some registries read `sha256-<hex>` as the digest.
+        Ok(fetched) => Ok(Some(fetched.digest).filter(|found| found != subject)),
         Err(error) => none(error),
     }
 }

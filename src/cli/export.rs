@@ -161,13 +161,13 @@ impl Export {
                 let collector = if is_offline { &asks_nobody } else { &collector };
                 let got = async {
                     let mut got = collector.gather(&plugin.reference, plugin.manifest).await?;
-                    let (tags, more) = collector.signatures(&plugin.reference, plugin.manifest).await?;
-                    got.extend(more);
-                    Ok((tags, got))
+                    let signed = collector.signatures(&plugin.reference, plugin.manifest).await?;
+                    got.extend(signed.gathered);
+                    Ok((signed.tags, signed.left, got))
                 };
-                let got = got.await.map(|(tags, got)| {
+                let got = got.await.map(|(tags, left, got)| {
                     plugin.signatures = tags;
-                    got
+                    (left, got)
                 });
                 let got = got.map_err(|error: BundleError| match error.code {
                     "not_held" if is_offline => BundleError::new("offline", error.detail)
@@ -181,7 +181,8 @@ impl Export {
                 let name = format!("{}@{}", plugin.name, plugin.version);
                 shown.tell(&name, got.as_ref().err());
                 match got {
-                    Ok(more) => {
+                    Ok((left, more)) => {
+                        left.iter().for_each(|left| shown.line(&format!("{name}: {left}")));
                         gathered.extend(more);
                         exported.plugins.push(plugin);
                     }
@@ -358,10 +359,14 @@ impl Shown {
 
     fn tell(&self, name: &str, error: Option<&BundleError>) {
         let name = bounded(name, DETAIL);
-        let line = match error {
+        self.line(&match error {
             None => format!("{name}: gathered"),
             Some(error) => format!("{name}: left out: {}", error.detail),
-        };
+        });
+    }
+
+    fn line(&self, line: &str) {
+        let line = bounded(line, 2 * DETAIL);
         if self.is_drawn { self.bar.println(line) } else { eprintln!("{line}") }
     }
 

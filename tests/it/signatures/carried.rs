@@ -5,7 +5,9 @@ use crate::support::client::{self, Reply};
 use crate::support::larder::{Home, program, settings};
 use crate::support::registry::Registry;
 use crate::support::reloaded::Reloaded;
+use crate::support::scripted::{Act, Scripted};
 use crate::support::signer::Signer;
+use larder::oci::Digest;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Output;
@@ -126,6 +128,59 @@ fn copies_carry_signatures_from_a_registry_and_from_a_bundle_of_an_index_and_of_
             assert_eq!(reply.status, 200, "{from:?} {name}: {}", reply.text());
         }
     }
+}
+
+#[test]
+fn a_signature_that_cannot_be_had_stays_behind_and_its_plugin_travels_with_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Signer::new();
+    let file = key.public(folder.path(), "key");
+    let registry = Scripted::start();
+    let plugins: Vec<_> =
+        ["gone", "large", "damaged", "lost"].iter().map(|name| (*name, raw(&module(name, 9000)))).collect();
+    for (name, plugin) in &plugins {
+        let repository = format!("plugins/{name}");
+        registry.put(&repository, "1", plugin);
+        // A good one under one tag, and one that is not under the other.
+        key.sign_in(&registry, &repository, &plugin.manifest.digest());
+        let mut signed = Signer::ed25519().bundle(&plugin.manifest);
+        if *name == "large" {
+            let referrer = &mut signed.artifact.children[0];
+            let mut manifest: Value = serde_json::from_slice(&referrer.bytes).unwrap();
+            manifest["layers"][0]["size"] = json!(2 << 20);
+            referrer.bytes = manifest.to_string().into_bytes();
+            let mut list: Value = serde_json::from_slice(&signed.artifact.manifest.bytes).unwrap();
+            list["manifests"][0]["digest"] = json!(signed.artifact.children[0].digest());
+            signed.artifact.manifest.bytes = list.to_string().into_bytes();
+        }
+        registry.put(&repository, &signed.tag, &signed.artifact);
+        let referrer = format!("/v2/{repository}/manifests/{}", signed.artifact.children[0].digest());
+        let bundle = format!("/v2/{repository}/blobs/{}", Digest::of(&signed.artifact.blobs[1]));
+        match *name {
+            "gone" => registry.remove(&referrer),
+            "damaged" => registry.put_raw(&bundle, "application/octet-stream", b"other bytes"),
+            "lost" => registry.remove(&bundle),
+            _ => {}
+        }
+    }
+    let host = registry.host();
+    let home = Home::in_memory(&settings(&host));
+    let bundle = folder.path().join("plugins.tar");
+    let bundle = bundle.to_str().unwrap();
+    let told = with(0, &home, &["export", "gone@1", "large@1", "damaged@1", "lost@1", "-o", bundle]);
+    for (name, _) in &plugins {
+        let is_told = |line: &str| line.starts_with(&format!("{name}@1: the signature sha256:"));
+        assert!(told.lines().any(|line| is_told(line) && line.contains("does not travel")), "{name}: {told}");
+    }
+    registry.down();
+    let there = Home::in_memory(&requiring(&host, &file));
+    let told = with(0, &there, &["import", bundle]);
+    assert!(told.contains("4 plugins imported"), "{told}");
+    // Whoever does not answer may have one.
+    registry.heal();
+    registry.script(|ask, truth| if ask.path.ends_with(".sig") { Act::status(500) } else { truth });
+    let told = with(1, &Home::in_memory(&settings(&host)), &["export", "gone@1", "-o", bundle]);
+    assert!(told.contains("left out"), "{told}");
 }
 
 fn code(reply: &Reply) -> Value {

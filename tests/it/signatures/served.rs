@@ -8,7 +8,6 @@ use crate::support::until;
 use larder::cache::ErrorKind;
 use larder::cache::asked::Asked;
 use larder::oci::Digest;
-
 use serde_json::{Value, json};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;

@@ -63,7 +63,7 @@ def _small(bench, nginx, memory, www, plugin):
                     raise Wrong(f"{server.name} answers {answer.status} to its own ETag")
                 headers[server] = [f"If-None-Match: {etag}"]
         rates, costs = _turns(
-            bench, [nginx, memory], lambda server: (server, path, 32, SECONDS, headers[server]), "requests"
+            bench, [nginx, memory], lambda server: (server, path, 32, SECONDS, headers[server], "", 2), "requests"
         )
         bench.add(1, work, "requests/s", rates[memory], rates[nginx], goal=Goal(least=1.2))
         bench.add(1, f"{work}, CPU", "µs/request", costs[memory], costs[nginx])

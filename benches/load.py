@@ -56,10 +56,10 @@ end
 """
 
 
-def wrk(bench, server, path, connections, seconds, headers=(), script=""):
+def wrk(bench, server, path, connections, seconds, headers=(), script="", threads=1):
     """Asks as fast as answers come."""
     (bench.dir / "wrk.lua").write_text(script + REPORT)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "30s", "-s", str(bench.dir / "wrk.lua")]
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}", "--timeout", "30s", "-s", str(bench.dir / "wrk.lua")]
     for header in headers:
         command += ["-H", header]
     report = json.loads(run([*command, server.url(path)], seconds + PATIENCE).splitlines()[-1])

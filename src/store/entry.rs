@@ -5,6 +5,8 @@ use crate::proof::{self, Step};
 use crate::record::Module;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -220,8 +222,7 @@ impl ModuleFile {
     pub fn piece(&self, index: usize) -> io::Result<Vec<u8>> {
         let start = index as u64 * PIECE_BYTES as u64;
         let length = (self.size - start).min(PIECE_BYTES as u64) as usize;
-        let mut piece = vec![0; length];
-        self.file.read_exact_at(&mut piece, start)?;
+        let piece = read_exact(&self.file, start, length)?;
         let is_right = self.checks.0.get(index) == Some(&crc32fast::hash(&piece));
         if proof::takes(Step::VerifyPiece) && !is_right {
             let text = format!("{} changed on disk, at byte {start} or behind", self.path.display());
@@ -247,6 +248,22 @@ impl ModuleFile {
         }
         Ok(hex(md5))
     }
+}
+
+/// The `length` bytes from `start`, in memory that was not made zero first: the allocator has the kernel do that, page by
+/// page, which takes longer than to read them.
+fn read_exact(file: &File, start: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = start + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Asks the kernel to forget what it has of a file, so that the next read is the disk's own.

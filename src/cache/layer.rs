@@ -108,6 +108,7 @@ async fn receive(parts: &Parts, task: Task, hidden: Hidden, progress: &Progress)
     let turn = turn.ok().filter(|_| extract::packing(&first) != Packing::Zstd);
     let Some(turn) = turn else {
         let mut piece = first;
+        draft = draft.of_layer();
         while !piece.is_empty() {
             draft = write(draft, piece).await?;
             piece = pieces.next().await?;

@@ -3,8 +3,9 @@
 //! A draft is a file, until the disk refuses it; then it goes on in memory, within a budget, and what was written is
 //! read back and compared with what it was. A transfer need not begin again because a disk is full.
 
+use super::beside::Beside;
 use super::disk::Disk;
-use super::entry::{Checker, Checks, ModuleFile, again, md5_of};
+use super::entry::{Checker, Checks, ModuleFile, again};
 use super::error::StoreError;
 use super::room::Taken;
 use crate::artifact::extract::Sink;
@@ -29,6 +30,8 @@ pub struct Draft {
     /// Most bytes that are expected, as far as that is known.
     expected: u64,
     sha256: Hasher,
+    /// Of a module's.
+    md5: Option<Beside>,
     checks: Checker,
     size: u64,
 }
@@ -43,8 +46,7 @@ pub(super) enum Backing {
 pub struct Sealed {
     pub(super) backing: Backing,
     pub(super) checks: Arc<Checks>,
-    /// What the bytes are. The MD5 of a file is left to [`Sealed::reader`]: it takes as long as all the rest, and there
-    /// is time for it while the disk makes the file last.
+    /// What the bytes are.
     pub module: Module,
 }
 
@@ -79,7 +81,13 @@ impl Draft {
                 Backing::Memory(Vec::with_capacity(taken.bytes() as usize), taken)
             }
         };
-        Ok(Self { backing, disk, expected, sha256: Hasher::new(), checks: Checker::default(), size: 0 })
+        let (sha256, md5, checks) = (Hasher::new(), Some(Beside::new()), Checker::default());
+        Ok(Self { backing, disk, expected, sha256, md5, checks, size: 0 })
+    }
+
+    /// The same of bytes that are no module.
+    pub fn of_layer(self) -> Self {
+        Self { md5: None, ..self }
     }
 
     /// Bytes written so far.
@@ -114,11 +122,12 @@ impl Draft {
 
     /// Completes a module: reads its ABI and computes its facts.
     pub fn seal(mut self) -> io::Result<Sealed> {
-        let (abi, md5) = match &mut self.backing {
-            Backing::File(file) => (inspect::abi(file.as_file_mut()), String::new()),
-            Backing::Memory(bytes, _) => (inspect::abi(&mut Cursor::new(&*bytes)), md5_of(&*bytes)),
+        let abi = match &mut self.backing {
+            Backing::File(file) => inspect::abi(file.as_file_mut()),
+            Backing::Memory(bytes, _) => inspect::abi(&mut Cursor::new(&*bytes)),
         };
         let abi = abi.map_err(|e| failed(&self.disk, e))?;
+        let md5 = self.md5.map(Beside::finish).unwrap_or_default();
         let module = Module { digest: self.sha256.finish(), size: self.size, md5, abi };
         Ok(Sealed { backing: self.backing, checks: Arc::new(self.checks.finish()), module })
     }
@@ -198,6 +207,9 @@ impl Sink for Draft {
         self.put(bytes)?;
         self.sha256.update(bytes);
         self.checks.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         self.size += bytes.len() as u64;
         Ok(())
     }
@@ -211,6 +223,7 @@ impl Sink for Draft {
             Backing::Memory(bytes, _) => bytes.clear(),
         }
         self.sha256 = Hasher::new();
+        self.md5 = self.md5.as_ref().map(|_| Beside::new());
         self.checks = Checker::default();
         self.size = 0;
         Ok(())

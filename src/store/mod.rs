@@ -28,6 +28,7 @@
 //! **Looking.** All modules are read once in a while though nobody asks for them ([`Config::scrub`]), and [`fsck`] checks
 //! the whole directory from outside.
 
+mod beside;
 pub mod disk;
 pub mod draft;
 pub mod entry;

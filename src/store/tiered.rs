@@ -71,14 +71,10 @@ impl Tiered {
     }
 
     /// Keeps a module, and a copy of it in memory where there is room.
-    async fn commit(&self, sealed: Sealed) -> Result<Module, StoreError> {
+    async fn commit(&self, sealed: Sealed) -> Result<(), StoreError> {
         let module = sealed.module.clone();
         let copying = match sealed.reader() {
-            // Its MD5 is known.
-            Ok(None) => {
-                self.blocking(move |disk| disk.admit(sealed)).await??;
-                return Ok(module);
-            }
+            Ok(None) => return self.blocking(move |disk| disk.admit(sealed)).await?,
             // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
             Ok(Some(file)) => {
                 let (memory, digest) = (self.memory.clone(), module.digest);
@@ -92,15 +88,10 @@ impl Tiered {
             Err(error) => Err(error),
         };
         admitted??;
-        let error = match copied {
-            Ok(md5) => return Ok(Module { md5, ..module }),
-            Err(error) => error,
-        };
-        self.blocking(move |disk| {
-            let md5 = md5_again(disk, &module, &error)?;
-            Ok(Module { md5, ..module })
-        })
-        .await?
+        match copied {
+            Ok(()) => Ok(()),
+            Err(error) => self.blocking(move |disk| look_again(disk, &module, &error)).await?,
+        }
     }
 
     /// Bytes of a file that `open` finds, by way of memory where they fit. `lost` is told when they cannot be read.
@@ -181,7 +172,7 @@ impl Store for Tiered {
         if !self.disk.holds(&module) {
             self.memory.remove(&module.digest);
         }
-        admitted
+        admitted.map(|()| module)
     }
 
     fn holds(&self, module: &Module) -> bool {
@@ -304,26 +295,24 @@ impl Store for Tiered {
     }
 }
 
-/// The MD5 of a module, which is read anyway to be in memory where there is room for it: what is there for others need
-/// not leave for what nobody may want. Blocks.
-fn copy(memory: &Memory, digest: Digest, file: &ModuleFile) -> std::io::Result<String> {
-    if memory.has_room(file.size)
-        && let Some(bytes) = memory.load(digest, file.size, || file.read())?
-    {
-        return Ok(entry::md5_of(&bytes));
+/// Reads a draft once more, to memory where there is room for it: what is there for others need not leave for what nobody
+/// may want. Blocks.
+fn copy(memory: &Memory, digest: Digest, file: &ModuleFile) -> std::io::Result<()> {
+    match memory.has_room(file.size) && memory.load(digest, file.size, || file.read())?.is_some() {
+        true => Ok(()),
+        false => file.verify(),
     }
-    file.md5()
 }
 
-/// The MD5 of a module that was admitted, from where it is kept, after its draft could not be read for `error`. Bytes that
-/// are not what was written are put aside. Blocks.
-fn md5_again(disk: &Disk, module: &Module, error: &std::io::Error) -> Result<String, StoreError> {
+/// Reads a module that was admitted from where it is kept, after its draft could not be read for `error`. Bytes that are not
+/// what was written are put aside. Blocks.
+fn look_again(disk: &Disk, module: &Module, error: &std::io::Error) -> Result<(), StoreError> {
     let told = |error: &std::io::Error| StoreError::io("reading", Path::new("a draft"), entry::again(error));
     // So that whoever tries it once more does not write to the same disk.
     disk.health().failed_if_io(&told(error), module.size);
     match disk.body(module)? {
-        Some(Body::Memory(bytes)) => Ok(entry::md5_of(&bytes)),
-        Some(Body::File(file)) => file.md5().map_err(|error| {
+        Some(Body::Memory(_)) => Ok(()),
+        Some(Body::File(file)) => file.verify().map_err(|error| {
             let told = told(&error);
             disk.lose(&module.digest, &Damage::Unreadable(error), Some(file.inode()));
             told

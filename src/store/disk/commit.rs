@@ -101,7 +101,7 @@ impl Disk {
             self.index().modules.get(&module.digest).filter(readable).map(|entry| entry.checks.clone());
         let Some(checks) = known else { return false };
         match ModuleFile::open(path, &module.digest, module.size, checks) {
-            Ok(file) => (0..file.pieces()).all(|index| file.piece(index).is_ok()),
+            Ok(file) => file.verify().is_ok(),
             // Too many open files say nothing of it.
             Err(error) => matches!(error, OpenError::Refused(_)),
         }

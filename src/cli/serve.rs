@@ -36,6 +36,9 @@ const EXPLAINING: usize = 2;
 const FETCH_THREADS: usize = 2;
 /// Threads for blocking work, of each runtime. Beyond them it queues.
 const BLOCKING_THREADS: usize = 16;
+/// How long such a thread waits for more to do. What is done once a second wakes one after the other, so that with a longer
+/// time none would ever end, and each keeps its stack and what the allocator lends it.
+const BLOCKING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(loaded: Loaded, options: Options) -> ExitCode {
@@ -301,6 +304,7 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads)
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_PATIENCE)
         .thread_name(name)
         .enable_all()
         .build()

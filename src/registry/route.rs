@@ -22,6 +22,9 @@ use url::Url;
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Connections that are kept open to a host.
 const IDLE_CONNECTIONS: usize = 8;
+/// How long they are kept. Each keeps the largest buffer that it ever read into, and what is in front of a registry seldom
+/// waits longer than a minute.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Limits of a conversation.
 #[derive(Debug, Clone, Copy)]
@@ -200,6 +203,7 @@ impl Clients {
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(connect)
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
+                .pool_idle_timeout(IDLE)
                 .dns_resolver(Arc::new(resolver(way.is_some())))
                 .tls_backend_preconfigured(tls()?)
                 .no_proxy();

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn bytes(size: usize) -> Vec<u8> {
-        (0..size).map(|n| (n * 31 >> 3) as u8).collect()
+        (0..size).map(|n| ((n * 31) >> 3) as u8).collect()
     }
 
     fn added(bytes: &[u8], step: usize) -> String {

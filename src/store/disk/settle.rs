@@ -59,6 +59,9 @@ impl Disk {
                 }
             }
         }
+        if !self.answers_again() {
+            return;
+        }
         let (held, unsaved) = self.index().unwritten();
         for (module, bytes) in held {
             match self.write_again(&bytes, &module) {
@@ -73,7 +76,9 @@ impl Disk {
         }
         for reference in unsaved {
             let Some(record) = self.record(&reference) else { continue };
-            if self.put_record_after(Record::clone(&record), Some(&record)).is_err() {
+            let is_newest =
+                |known: Option<&Arc<Record>>| known.is_some_and(|known| Arc::ptr_eq(known, &record));
+            if self.put_record_if(Record::clone(&record), is_newest).is_err() {
                 return;
             }
         }
@@ -87,7 +92,7 @@ impl Disk {
     }
 
     /// Whether there is room for what did not fit, and a file can be written.
-    fn probe(&self, needed: u64) -> Result<bool, StoreError> {
+    pub(super) fn probe(&self, needed: u64) -> Result<bool, StoreError> {
         if self.free_bytes() < needed {
             return Ok(false);
         }

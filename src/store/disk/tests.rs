@@ -319,3 +319,43 @@ fn an_absence_does_not_take_the_place_of_what_is_held() {
     disk.put_record(late).unwrap();
     assert!(disk.record(&reference("a")).unwrap().present().is_some());
 }
+
+#[test]
+fn a_disk_that_does_not_answer_keeps_nobody_who_may_be_in_memory_and_is_tried_by_nobody_else() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    put(&disk, "before", 100);
+    // As somebody who waits for the disk within a commit.
+    let stuck = disk.committing();
+    disk.stalls();
+    // It is due to be tried again, by whoever nobody waits for.
+    fixture.clock.advance(Duration::from_secs(6));
+    let (told, answer) = std::sync::mpsc::channel();
+    let other = disk.clone();
+    let putting = std::thread::spawn(move || told.send(put(&other, "new", 100)).unwrap());
+    let module = answer.recv_timeout(Duration::from_secs(60)).expect("nobody waits");
+    putting.join().unwrap();
+    assert!(disk.holds(&module) && disk.record(&reference("new")).is_some());
+    assert_eq!(disk.held(&module.digest).unwrap().1, "uncached-disk_stalled");
+    assert_eq!((fixture.files("modules").len(), fixture.files("tmp").len()), (1, 0));
+    drop(stuck);
+    disk.settle();
+    assert!(disk.health().is_well() && disk.held(&module.digest).is_none());
+    assert_eq!((fixture.files("modules").len(), fixture.files("records").len()), (2, 2));
+}
+
+#[test]
+fn a_record_that_nobody_wants_any_more_takes_the_place_of_none() {
+    let fixture = Fixture::new();
+    let disk = fixture.open(1000);
+    put(&disk, "a", 100);
+    let known = disk.record(&reference("a")).unwrap();
+    let state = State::Absent(Absence::NotFound);
+    let late = Record { reference: reference("b"), checked_at: Timestamp::from_millis(0), state };
+    disk.put_record_if(late, |_| false).unwrap();
+    assert!(disk.record(&reference("b")).is_none());
+    let later = Record { checked_at: Timestamp::from_millis(9), ..Record::clone(&known) };
+    disk.put_record_if(later, |there| there.is_some_and(|there| !Arc::ptr_eq(there, &known))).unwrap();
+    assert!(Arc::ptr_eq(&disk.record(&reference("a")).unwrap(), &known));
+    assert_eq!((fixture.files("records").len(), fixture.files("tmp").len()), (1, 0));
+}

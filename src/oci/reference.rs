@@ -256,14 +256,21 @@ pub fn is_registry(text: &str) -> bool {
             None => (text, None),
         },
     };
-    let host_ok = !host.is_empty()
-        && host.len() <= 253
-        && host.split('.').all(|label| {
-            !label.is_empty()
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        });
+    // One look at each byte, for every request has one: labels of letters, digits, '-' and '_', none of them empty and no '-'
+    // at their ends.
+    let mut before = b'.';
+    let host_ok = host.len() <= 253
+        && host.bytes().all(|byte| {
+            let at_edge = matches!(before, b'.' | b'-');
+            let fits = match byte {
+                b'.' => !at_edge,
+                b'-' => before != b'.',
+                byte => byte.is_ascii_alphanumeric() || byte == b'_',
+            };
+            before = byte;
+            fits
+        })
+        && !matches!(before, b'.' | b'-');
     let port_ok =
         port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|n| n > 0));
     host_ok && port_ok

@@ -1,7 +1,10 @@
 //! `Cache-Status` (RFC 9211): how an answer came about, for the person who reads it with curl.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
+
+/// Bytes of a usual one.
+const USUAL_BYTES: usize = 64;
 
 /// One member of the header, ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,14 @@ pub enum CacheStatus {
 }
 
 impl CacheStatus {
+    /// As the field has it.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(USUAL_BYTES);
+        // To a text, which takes everything.
+        let _ = write!(text, "{self}");
+        text
+    }
+
     /// The label for metrics and the access log.
     pub fn label(&self) -> &'static str {
         match self {

@@ -38,7 +38,8 @@ impl RequestId {
             .unwrap_or_else(|_| unreachable!("digits may stand in a field"))
     }
 
-    fn digits(self) -> [u8; 32] {
+    /// Its digits.
+    pub fn digits(self) -> [u8; 32] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {

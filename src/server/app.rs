@@ -5,21 +5,21 @@ use super::admin::{self, Admin};
 use super::data::Data;
 use super::guard::{self, Head};
 use super::listen::{Arrival, Drain};
-use super::respond::{Answer, Asked, Content};
+use super::respond::{Answer, Common, Content, Note};
+use super::send::{Carrier, patience};
 use super::tls::{Shown, Tls};
 use super::wire::{HEAD_TOO_LARGE, Link, Wire};
-use super::{Config, Live, refuse, spans};
+use super::{Live, refuse, spans};
 use crate::http::trace_context::{RequestId, TraceParent};
 use crate::metrics::Metrics;
-use crate::oci::Digest;
 use crate::origin;
 use crate::registry::trust;
-use crate::store::entry::{ModuleFile, PIECE_BYTES};
-use crate::store::{Body, Room};
+use crate::store::Room;
+use crate::store::entry::PIECE_BYTES;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, RANGE, SERVER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -81,15 +81,6 @@ pub struct Connection {
     pub options: HttpServerOptions,
 }
 
-/// What is to be sent of a file.
-struct FilePart {
-    file: ModuleFile,
-    first: u64,
-    last: u64,
-    digest: Digest,
-    asked: Arc<Asked>,
-}
-
 #[async_trait]
 impl HttpServerApp for Connection {
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -108,13 +99,9 @@ impl HttpServerApp for Connection {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let config = **self.app.config.load();
         // One deadline for the whole head: the parser's own is for each read, so that a byte a minute would never end.
-        let wait = if self.used.swap(true, Ordering::Relaxed) {
-            self.idle_left()
-        } else {
-            config.header_timeout.saturating_sub(self.since.elapsed())
-        };
+        let wait = self.patience_for_head();
+        self.used.store(true, Ordering::Relaxed);
         // The parser's own time for a next request is not asked for: this deadline is the shorter one.
         session.set_keepalive(Some(0));
         match tokio::time::timeout(wait, session.read_request()).await {
@@ -147,7 +134,7 @@ impl HttpServerApp for Connection {
         let in_flight = self.app.drain.begin();
         let head = session.req_header();
         let parent = TraceParent::of(&head.headers);
-        let span = spans::open(head, self.peer, parent);
+        let span = spans::open(&head.method, head.uri.path(), self.peer, parent);
         let id = request_id(parent);
         let work = self.serve(&mut session, shutdown, is_clean, id, span.clone()).instrument(span);
         // In a box, because what an answer needs would be kept while the connection is idle.
@@ -164,12 +151,25 @@ impl HttpServerApp for Connection {
 impl Connection {
     /// The connection again, when its client says something more; `None` when it stays idle for too long.
     async fn until_spoken(&self, kept: ReusedHttpStream) -> Option<ReusedHttpStream> {
-        self.idle.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.rest();
         let (stream, settings) = kept.consume();
         if let Some(wire) = stream.as_any().downcast_ref::<Wire>() {
             tokio::time::timeout(self.idle_left(), wire.spoken()).await.ok()?;
         }
         Some(ReusedHttpStream::new(stream, settings))
+    }
+
+    /// It is idle from now on.
+    pub fn rest(&self) {
+        self.idle.store(self.since.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The time that there is for the next request's head, were its connection idle until then.
+    pub fn patience_for_head(&self) -> Duration {
+        if self.used.load(Ordering::Relaxed) {
+            return self.idle_left();
+        }
+        self.app.config.load().header_timeout.saturating_sub(self.since.elapsed())
     }
 
     /// What is left of the time that it may be idle.
@@ -194,12 +194,10 @@ impl Connection {
         let began = Instant::now();
         // Frames have no lines to be ambiguous about.
         let raw = if session.is_http2() { Bytes::new() } else { session.to_h1_raw() };
-        let head_only = session.req_header().method == http::Method::HEAD;
+        let head_only = session.req_header().method == Method::HEAD;
         let (answer, label, reusable) = self.app.answer(session, &raw, is_clean, self, id).await;
 
-        // Whoever is known no longer has to show another certificate, on another connection.
-        let is_known = self.shown.is_none() || self.shown().is_some();
-        let reusable = reusable && is_known && !self.app.drain.is_draining() && !*shutdown.borrow();
+        let reusable = reusable && self.stays(shutdown);
         session.set_keepalive(reusable.then(|| config.idle_timeout.as_secs().max(1)));
         if !reusable && !session.is_http2() {
             self.link.linger();
@@ -209,38 +207,18 @@ impl Connection {
             // There the least rate is not known; a piece has a time instead.
             session.set_write_timeout(Some(patience(&config)));
         }
-        let Answer { status, headers, content, note } = answer;
-        spans::answered(&span, session.req_header(), label, status, &note);
-        let head = self.head(status, headers, id);
+        let Answer { status, headers, common, content, note } = answer;
+        spans::answered(&span, &session.req_header().method, label, status, &note);
+        let head = session.write_response_header(Box::new(head(status, headers, common, id)));
+        let patience = patience(&config);
         let content = if head_only { Content::None } else { content };
-        let (bytes, complete) = self.write(session, head, content, patience(&config)).await;
+        let (bytes, complete) = match tokio::time::timeout(patience, head).await {
+            Ok(Ok(())) => self.send(Carrier::Session(session), content, patience).await,
+            Ok(Err(_)) | Err(_) => (0, false),
+        };
         let asked = session.req_header();
-        let (method, target) =
-            (asked.method.as_str(), admin::shown(String::from_utf8_lossy(asked.raw_path())));
-        let agent = asked.headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
-        if let Face::Data(data) = &self.app.face {
-            data.note_failure(&target, status, &note);
-        }
-
-        let took = began.elapsed();
-        self.app.metrics.answered(label, status, note.cache.unwrap_or("none"), took, bytes);
-        if let Some(code) = &note.code {
-            self.app.refused(code);
-        }
-        access_log::write(&Line {
-            id,
-            peer: &self.peer_text,
-            method,
-            target: &target,
-            status,
-            bytes,
-            took,
-            complete,
-            agent: agent.as_deref().unwrap_or_default(),
-            // A page that is open asks every few seconds; what it changes is told.
-            probe: label == "health" || (label == "admin" && method == "GET" && status < 400),
-            note: &note,
-        });
+        let (method, target, headers) = (&asked.method, asked.raw_path(), &asked.headers);
+        self.tell(&Ended { id, method, target, headers, label, status, note: &note, bytes, complete, began });
         if !complete {
             // The client must see that this was not all. One that takes nothing would not take a farewell either.
             if session.is_http2() {
@@ -250,131 +228,91 @@ impl Connection {
         complete
     }
 
-    /// The head of an answer.
-    fn head(&self, status: u16, mut headers: HeaderMap, id: RequestId) -> ResponseHeader {
-        headers.insert(SERVER, HeaderValue::from_static("larder"));
-        headers.insert(REQUEST_ID, id.value());
-        let mut parts = http::Response::new(()).into_parts().0;
-        parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        parts.headers = headers;
-        ResponseHeader::from(parts)
+    /// Whether it may go on after the answer, as far as we are asked.
+    pub fn stays(&self, shutdown: &ShutdownWatch) -> bool {
+        // Whoever is known no longer has to show another certificate, on another connection.
+        let is_known = self.shown.is_none() || self.shown().is_some();
+        is_known && !self.app.drain.is_draining() && !*shutdown.borrow()
     }
 
-    /// Writes an answer: bytes of body sent, and whether that was all.
-    async fn write(
-        &self,
-        session: &mut ServerSession,
-        head: ResponseHeader,
-        content: Content,
-        patience: Duration,
-    ) -> (u64, bool) {
-        let head = session.write_response_header(Box::new(head));
-        if !tokio::time::timeout(patience, head).await.is_ok_and(|written| written.is_ok()) {
-            return (0, false);
+    /// Tells the log, the metrics and the operators of an answer.
+    pub fn tell(&self, ended: &Ended<'_>) {
+        let Ended { id, method, target, headers, label, status, note, bytes, complete, began } = *ended;
+        let target = admin::shown(String::from_utf8_lossy(target));
+        let agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+        if let Face::Data(data) = &self.app.face {
+            data.note_failure(&target, status, note);
         }
-        let bytes = match content {
-            Content::None => Bytes::new(),
-            Content::Bytes(bytes) => bytes,
-            Content::File { file, first, last, digest, asked } => {
-                let part = FilePart { file, first, last, digest, asked };
-                // In a box, because what comes from memory needs none of it.
-                return Box::pin(self.write_file(session, part)).await;
-            }
-        };
-        if bytes.is_empty() {
-            let ended = tokio::time::timeout(patience, session.finish_body()).await;
-            return (0, ended.is_ok_and(|ended| ended.is_ok()));
+        let took = began.elapsed();
+        self.app.metrics.answered(label, status, note.cache.unwrap_or("none"), took, bytes);
+        if let Some(code) = &note.code {
+            self.app.refused(code);
         }
-        let sent = write_bytes(session, bytes).await;
-        (session.body_bytes_sent() as u64, sent)
+        access_log::write(&Line {
+            id,
+            peer: &self.peer_text,
+            method: method.as_str(),
+            target: &target,
+            status,
+            bytes,
+            took,
+            complete,
+            agent: agent.as_deref().unwrap_or_default(),
+            // A page that is open asks every few seconds; what it changes is told.
+            probe: label == "health" || (label == "admin" && *method == Method::GET && status < 400),
+            note,
+        });
     }
+}
 
-    /// Sends a file piece by piece, each checked before it leaves. When one proves damaged the answer goes on from another
-    /// copy of the same module, if there is one to be had.
-    async fn write_file(&self, session: &mut ServerSession, part: FilePart) -> (u64, bool) {
-        let FilePart { mut file, first, last, digest, asked } = part;
-        let piece_bytes = PIECE_BYTES as u64;
-        let mut sent = 0;
-        let mut replaced = false;
-        let mut index = first / piece_bytes;
-        while index <= last / piece_bytes {
-            // Until it has left, over HTTP/2 too, whose library keeps it for a while. First of the own address's share, so
-            // that who takes slowly holds up nobody else.
-            let share = self.share.take(piece_bytes).await;
-            let taken = self.app.sending.take(piece_bytes).await;
-            let reader = file.clone();
-            let read = tokio::task::spawn_blocking(move || reader.piece(index as usize)).await;
-            let piece = match read.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
-                Ok(piece) => taken.hold_both(share, piece),
-                Err(error) => {
-                    tracing::error!(%digest, %error, "a module proved damaged while it was sent");
-                    let another = match &self.app.face {
-                        Face::Data(data) if !replaced => {
-                            data.another_copy(&digest, &file, error, &asked).await
-                        }
-                        _ => None,
-                    };
-                    match another {
-                        Some(Body::File(another)) => {
-                            file = another;
-                            replaced = true;
-                            continue;
-                        }
-                        Some(Body::Memory(bytes)) => {
-                            let rest = bytes.slice((first + sent) as usize..last as usize + 1);
-                            let whole = write_bytes(session, rest).await;
-                            return (session.body_bytes_sent() as u64, whole);
-                        }
-                        None => return (sent, false),
-                    }
-                }
-            };
-            let start = index * piece_bytes;
-            let from = first.saturating_sub(start) as usize;
-            let to = (last + 1 - start).min(piece.len() as u64) as usize;
-            let part = piece.slice(from..to);
-            let length = part.len() as u64;
-            if session.write_response_body(part, index == last / piece_bytes).await.is_err() {
-                return (sent, false);
-            }
-            sent += length;
-            index += 1;
-        }
-        (sent, true)
+/// The head of an answer.
+fn head(status: u16, mut headers: HeaderMap, common: Option<Arc<Common>>, id: RequestId) -> ResponseHeader {
+    if let Some(common) = common {
+        headers.extend(common.fields.clone());
     }
+    headers.insert(SERVER, HeaderValue::from_static("larder"));
+    headers.insert(REQUEST_ID, id.value());
+    let mut parts = http::Response::new(()).into_parts().0;
+    parts.status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    parts.headers = headers;
+    ResponseHeader::from(parts)
+}
+
+/// An answer that was written, or could not be, and what it answers.
+pub struct Ended<'a> {
+    /// The request's name.
+    pub id: RequestId,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its target, raw.
+    pub target: &'a [u8],
+    /// Its fields.
+    pub headers: &'a HeaderMap,
+    /// For the metrics.
+    pub label: &'static str,
+    /// The answer's status.
+    pub status: u16,
+    /// What the answer was about.
+    pub note: &'a Note,
+    /// Bytes of body sent.
+    pub bytes: u64,
+    /// Whether that was all.
+    pub complete: bool,
+    /// When the request had been read.
+    pub began: Instant,
 }
 
 /// Every answer has its request's name, which the log and the trace have too.
 const REQUEST_ID: HeaderName = HeaderName::from_static("larder-request-id");
 
 /// The trace that the sender says it belongs to, or a name of its own.
-fn request_id(parent: Option<TraceParent>) -> RequestId {
+pub fn request_id(parent: Option<TraceParent>) -> RequestId {
     RequestId::new(parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace))
-}
-
-/// Bytes that are written at a time. The least rate is judged by what is written at once, so that whoever takes nothing of a
-/// large module is gone after a minute; in smaller pieces a server would do more for the same bytes (measured).
-const WRITE_BYTES: usize = 1 << 20;
-
-/// Writes the rest of a body; true when all of it was.
-async fn write_bytes(session: &mut ServerSession, mut bytes: Bytes) -> bool {
-    let most = if session.is_http2() { PIECE_BYTES } else { WRITE_BYTES };
-    while bytes.len() > most {
-        if session.write_response_body(bytes.split_to(most), false).await.is_err() {
-            return false;
-        }
-    }
-    session.write_response_body(bytes, true).await.is_ok()
 }
 
 /// Most streams of a connection at once, and most bytes of a request's fields: as much as over HTTP/1.
 const STREAMS: u32 = 100;
 const HEADER_LIST_BYTES: u32 = 16 << 10;
-
-/// The time that a client has for what is not judged by its rate: a piece at the least rate.
-fn patience(config: &Config) -> Duration {
-    Duration::from_secs(PIECE_BYTES as u64 / config.send_rate.as_u64().max(1) + 1)
-}
 
 impl Connection {
     /// A connection from `peer`, by the settings in use now.
@@ -394,7 +332,7 @@ impl Connection {
 
 impl Connection {
     /// The certificate that was shown, as long as it would be taken now too.
-    fn shown(&self) -> Option<&Shown> {
+    pub fn shown(&self) -> Option<&Shown> {
         self.shown.as_deref().filter(|shown| self.app.tls.vouches(shown, &self.vouched, trust::now()))
     }
 }
@@ -435,7 +373,7 @@ impl App {
             Err(rejected) => return (refuse::rejected(headers, &rejected), "none", false),
         };
         // RFC 9110, section 14.2: a range is for GET alone.
-        let without_range = (head.method == http::Method::HEAD && headers.contains_key(RANGE)).then(|| {
+        let without_range = (head.method == Method::HEAD && headers.contains_key(RANGE)).then(|| {
             let mut headers = headers.clone();
             headers.remove(RANGE);
             headers

@@ -23,7 +23,7 @@ pub struct Head<'r> {
     pub version: Version,
     /// Fields.
     pub headers: &'r HeaderMap,
-    /// The whole head, raw; empty for HTTP/2.
+    /// The whole head, raw; empty where its framing is beyond doubt, as for HTTP/2.
     pub raw: &'r [u8],
     /// False when the request line had a byte that none may have.
     pub is_clean: bool,

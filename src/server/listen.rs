@@ -4,6 +4,7 @@
 //! who send them here learn of it late; each answer now asks its client to come back on another connection. Then the
 //! listener closes, answers in flight are finished, and the process ends.
 
+use super::app::Connection;
 use super::crowd::{Crowd, Most};
 use super::handshake::Door;
 use super::tls::{Shown, Tls};
@@ -11,7 +12,6 @@ use super::wire::{Line, Link, Wire};
 use super::{Config, Live};
 use crate::metrics::Metrics;
 use crate::store::Room;
-use pingora::apps::ServerApp;
 use pingora::prelude::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use std::io;
 use std::net::SocketAddr;
@@ -161,15 +161,13 @@ impl Port {
     }
 
     /// Accepts until the drain closes it. `app` makes what answers a connection.
-    pub async fn accept<A>(
+    pub async fn accept(
         self,
         config: Live,
         drain: Drain,
         metrics: Arc<Metrics>,
-        app: impl Fn(Arrival) -> Arc<A> + Send + Sync + 'static,
-    ) where
-        A: ServerApp + Send + Sync + 'static,
-    {
+        app: impl Fn(Arrival) -> Arc<Connection> + Send + Sync + 'static,
+    ) {
         let open = metrics.connections.with_label_values(&[self.name]);
         let crowd = Crowd::new(open);
         let mut phase = drain.phase.subscribe();
@@ -226,7 +224,7 @@ impl Port {
                     return;
                 }
                 let app = app(Arrival { peer, shown, since, link, share });
-                app.process_new(Box::new(wire), &shutdown).await;
+                app.talk(wire, shutdown).await;
             });
         }
     }

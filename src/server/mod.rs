@@ -19,9 +19,12 @@ pub mod listing;
 pub mod refuse;
 pub mod respond;
 pub mod route;
+pub mod send;
 pub mod spans;
+pub mod talk;
 pub mod tls;
 pub mod tokens;
+pub mod usual;
 pub mod wire;
 
 use arc_swap::ArcSwap;

@@ -257,7 +257,7 @@ fn problem_answer(headers: &HeaderMap, problem: &Problem) -> Answer {
         hint: Some(problem.hint.clone()).filter(|hint| !hint.is_empty()),
         ..Note::default()
     };
-    Answer { status: problem.status, headers: out, content: Content::Bytes(Bytes::from(text)), note }
+    Answer { note, ..Answer::of(problem.status, out, Content::Bytes(Bytes::from(text))) }
 }
 
 /// True when the client names text and not JSON.

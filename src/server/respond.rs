@@ -1,5 +1,6 @@
 //! Answers as values: a status, fields, a body still to be read. `app` writes them.
 
+use super::usual;
 use crate::cache::{Found, Served};
 use crate::catalog::Plan;
 use crate::clock::Timestamp;
@@ -35,10 +36,19 @@ pub struct Answer {
     pub status: u16,
     /// Fields, `Content-Length` among them.
     pub headers: HeaderMap,
+    /// More of them, which others have too.
+    pub common: Option<Arc<Common>>,
     /// The body.
     pub content: Content,
     /// What the access log says of it.
     pub note: Note,
+}
+
+impl Answer {
+    /// With fields of its own alone, and nothing noted.
+    pub fn of(status: u16, headers: HeaderMap, content: Content) -> Self {
+        Self { status, headers, common: None, content, note: Note::default() }
+    }
 }
 
 /// A body.
@@ -87,16 +97,31 @@ pub struct Note {
     pub hint: Option<String>,
 }
 
+/// Fields that many answers have, made once.
+pub struct Common {
+    /// For HTTP/2.
+    pub fields: HeaderMap,
+    /// As HTTP/1 writes them, a line each.
+    pub text: Vec<u8>,
+}
+
+impl Common {
+    fn of(fields: HeaderMap) -> Arc<Self> {
+        let mut text = Vec::new();
+        usual::put_fields(&mut text, &fields);
+        Arc::new(Self { fields, text })
+    }
+}
+
 /// A small, complete answer. Its validator is its digest; it has no time of change of its own.
 pub fn small(request: &HeaderMap, content_type: &'static str, content: String) -> Answer {
     let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     let etag = validators(&mut headers, &Digest::of(content.as_bytes()), None);
     let size = content.len() as u64;
     let bytes = Bytes::from(content);
     let validators = Validators { etag: &etag, modified: None };
-    negotiate(request, headers, validators, size, |first, last| {
+    negotiate(request, headers, validators, content_type, size, |first, last| {
         Content::Bytes(bytes.slice(first as usize..last as usize + 1))
     })
 }
@@ -107,7 +132,7 @@ pub fn plain(content: String) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Answer { status: 200, headers, content: Content::Bytes(content.into()), note: Note::default() }
+    Answer::of(200, headers, Content::Bytes(content.into()))
 }
 
 /// To the same place with a slash. The place is relative: behind a proxy we do not know our own name.
@@ -117,13 +142,18 @@ pub fn redirect(to: &str) -> Answer {
     headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
     // A permanent redirect may be kept for ever by whoever is told nothing (RFC 9110, section 15.4.2).
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
-    Answer { status: 301, headers, content: Content::None, note: Note::default() }
+    Answer::of(301, headers, Content::None)
 }
 
-/// The fields of an answer about a module that are the same from answer to answer, made once: most of an answer's work
-/// otherwise.
+/// What answers about a module have in common, made once: most of an answer's work otherwise.
 pub struct Label {
-    fields: HeaderMap,
+    content_type: &'static str,
+    lifetime: &'static str,
+    /// Of an answer with content, or in its place.
+    whole: Arc<Common>,
+    /// Of one that says that nothing has changed (RFC 9110, section 15.4.5): what a client that has the content needs to
+    /// know it again, and what may be another although the content is the same.
+    unchanged: Arc<Common>,
     etag: String,
     modified: Timestamp,
     matched: &'static str,
@@ -146,17 +176,17 @@ impl Label {
         let (matched, modified) = (found.why.as_str(), found.modified());
         let reference = found.origin.to_string();
         let mut fields = HeaderMap::new();
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        fields.insert(CACHE_CONTROL, HeaderValue::from_static(lifetime));
-        // Its place; what stands there is written for each answer.
-        fields.insert(CACHE_STATUS, HeaderValue::from_static(""));
         fields.insert(MATCH, HeaderValue::from_static(matched));
         if let Some(manifest) = found.origin.manifest() {
             fields.insert(MANIFEST_DIGEST, value(&manifest.to_string()));
         }
         fields.insert(REFERENCE, value(&reference));
+        let mut unchanged = fields.clone();
         let etag = validators(&mut fields, digest, Some(modified));
-        Self { fields, etag, modified, matched, reference: reference.into() }
+        unchanged.insert(ETAG, value(&etag));
+        let (whole, unchanged) = (Common::of(fields), Common::of(unchanged));
+        let reference = reference.into();
+        Self { content_type, lifetime, whole, unchanged, etag, modified, matched, reference }
     }
 
     /// The answer for `size` bytes, of which `content` makes those that are asked for.
@@ -167,10 +197,12 @@ impl Label {
         size: u64,
         content: impl FnOnce(u64, u64) -> Content,
     ) -> Answer {
-        let mut headers = self.fields.clone();
-        headers.insert(CACHE_STATUS, owned(status.to_string()));
+        let mut headers = HeaderMap::new();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(self.lifetime));
+        headers.insert(CACHE_STATUS, value(&status.text()));
         let validators = Validators { etag: &self.etag, modified: Some(self.modified) };
-        let mut answer = negotiate(request, headers, validators, size, content);
+        let mut answer = negotiate(request, headers, validators, self.content_type, size, content);
+        answer.common = Some(if answer.status == 304 { &self.unchanged } else { &self.whole }.clone());
         answer.note = Note {
             cache: Some(status.label()),
             reference: Some(self.reference.clone()),
@@ -204,7 +236,7 @@ pub fn keep_private(headers: &mut HeaderMap) {
 /// `Cache-Status` of a refusal.
 pub fn failed(headers: &mut HeaderMap, code: &'static str) -> &'static str {
     let status = CacheStatus::Failed { detail: code };
-    headers.insert(CACHE_STATUS, value(&status.to_string()));
+    headers.insert(CACHE_STATUS, value(&status.text()));
     status.label()
 }
 
@@ -227,50 +259,34 @@ fn negotiate(
     request: &HeaderMap,
     mut headers: HeaderMap,
     validators: Validators<'_>,
+    content_type: &'static str,
     size: u64,
     content: impl FnOnce(u64, u64) -> Content,
 ) -> Answer {
-    let answer = |status, headers, content| Answer { status, headers, content, note: Note::default() };
     match conditional::judge(request, validators) {
-        Verdict::NotModified => {
-            headers.remove(CONTENT_TYPE);
-            return answer(304, headers, Content::None);
-        }
+        Verdict::NotModified => return Answer::of(304, headers, Content::None),
         Verdict::Failed => {
-            headers.remove(CONTENT_TYPE);
             headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            return answer(412, headers, Content::None);
+            return Answer::of(412, headers, Content::None);
         }
         Verdict::Proceed => {}
     }
     let range = request.get(RANGE).and_then(|range| range.to_str().ok());
     let range = range.filter(|_| conditional::range_applies(request, validators));
-    match range.map_or(Wanted::Whole, |range| range::judge(range, size)) {
-        Wanted::Unsatisfiable => {
-            headers.remove(CONTENT_TYPE);
-            headers.insert(CONTENT_RANGE, value(&format!("bytes */{size}")));
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            answer(416, headers, Content::None)
-        }
-        Wanted::Part { first, last } => {
-            headers.insert(CONTENT_RANGE, value(&format!("bytes {first}-{last}/{size}")));
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(last - first + 1));
-            answer(206, headers, content(first, last))
-        }
-        Wanted::Whole if size == 0 => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
-            answer(200, headers, Content::None)
-        }
-        Wanted::Whole => {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
-            answer(200, headers, content(0, size - 1))
-        }
+    let wanted = range.map_or(Wanted::Whole, |range| range::judge(range, size));
+    if wanted == Wanted::Unsatisfiable {
+        headers.insert(CONTENT_RANGE, value(&format!("bytes */{size}")));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        return Answer::of(416, headers, Content::None);
     }
-}
-
-/// As [`value`], of a text that is not needed any more.
-fn owned(text: String) -> HeaderValue {
-    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static("?"))
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Wanted::Part { first, last } = wanted {
+        headers.insert(CONTENT_RANGE, value(&format!("bytes {first}-{last}/{size}")));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(last - first + 1));
+        return Answer::of(206, headers, content(first, last));
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    Answer::of(200, headers, if size == 0 { Content::None } else { content(0, size - 1) })
 }
 
 /// Our own texts are ASCII; a path of the operator's may not be.

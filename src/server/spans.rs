@@ -6,18 +6,17 @@ use crate::origin::SPANS;
 use http::Method;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use pingora::http::RequestHeader;
 use std::net::SocketAddr;
 use tracing::field::Empty;
 use tracing::{Id, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// What is asked for all the time, by those who watch: nobody wants to be told.
-const PROBES: [&[u8]; 4] = [b"/healthz", b"/livez", b"/readyz", b"/metrics"];
+const PROBES: [&str; 4] = ["/healthz", "/livez", "/readyz", "/metrics"];
 
 /// Begins the span of a request, below its sender's if that one tells of itself.
-pub fn open(head: &RequestHeader, peer: SocketAddr, parent: Option<TraceParent>) -> Span {
-    if PROBES.contains(&head.raw_path()) {
+pub fn open(asked: &Method, path: &str, peer: SocketAddr, parent: Option<TraceParent>) -> Span {
+    if PROBES.contains(&path) {
         return Span::none();
     }
     let span = tracing::info_span!(
@@ -25,12 +24,12 @@ pub fn open(head: &RequestHeader, peer: SocketAddr, parent: Option<TraceParent>)
         parent: None::<Id>,
         "request",
         otel.kind = "server",
-        otel.name = method(&head.method),
+        otel.name = method(asked),
         otel.status_code = Empty,
         "error.type" = Empty,
-        http.request.method = method(&head.method),
+        http.request.method = method(asked),
         http.response.status_code = Empty,
-        url.path = %crate::oci::error_code::shown(head.uri.path()),
+        url.path = %crate::oci::error_code::shown(path),
         client.address = %peer.ip(),
         larder.route = Empty,
         larder.cache = Empty,
@@ -47,12 +46,12 @@ pub fn open(head: &RequestHeader, peer: SocketAddr, parent: Option<TraceParent>)
 }
 
 /// Says what came of it.
-pub fn answered(span: &Span, head: &RequestHeader, route: &'static str, status: u16, note: &Note) {
+pub fn answered(span: &Span, asked: &Method, route: &'static str, status: u16, note: &Note) {
     if span.is_disabled() {
         return;
     }
     // A span that has begun cannot get a name as other facts do.
-    span.context().span().update_name(format!("{} {route}", method(&head.method)));
+    span.context().span().update_name(format!("{} {route}", method(asked)));
     span.record("larder.route", route).record("http.response.status_code", status);
     span.record("larder.cache", note.cache).record("larder.reference", note.reference.as_deref());
     if status >= 500 {

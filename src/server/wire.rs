@@ -7,7 +7,9 @@
 
 use super::crowd::Place;
 use super::tls::H2;
+use super::usual;
 use async_trait::async_trait;
+use bytes::Bytes;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
@@ -15,6 +17,7 @@ use pingora::protocols::{
 };
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -152,8 +155,10 @@ pub struct Wire {
     /// How much of that has left.
     left: usize,
     link: Arc<Link>,
-    /// Read to see which protocol it is, and not yet taken.
-    peeked: Vec<u8>,
+    /// Read to see what it is, and not yet taken.
+    peeked: Bytes,
+    /// True once a request was taken from there: from then on it is no HTTP/2.
+    has_spoken: bool,
     patience: Duration,
     place: Option<Place>,
 }
@@ -162,7 +167,16 @@ impl Wire {
     /// Takes over an accepted connection that holds `place`. Whoever does not say in `patience` what it speaks is gone.
     pub fn new(line: Line, link: Arc<Link>, patience: Duration, place: Place) -> Self {
         let (line, place) = (Some(line), Some(place));
-        Self { line, waiting: Vec::new(), left: 0, link, peeked: Vec::new(), patience, place }
+        Self {
+            line,
+            waiting: Vec::new(),
+            left: 0,
+            link,
+            peeked: Bytes::new(),
+            has_spoken: false,
+            patience,
+            place,
+        }
     }
 
     /// Reads how HTTP/2 begins, for a connection that agreed on it: pingora would wait for it for ever.
@@ -182,6 +196,42 @@ impl Wire {
         if let Some(line) = self.line.as_ref().filter(|_| self.peeked.is_empty()) {
             line.spoken().await;
         }
+    }
+
+    /// True when the handshake chose HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        self.line.as_ref().is_some_and(Line::is_h2)
+    }
+
+    /// What was read and not yet taken.
+    pub fn heard(&self) -> &Bytes {
+        &self.peeked
+    }
+
+    /// Reads once, behind what was read and not yet taken; how many bytes came, 0 at the end. Meanwhile nothing is kept for it.
+    pub fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [const { MaybeUninit::uninit() }; usual::HEAD_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut room);
+        ready!(self.line().poll_read(context, &mut buffer))?;
+        let came = buffer.filled();
+        self.peeked = match self.peeked.len() {
+            0 => Bytes::copy_from_slice(came),
+            _ => [&self.peeked, came].concat().into(),
+        };
+        self.link.read.store(self.peeked.len(), Ordering::Relaxed);
+        Poll::Ready(Ok(came.len()))
+    }
+
+    /// What was read is a request, and taken.
+    pub fn take(&mut self) {
+        self.peeked = Bytes::new();
+        self.link.read.store(0, Ordering::Relaxed);
+        self.has_spoken = true;
+    }
+
+    /// Begins an answer. Nothing waits at this time.
+    pub fn begin(&mut self, head: Vec<u8>) {
+        self.waiting = head;
     }
 
     fn line(&mut self) -> Pin<&mut Line> {
@@ -274,7 +324,7 @@ impl AsyncRead for Wire {
             if !self.link.is_framed.load(Ordering::Relaxed) {
                 self.link.scan(&self.peeked[..n]);
             }
-            self.peeked.drain(..n);
+            self.peeked = self.peeked.slice(n..);
             return Poll::Ready(Ok(()));
         }
         let is_framed = self.link.is_framed.load(Ordering::Relaxed);
@@ -361,7 +411,7 @@ impl Ssl for Wire {
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.line.as_ref()?.is_h2().then_some(ALPN::H2)
+        self.is_h2().then_some(ALPN::H2)
     }
 }
 
@@ -369,11 +419,16 @@ impl Ssl for Wire {
 impl Peek for Wire {
     /// Reads on as long as it may still be HTTP/2: HTTP/1 may begin with less than the preface is long.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        if self.has_spoken {
+            return Ok(true);
+        }
         let patience = self.patience;
         let wanted = buffer.len().min(PREFACE.len());
         let read = async {
             let mut bytes = [0; PREFACE.len()];
-            let mut n = 0;
+            // Of what is read already none is lost.
+            let mut n = wanted.min(self.peeked.len());
+            bytes[..n].copy_from_slice(&self.peeked[..n]);
             while n < wanted && PREFACE.starts_with(&bytes[..n]) {
                 match self.line().read(&mut bytes[n..wanted]).await? {
                     0 => break,
@@ -386,8 +441,10 @@ impl Peek for Wire {
         let bytes: Vec<u8> = tokio::time::timeout(patience, read).await.map_err(late).flatten()?;
         buffer[..bytes.len()].copy_from_slice(&bytes);
         self.link.is_framed.store(bytes == PREFACE, Ordering::Relaxed);
-        self.link.read.store(bytes.len(), Ordering::Relaxed);
-        self.peeked = bytes;
+        if bytes.len() > self.peeked.len() {
+            self.peeked = bytes.into();
+        }
+        self.link.read.store(self.peeked.len(), Ordering::Relaxed);
         Ok(true)
     }
 }

@@ -72,6 +72,7 @@ mod settings;
 mod signatures;
 mod soak;
 mod start;
+mod talk;
 mod tidy;
 mod tls;
 mod traces;

@@ -18,7 +18,7 @@ use super::guard::Accepted;
 use super::listen::Drain;
 use super::listing;
 use super::refuse;
-use super::respond::{self, Answer, Content, Note};
+use super::respond::{self, Answer, Content};
 use crate::admin::Administration;
 use crate::admin::status::Reloaded;
 use crate::cache::explain::Explanation;
@@ -140,7 +140,7 @@ impl Admin {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Answer { status: 200, headers, content: Content::Bytes(text.into()), note: Note::default() }
+        Answer::of(200, headers, Content::Bytes(text.into()))
     }
 
     /// One plugin's road, walked aloud.
@@ -210,6 +210,6 @@ impl Admin {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        Answer { status: 503, headers, content: Content::Bytes(text.into()), note: Note::default() }
+        Answer::of(503, headers, Content::Bytes(text.into()))
     }
 }

@@ -36,7 +36,8 @@ pub fn write(line: &Line<'_>) {
     let Line { id, peer, method, target, status, bytes, took, complete, agent, probe, note } = line;
     let [method, target, agent] = [method, target, agent].map(|text| shown_of(text));
     let (method, target, agent) = (&*method, &*target, &*agent);
-    let millis = took.as_secs_f64() * 1000.0;
+    // Whole micros divided once, so that it is written in three digits.
+    let millis = took.as_micros() as f64 / 1000.0;
     let cache = note.cache.unwrap_or("none");
     let reference = note.reference.as_deref();
     let matched = note.matched;

@@ -15,6 +15,8 @@ use std::time::UNIX_EPOCH;
 
 /// Most bytes of a usual request's head.
 pub const HEAD_BYTES: usize = 4 << 10;
+/// Most fields of one.
+const FIELDS: usize = 32;
 /// Fields of an answer that are usual, in bytes.
 const ANSWER_BYTES: usize = 1 << 10;
 
@@ -52,71 +54,51 @@ impl Request {
 
 /// Reads a head that is all of `bytes`.
 pub fn read(bytes: &Bytes) -> Read {
-    let mut lines = memchr::memchr_iter(b'\n', bytes);
-    let Some(end) = lines.next() else { return if may_become(bytes) { Read::Begun } else { Read::Other } };
-    let Some((method, target)) = request_line(&bytes[..end]) else { return Read::Other };
-    let target = bytes.slice_ref(target);
-    let (mut headers, mut is_last) = (HeaderMap::new(), false);
-    let mut start = end + 1;
-    for end in lines {
-        if &bytes[start..end] == b"\r" {
-            // What comes behind it at once is no second one.
-            let is_all = end + 1 == bytes.len();
-            return if is_all {
-                Read::Usual(Request { method, target, headers, is_last })
-            } else {
-                Read::Other
-            };
-        }
-        let Some((name, value)) = field(bytes, &bytes[start..end]) else { return Read::Other };
-        if name == CONNECTION {
-            match value.as_bytes() {
-                told if told.eq_ignore_ascii_case(b"close") => is_last = true,
-                told if told.eq_ignore_ascii_case(b"keep-alive") => {}
-                _ => return Read::Other,
-            }
-        }
-        headers.append(name, value);
-        start = end + 1;
+    // What the parser is lenient about: lines that end in a line feed alone, and empty ones in front.
+    let is_bare = |end: usize| end == 0 || bytes[end - 1] != b'\r';
+    if bytes.starts_with(b"\r") || memchr::memchr_iter(b'\n', bytes).any(is_bare) {
+        return Read::Other;
     }
-    Read::Begun
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    match head.parse(bytes) {
+        // What comes behind it at once is no second one.
+        Ok(httparse::Status::Complete(end)) if end == bytes.len() => {}
+        Ok(httparse::Status::Partial) => return Read::Begun,
+        Ok(httparse::Status::Complete(_)) | Err(_) => return Read::Other,
+    }
+    usual(bytes, &head).map_or(Read::Other, Read::Usual)
 }
 
-/// Whether a first line that has not ended may be one of ours.
-fn may_become(bytes: &[u8]) -> bool {
-    [&b"GET /"[..], b"HEAD /"].iter().any(|begin| bytes.iter().zip(*begin).all(|(a, b)| a == b))
-}
-
-/// `GET /path HTTP/1.1`, and HEAD.
-fn request_line(line: &[u8]) -> Option<(Method, &[u8])> {
-    let rest = line.strip_suffix(b" HTTP/1.1\r")?;
-    let (method, target) = match rest.strip_prefix(b"GET ") {
-        Some(target) => (Method::GET, target),
-        None => (Method::HEAD, rest.strip_prefix(b"HEAD ")?),
+/// A request whose framing is beyond doubt.
+fn usual(bytes: &Bytes, head: &httparse::Request<'_, '_>) -> Option<Request> {
+    let method = match head.method? {
+        "GET" => Method::GET,
+        "HEAD" => Method::HEAD,
+        _ => return None,
     };
+    let target = head.path?.as_bytes();
     let is_path = target.starts_with(b"/") && !target.starts_with(b"//");
     let is_plain = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
-    (is_path && is_plain).then_some((method, target))
-}
-
-/// A field that changes nothing of what is read.
-fn field(bytes: &Bytes, line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
-    let line = line.strip_suffix(b"\r")?;
-    let colon = memchr::memchr(b':', line)?;
-    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-    let value = trim(&line[colon + 1..]);
-    if [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, UPGRADE].contains(&name) {
+    if head.version != Some(1) || !is_path || !is_plain {
         return None;
     }
-    Some((name, HeaderValue::from_maybe_shared(bytes.slice_ref(value)).ok()?))
-}
-
-/// Without what may stand around a value (RFC 9110, section 5.5).
-fn trim(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
+    let (mut headers, mut is_last) = (HeaderMap::with_capacity(head.headers.len()), false);
+    for field in head.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        if [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT, UPGRADE].contains(&name) {
+            return None;
+        }
+        if name == CONNECTION {
+            match field.value {
+                told if told.eq_ignore_ascii_case(b"close") => is_last = true,
+                told if told.eq_ignore_ascii_case(b"keep-alive") => {}
+                _ => return None,
+            }
+        }
+        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(field.value)).ok()?);
     }
-    value
+    Some(Request { method, target: bytes.slice_ref(target), headers, is_last })
 }
 
 /// The head of the answer to the request `id`.

@@ -97,7 +97,7 @@ pub struct Metrics {
     /// `larder_quarantined_total`: files put aside because they were not what they should be.
     pub quarantined: IntCounter,
     /// `larder_disk_errors_total{operation}`: operations on the cache directory that failed: creating, writing, syncing,
-    /// renaming, removing, opening, reading and the like; or waiting, for a disk that does not answer.
+    /// renaming, removing, opening, reading and the like.
     pub disk_errors: IntCounterVec,
     /// `larder_store_degraded`: 1 while the cache directory takes nothing and what is new is held in memory.
     pub store_degraded: IntGauge,

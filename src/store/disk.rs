@@ -11,7 +11,6 @@ mod leave;
 mod marks;
 mod purge;
 mod settle;
-mod stalled;
 
 use super::Standing;
 use super::draft::{Backing, Draft, Sealed};
@@ -40,7 +39,6 @@ use std::time::Duration;
 
 pub use ground::known_format;
 pub use settle::Lost;
-pub use stalled::PATIENCE;
 
 /// Of the memory for fetches, the part that what the disk would not take may stay in.
 const HELD_PART: u64 = 2;
@@ -175,7 +173,7 @@ impl Disk {
 
     /// True when it is worth trying to write.
     pub(super) fn may_write(&self) -> bool {
-        self.is_ours() && self.health.may_try() && !self.health.is_stalled()
+        self.is_ours() && self.health.may_try()
     }
 
     /// The disk took something. It is well when it has all that it missed, and room for what did not fit.
@@ -314,8 +312,7 @@ impl Disk {
             Backing::Memory(mut bytes, mut taken) => {
                 bytes.shrink_to_fit();
                 taken.shrink(bytes.len() as u64);
-                // A disk in trouble gets it when it is tried again, and nobody waits for that.
-                if self.may_write() && (self.health.is_well() || module.size > self.most_held()) {
+                if self.may_write() {
                     match self.commit_bytes(&bytes, &checks, &module) {
                         Ok(()) => return Ok(()),
                         Err(error) => self.health.failed(&error, module.size),
@@ -333,6 +330,7 @@ impl Disk {
         if module.size > limit {
             return Err(StoreError::NoRoom { bytes: module.size });
         }
+        let _committing = self.committing();
         self.hold_no_more_than(limit - module.size, &module.digest);
         let why = self.health.why().map_or("uncached-disk_error", |(why, _)| why);
         tracing::warn!(digest = %module.digest, bytes = module.size, why, "held in memory only");
@@ -350,13 +348,8 @@ impl Disk {
         self.room.limit() / HELD_PART
     }
 
-    /// Lets modules in memory alone go until they are `bytes` at most, but not `but`.
+    /// Lets modules in memory alone go until they are `bytes` at most, but not `but`; within a commit.
     fn hold_no_more_than(&self, bytes: u64, but: &Digest) {
-        if self.index().held_beyond(bytes, but).is_empty() {
-            return;
-        }
-        // Only then: a disk that does not answer may keep somebody within a commit.
-        let _committing = self.committing();
         let leaving = self.index().held_beyond(bytes, but);
         for digest in leaving {
             tracing::info!(%digest, "left memory for another that the disk does not take");
@@ -369,6 +362,7 @@ impl Disk {
         self.room.try_take(bytes).or_else(|| {
             let (_, held) = self.held_usage();
             let missing = bytes.saturating_sub(self.room.free());
+            let _committing = self.committing();
             self.hold_no_more_than(held.saturating_sub(missing), &Digest::of(b""));
             self.room.try_take(bytes)
         })

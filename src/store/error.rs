@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A failed operation on the store's files.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +46,6 @@ pub enum StoreError {
         /// How many were to be held.
         bytes: u64,
     },
-    /// The disk does not answer.
-    #[error("{}: the disk does not answer for {} s", path.display(), waited.as_secs())]
-    Stalled {
-        /// The directory.
-        path: PathBuf,
-        /// For how long it was waited for.
-        waited: Duration,
-    },
     /// A worker thread was lost.
     #[error("a worker of the store ended early")]
     Lost,
@@ -98,7 +89,6 @@ impl StoreError {
             Some(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {
                 "uncached-disk_read_only"
             }
-            _ if matches!(self, Self::Stalled { .. }) => "uncached-disk_stalled",
             _ => "uncached-disk_error",
         }
     }
@@ -113,9 +103,6 @@ impl StoreError {
                 "the cache directory must be writable: --cache-dir or cache.dir"
             }
             Some(_) => "look at the disk and the kernel's log",
-            None if matches!(self, Self::Stalled { .. }) => {
-                "look at the disk, or the network to it, and the kernel's log"
-            }
             None if matches!(self, Self::NoRoom { .. }) => {
                 "mend the disk, or raise fill.memory; it is tried again in a few seconds"
             }

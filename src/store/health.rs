@@ -26,8 +26,6 @@ struct Trouble {
     next_try: Timestamp,
     /// What did not fit, in bytes.
     needed: u64,
-    /// It does not even say that it fails.
-    stalled: bool,
 }
 
 impl Health {
@@ -54,8 +52,7 @@ impl Health {
         } else {
             tracing::debug!(%error, "the cache directory still fails");
         }
-        let stalled = matches!(error, StoreError::Stalled { .. });
-        *trouble = Some(Trouble { detail, since, next_try, needed, stalled });
+        *trouble = Some(Trouble { detail, since, next_try, needed });
         self.metrics.store_degraded.set(1);
     }
 
@@ -80,12 +77,8 @@ impl Health {
 
     /// Counts a failed operation, by what was being done.
     pub fn count(&self, error: &StoreError) {
-        let doing = match error {
-            StoreError::Io { doing, .. } => *doing,
-            StoreError::Stalled { .. } => "waiting",
-            _ => return,
-        };
-        self.metrics.disk_errors.with_label_values(&[doing]).inc();
+        let StoreError::Io { doing, .. } = error else { return };
+        self.metrics.disk_errors.with_label_values(&[*doing]).inc();
     }
 
     /// The disk took something again.
@@ -95,18 +88,6 @@ impl Health {
         self.metrics.store_degraded.set(0);
         let dir = self.dir.display();
         tracing::info!(event = "store_recovered", %dir, seconds, "the cache directory takes what is new again");
-    }
-
-    /// It does something again, which may be to fail.
-    pub fn answers(&self) {
-        if let Some(trouble) = self.trouble().as_mut() {
-            trouble.stalled = false;
-        }
-    }
-
-    /// True when it does not answer, so that nobody who is waited for may try it.
-    pub fn is_stalled(&self) -> bool {
-        self.trouble().as_ref().is_some_and(|trouble| trouble.stalled)
     }
 
     /// True when nothing is known to be wrong.

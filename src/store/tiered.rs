@@ -1,7 +1,7 @@
 //! Memory over disk: the store that the cache sees.
 
 use super::disk::Disk;
-use super::disk::{Keep, Lost, PATIENCE};
+use super::disk::{Keep, Lost};
 use super::draft::{Draft, Sealed};
 use super::entry::{self, Body, Damage, ModuleFile};
 use super::memory::Memory;
@@ -17,7 +17,6 @@ use async_trait::async_trait;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Loads into memory that run at once for different modules; one module is loaded once.
@@ -71,44 +70,19 @@ impl Tiered {
         tokio::task::spawn_blocking(move || work(&disk)).await.map_err(|_| StoreError::Lost)
     }
 
-    /// The same, with [`StoreError::Stalled`] when it does not end; the work goes on.
-    async fn soon<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Arc<Disk>) -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let disk = self.disk.clone();
-        let (begin, begun) = tokio::sync::oneshot::channel();
-        let working = tokio::task::spawn_blocking(move || {
-            let _ = begin.send(());
-            work(&disk)
-        });
-        // That no thread was free says nothing of the disk.
-        let _ = begun.await;
-        match tokio::time::timeout(PATIENCE, working).await {
-            Ok(done) => done.map_err(|_| StoreError::Lost),
-            Err(_) => Err(self.disk.stalls()),
-        }
-    }
-
     /// Keeps a module, and a copy of it in memory where there is room.
     async fn commit(&self, sealed: Sealed) -> Result<(), StoreError> {
         let module = sealed.module.clone();
-        let mut meanwhile = None;
         let copying = match sealed.reader() {
-            Ok(None) => return self.soon(move |disk| disk.admit(sealed)).await?,
+            Ok(None) => return self.blocking(move |disk| disk.admit(sealed)).await?,
             // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
             Ok(Some(file)) => {
                 let (memory, digest) = (self.memory.clone(), module.digest);
-                meanwhile = Some(file.clone());
                 Ok(tokio::task::spawn_blocking(move || copy(&memory, digest, &file)))
             }
             Err(error) => Err(error),
         };
-        let mut admitted = self.soon(move |disk| disk.admit(sealed)).await;
-        if let (Err(StoreError::Stalled { .. }), Some(file)) = (&admitted, meanwhile) {
-            let module = module.clone();
-            admitted = self.blocking(move |disk| disk.hold_meanwhile(&file, &module)).await;
-        }
+        let admitted = self.blocking(move |disk| disk.admit(sealed)).await;
         let copied = match copying {
             Ok(copying) => copying.await.map_err(|_| StoreError::Lost)?,
             Err(error) => Err(error),
@@ -171,27 +145,12 @@ impl Store for Tiered {
     }
 
     async fn put_record(&self, record: Record) -> Result<(), StoreError> {
-        let (copy, given_up) = (record.clone(), Arc::<AtomicBool>::default());
-        let is_wanted = {
-            let given_up = given_up.clone();
-            move |_: Option<&Arc<Record>>| !given_up.load(Ordering::SeqCst)
-        };
-        match self.soon(move |disk| disk.put_record_if(copy, is_wanted)).await {
-            // It is known by now, and not by a late write that knows nothing of what comes until then.
-            Err(StoreError::Stalled { .. }) => {
-                given_up.store(true, Ordering::SeqCst);
-                self.blocking(move |disk| disk.put_record(record)).await?
-            }
-            written => written?,
-        }
+        self.blocking(move |disk| disk.put_record(record)).await?
     }
 
     async fn draft(&self, expected: u64) -> Result<Draft, StoreError> {
-        match self.soon(move |disk| disk.draft(expected)).await {
-            // Of memory, now.
-            Err(StoreError::Stalled { .. }) => self.soon(move |disk| disk.draft(expected)).await?,
-            made => made?,
-        }
+        let disk = self.disk.clone();
+        tokio::task::spawn_blocking(move || disk.draft(expected)).await.map_err(|_| StoreError::Lost)?
     }
 
     async fn spool(&self) -> Result<Spool, StoreError> {

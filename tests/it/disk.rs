@@ -339,28 +339,6 @@ fn a_disk_that_stalls_holds_up_nothing_that_is_in_memory() {
 }
 
 #[test]
-fn a_disk_that_does_not_answer_costs_no_answer_and_gets_what_it_missed() {
-    let stocked = Stocked::new();
-    let larder = stocked.home().start();
-    is_served(&larder.get(HELD), &stocked.held);
-    // For longer than anybody waits.
-    let stalled = Injected::into(larder.id(), "fsync", "delay_enter=1000s");
-    stocked.costs_no_answer(&larder, "uncached-disk_stalled");
-    for name in ["one", "two", "three"] {
-        let more = module(name, 100_000);
-        stocked.registry.put(&format!("plugins/{name}"), "1", &raw(&more));
-        let reply = larder.get(&format!("/plugins/{name}/1/plugin.wasm"));
-        is_served(&reply, &more);
-        assert!(reply.header("cache-status").ends_with("detail=uncached-disk_stalled"));
-    }
-    let waiting = stalled.text().matches("fsync(").count();
-    assert!(waiting <= 2, "the first, and one that looks whether it answers again: {}", stalled.text());
-    assert_eq!(larder.metric("larder_disk_errors_total{operation=\"waiting\"}"), 1.0);
-    drop(stalled);
-    stocked.gets_what_it_missed(larder);
-}
-
-#[test]
 fn what_lies_in_the_place_of_a_module_is_put_aside_and_never_followed() {
     let stocked = Stocked::new();
     for kind in ["fifo", "link", "folder", "extended"] {

@@ -139,14 +139,14 @@ impl Disk {
     /// # Errors
     /// That it is known in memory alone, so far.
     pub fn put_record(&self, record: Record) -> Result<(), StoreError> {
-        self.put_record_if(record, |_| true)
+        self.put_record_after(record, None)
     }
 
-    /// The same, if `is_wanted` says so of what is known by then.
-    pub fn put_record_if(
+    /// The same, unless something newer than `known` is known by then.
+    pub(super) fn put_record_after(
         &self,
         record: Record,
-        is_wanted: impl FnOnce(Option<&Arc<Record>>) -> bool,
+        known: Option<&Arc<Record>>,
     ) -> Result<(), StoreError> {
         let path = self.layout.record(&record.reference);
         let reference = record.reference.clone();
@@ -154,11 +154,11 @@ impl Disk {
             true => Some(self.write_record(&record, &path)),
             false => None,
         };
-        // What touches no file waits for nobody who does.
-        let _committing = written.is_some().then(|| self.committing());
+        let _committing = self.committing();
         let (gone, is_held) = {
             let mut index = self.index();
-            if !is_wanted(index.record(&reference)) {
+            let newer = index.record(&reference);
+            if known.is_some_and(|known| newer.is_none_or(|newer| !Arc::ptr_eq(newer, known))) {
                 return Ok(());
             }
             let is_held = match record.present() {

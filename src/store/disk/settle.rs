@@ -59,9 +59,6 @@ impl Disk {
                 }
             }
         }
-        if !self.answers_again() {
-            return;
-        }
         let (held, unsaved) = self.index().unwritten();
         for (module, bytes) in held {
             match self.write_again(&bytes, &module) {
@@ -76,9 +73,7 @@ impl Disk {
         }
         for reference in unsaved {
             let Some(record) = self.record(&reference) else { continue };
-            let is_newest =
-                |known: Option<&Arc<Record>>| known.is_some_and(|known| Arc::ptr_eq(known, &record));
-            if self.put_record_if(Record::clone(&record), is_newest).is_err() {
+            if self.put_record_after(Record::clone(&record), Some(&record)).is_err() {
                 return;
             }
         }
@@ -92,7 +87,7 @@ impl Disk {
     }
 
     /// Whether there is room for what did not fit, and a file can be written.
-    pub(super) fn probe(&self, needed: u64) -> Result<bool, StoreError> {
+    fn probe(&self, needed: u64) -> Result<bool, StoreError> {
         if self.free_bytes() < needed {
             return Ok(false);
         }

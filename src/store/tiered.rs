@@ -73,7 +73,9 @@ impl Tiered {
     /// Keeps a module, and a copy of it in memory where there is room.
     async fn commit(&self, sealed: Sealed) -> Result<(), StoreError> {
         let module = sealed.module.clone();
-        let copying = match sealed.reader() {
+        let opening = tokio::task::spawn_blocking(move || (sealed.reader(), sealed));
+        let (reader, sealed) = opening.await.map_err(|_| StoreError::Lost)?;
+        let copying = match reader {
             Ok(None) => return self.blocking(move |disk| disk.admit(sealed)).await?,
             // Meanwhile, for whoever waits for it: the disk takes its time to make it last.
             Ok(Some(file)) => {

@@ -170,9 +170,8 @@ impl Disk {
                 None if index.resolves(&record.reference) => return Ok(()),
                 None => false,
             };
-            let gone = index.keep(record);
             index.unsaved.insert(reference.clone());
-            (gone, is_held)
+            (index.keep(record), is_held)
         };
         // Its module is in memory alone: both are written together.
         if is_held {
@@ -182,6 +181,10 @@ impl Disk {
             None => Ok(()),
             Some(written) => written.and_then(|file| {
                 self.remove_records(&gone)?;
+                // It was the oldest itself.
+                if gone.contains(&reference) {
+                    return Ok(());
+                }
                 file.persist(&path).map_err(|e| StoreError::io("renaming", &path, e.error))?;
                 sync_folder(&self.layout.records(), Step::SyncRecordFolder)?;
                 self.index().unsaved.remove(&reference);

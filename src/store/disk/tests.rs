@@ -259,6 +259,11 @@ fn absences_of_a_repository_are_bounded_and_the_oldest_are_forgotten() {
     assert!(disk.record(&absent("other", 0).reference).is_some(), "another name's is not touched");
     assert!(disk.record(&reference("held")).is_some());
     assert_eq!(fixture.files("records").len(), MOST_ABSENCES + 2);
+    // One that is older than all of them, as a bundle has it.
+    disk.put_record(absent("flooded", 0)).unwrap();
+    assert!(disk.record(&absent("flooded", 0).reference).is_none());
+    assert_eq!(fixture.files("records").len(), MOST_ABSENCES + 2);
+    assert!(disk.index().is_all_written(), "nothing is left to be written");
 }
 
 #[test]

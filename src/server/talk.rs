@@ -21,9 +21,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 use tracing::{Instrument, Span};
+
+/// By how much two looks at a time that has just begun may differ.
+const MOMENT: Duration = Duration::from_millis(10);
+/// What can be added to any time; who is patient for longer is for so long.
+const LONGEST: Duration = Duration::from_secs(1 << 30);
+
+/// When so much time is over.
+fn in_time(patience: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + patience.min(LONGEST)
+}
 
 /// What a client says next.
 #[expect(clippy::large_enum_variant, reason = "nearly all are usual, and a box would be one more for each")]
@@ -43,7 +53,8 @@ impl Connection {
             && !wire.is_h2()
         {
             // One for all requests: to make one for each would cost more than to read it.
-            let mut timer = Box::pin(tokio::time::sleep(self.patience_for_head()));
+            let mut patience = self.patience_for_head();
+            let mut timer = Box::pin(tokio::time::sleep_until(in_time(patience)));
             loop {
                 let usual = match self.next(&mut wire, timer.as_mut()).await {
                     Next::Usual(usual) => usual,
@@ -51,11 +62,11 @@ impl Connection {
                     Next::Nothing => return,
                 };
                 wire.take();
-                let is_first = !self.used.swap(true, Ordering::Relaxed);
+                self.used.store(true, Ordering::Relaxed);
                 let _in_flight = self.app.drain.begin();
-                let (request, accepted) = &usual;
+                let request = &usual.0;
                 let parent = TraceParent::of(&request.headers);
-                let span = spans::open(&request.method, &accepted.path, self.peer, parent);
+                let span = spans::open(&request.method, request.path(), self.peer, parent);
                 let id = request_id(parent);
                 let work = self.serve_usual(data, &mut wire, usual, &shutdown, id, span.clone());
                 // In a box, because what an answer needs would be kept while the connection is idle.
@@ -63,9 +74,11 @@ impl Connection {
                     return;
                 }
                 self.rest();
-                if is_first {
-                    // From here on each has the same time; the first one's may be longer.
-                    timer.as_mut().reset((Instant::now() + self.patience_for_head()).into());
+                let now = self.patience_for_head();
+                // The first one's may be longer, and the settings' may be another. Each differs by a moment.
+                if now + MOMENT < patience {
+                    patience = now;
+                    timer.as_mut().reset(in_time(patience));
                 }
             }
         }
@@ -90,7 +103,8 @@ impl Connection {
             }
             let heard = poll_fn(|context| {
                 if let Poll::Ready(heard) = wire.poll_hear(context) {
-                    return Poll::Ready(heard.ok());
+                    // An error is the end, and comes again to whoever reads on.
+                    return Poll::Ready(Some(heard.unwrap_or_default()));
                 }
                 loop {
                     ready!(timer.as_mut().poll(context));
@@ -99,7 +113,7 @@ impl Connection {
                     if left.is_zero() {
                         return Poll::Ready(None);
                     }
-                    timer.as_mut().reset((Instant::now() + left).into());
+                    timer.as_mut().reset(in_time(left));
                 }
             });
             match heard.await {

@@ -45,6 +45,13 @@ pub struct Request {
 }
 
 impl Request {
+    /// Its path, as it was sent.
+    pub fn path(&self) -> &str {
+        let path = self.target.split(|byte| *byte == b'?').next().unwrap_or_default();
+        // It can be printed.
+        std::str::from_utf8(path).unwrap_or_default()
+    }
+
     /// For the guard. How it is framed was seen when it was read.
     pub fn head(&self) -> Head<'_> {
         let Self { method, target, headers, .. } = self;
@@ -55,6 +62,9 @@ impl Request {
 /// Reads a head that is all of `bytes`.
 pub fn read(bytes: &Bytes) -> Read {
     // What the parser is lenient about: lines that end in a line feed alone, and empty ones in front.
+    if bytes.len() > HEAD_BYTES {
+        return Read::Other;
+    }
     let is_bare = |end: usize| end == 0 || bytes[end - 1] != b'\r';
     if bytes.starts_with(b"\r") || memchr::memchr_iter(b'\n', bytes).any(is_bare) {
         return Read::Other;
@@ -79,7 +89,8 @@ fn usual(bytes: &Bytes, head: &httparse::Request<'_, '_>) -> Option<Request> {
     };
     let target = head.path?.as_bytes();
     let is_path = target.starts_with(b"/") && !target.starts_with(b"//");
-    let is_plain = target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#');
+    // Of what can be printed, all that pingora takes in a target's path and in its query.
+    let is_plain = target.iter().all(|byte| byte.is_ascii_graphic() && !b"#<>\"`".contains(byte));
     if head.version != Some(1) || !is_path || !is_plain {
         return None;
     }
@@ -131,7 +142,7 @@ fn put(head: &mut Vec<u8>, parts: &[&[u8]]) {
 
 thread_local! {
     /// The second that it is, and how HTTP writes it.
-    static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    static DATE: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
 }
 
 fn put_date(head: &mut Vec<u8>) {
@@ -190,6 +201,9 @@ mod tests {
             ("/a", "//a"),
             ("/a", "/a#b"),
             ("/a", "/a b"),
+            ("/a", "/a<b"),
+            ("/a", "/a?b=\"c"),
+            ("/a", "/a`"),
             ("/a", "/a\0"),
             ("/a", "/\u{e9}"),
             ("/a", "http://l/a"),

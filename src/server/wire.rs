@@ -23,7 +23,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -41,6 +41,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// After an answer that ends a connection, what the client still sends is read and thrown away for so long, and so many
 /// bytes of it: closed with bytes unread, the kernel would take the answer back.
 const LINGER: Duration = Duration::from_secs(1);
+/// How long a client may take to be told that nothing more comes.
+const FAREWELL: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 1 << 20;
 
 /// States of a request line; before them, the number of its spaces.
@@ -160,6 +162,7 @@ pub struct Wire {
     /// True once a request was taken from there: from then on it is no HTTP/2.
     has_spoken: bool,
     patience: Duration,
+    made: Instant,
     place: Option<Place>,
 }
 
@@ -175,6 +178,7 @@ impl Wire {
             peeked: Bytes::new(),
             has_spoken: false,
             patience,
+            made: Instant::now(),
             place,
         }
     }
@@ -374,8 +378,8 @@ impl AsyncWrite for Wire {
 #[async_trait]
 impl Shutdown for Wire {
     async fn shutdown(&mut self) {
-        // The other end may be gone already; there is nobody to tell.
-        let _ = AsyncWriteExt::shutdown(self).await;
+        // The other end may be gone already; there is nobody to tell. Over TLS there are words for it, which somebody may not take.
+        let _ = tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(self)).await;
     }
 }
 
@@ -422,7 +426,7 @@ impl Peek for Wire {
         if self.has_spoken {
             return Ok(true);
         }
-        let patience = self.patience;
+        let patience = self.patience.saturating_sub(self.made.elapsed());
         let wanted = buffer.len().min(PREFACE.len());
         let read = async {
             let mut bytes = [0; PREFACE.len()];

@@ -288,11 +288,20 @@ fn connections_are_treated_as_the_settings_say_when_they_are_accepted() {
     running.change(&[("server.connections", json!(100)), ("server.header_timeout", json!("200ms"))]);
     // Closed at all: before, it would have been in an hour.
     assert!(closed(connected(&running)) < Duration::from_secs(50), "header_timeout");
-    running.change(&[("server.header_timeout", json!("1h")), ("server.idle_timeout", json!("1s"))]);
+    running.change(&[("server.header_timeout", json!("1h"))]);
+    let served = |stream: &mut TcpStream| {
+        stream.write_all(ASK).unwrap();
+        assert_eq!(client::read_reply(stream, false).unwrap().status, 200);
+    };
+    let mut used = connected(&running);
+    served(&mut used);
+    running.change(&[("server.idle_timeout", json!("1s"))]);
     let mut idle = connected(&running);
-    idle.write_all(ASK).unwrap();
-    assert_eq!(client::read_reply(&mut idle, false).unwrap().status, 200);
+    served(&mut idle);
     assert!(closed(idle) < Duration::from_secs(50), "idle_timeout");
+    // From its next answer on one that was here has that time too.
+    served(&mut used);
+    assert!(closed(used) < Duration::from_secs(50), "idle_timeout of one that was here");
     // HTTP/2 is spoken from the change on, and not before.
     let speaks = |running: &Reloaded| {
         let mut connection = h2::Connection::open(running.larder.data, &[]);

@@ -31,7 +31,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(1 << 30);
 
 /// When so much time is over.
-fn in_time(patience: Duration) -> tokio::time::Instant {
+fn deadline(patience: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + patience.min(LONGEST)
 }
 
@@ -54,7 +54,7 @@ impl Connection {
         {
             // One for all requests: to make one for each would cost more than to read it.
             let mut patience = self.patience_for_head();
-            let mut timer = Box::pin(tokio::time::sleep_until(in_time(patience)));
+            let mut timer = Box::pin(tokio::time::sleep_until(deadline(patience)));
             loop {
                 let usual = match self.next(&mut wire, timer.as_mut()).await {
                     Next::Usual(usual) => usual,
@@ -76,9 +76,9 @@ impl Connection {
                 self.rest();
                 let now = self.patience_for_head();
                 // The first one's may be longer, and the settings' may be another. Each differs by a moment.
-                if now + MOMENT < patience {
+                if now.saturating_add(MOMENT) < patience {
                     patience = now;
-                    timer.as_mut().reset(in_time(patience));
+                    timer.as_mut().reset(deadline(patience));
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Connection {
                     if left.is_zero() {
                         return Poll::Ready(None);
                     }
-                    timer.as_mut().reset(in_time(left));
+                    timer.as_mut().reset(deadline(left));
                 }
             });
             match heard.await {

@@ -53,3 +53,20 @@ fn every_target_has_a_small_corpus_and_is_built_by_cargo_fuzz() {
         }
     }
 }
+
+/// Otherwise a build that may not change it fails, which only the long form of the tests would tell.
+#[test]
+fn the_targets_lock_file_has_all_that_larder_is_built_of() {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap().parse::<toml::Table>().unwrap();
+    let manifest = read(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    let lock = read(folder("Cargo.lock"));
+    let mut packages = lock["package"].as_array().unwrap().iter();
+    let larder = packages.find(|package| package["name"].as_str() == Some("larder")).unwrap();
+    // With a version behind it where there are two.
+    let named = |name: &toml::Value| name.as_str().unwrap().split(' ').next().unwrap().to_owned();
+    let locked: BTreeSet<String> = larder["dependencies"].as_array().unwrap().iter().map(named).collect();
+    let wanted = manifest["dependencies"].as_table().unwrap().iter();
+    let wanted = wanted.filter(|(_, how)| how.get("optional").is_none()).map(|(name, _)| name.clone());
+    let missing: Vec<_> = wanted.filter(|name| !locked.contains(name)).collect();
+    assert!(missing.is_empty(), "tests/fuzz/Cargo.lock: run cargo metadata there; it lacks {missing:?}");
+}
